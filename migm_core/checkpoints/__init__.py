@@ -1,0 +1,23 @@
+"""Files to models and back: the published layout, single files, shortcut heads."""
+
+from .errors import CheckpointError
+from .inspect import describe
+from .load import Checkpoint, build_base, build_head, build_image_tokenizer, load_checkpoint, load_head, resolve_dtype
+from .save import convert, save_checkpoint, save_head
+from .source import TensorSource
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "TensorSource",
+    "build_base",
+    "build_head",
+    "build_image_tokenizer",
+    "convert",
+    "describe",
+    "load_checkpoint",
+    "load_head",
+    "resolve_dtype",
+    "save_checkpoint",
+    "save_head",
+]

@@ -1,0 +1,269 @@
+"""Build models from opened files: every key checked before the first tensor is read."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from ..config import LuminaConfig
+from ..models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
+from ..models.lumina import Lumina
+from ..models.shortcut import ShortcutConfig, ShortcutHead
+from ..prompts import PromptEncoder
+from .errors import CheckpointError
+from .source import TensorSource, read_json
+
+BASE_PREFIX = "model.transformer."
+IMAGE_TOKENIZER_PREFIX = "vqvae."
+IMAGE_TOKENIZER_WEIGHTS = "diffusion_pytorch_model.safetensors"
+TEXT_TOKENIZER_KEY = "tokenizer_json"  # in a single file: tokenizer.json as bytes
+
+# What a run uses where nothing else is asked for: the published settings; a checkpoint's generation_config.json overrides.
+SETTINGS = {"width": 1024, "height": 1024, "steps": 64, "budget": 11, "guidance": 4.0, "temperature": 1.0}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that a checkpoint holds, ready to draw.
+
+    Attributes:
+        path: where it came from.
+        base, image_tokenizer: the models.
+        prompts: text to token ids.
+        settings: sensible defaults of a run: width, height, steps, budget, guidance, temperature.
+    """
+
+    path: Path
+    base: Lumina
+    image_tokenizer: ImageTokenizer
+    prompts: PromptEncoder
+    settings: dict = field(default_factory=lambda: dict(SETTINGS))
+
+
+def resolve_dtype(name: str | torch.dtype, device: torch.device | str) -> torch.dtype:
+    """"auto", "bf16", "fp16", "fp32" or a torch dtype, for a device.
+
+    ``auto`` is bfloat16 where the device computes it fast, else float16 on a GPU and float32 on a CPU.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if isinstance(name, torch.dtype):
+        return name
+    named = {
+        "bf16": torch.bfloat16,
+        "bfloat16": torch.bfloat16,
+        "fp16": torch.float16,
+        "float16": torch.float16,
+        "fp32": torch.float32,
+        "float32": torch.float32,
+    }
+    if name in named:
+        return named[name]
+    if name != "auto":
+        raise ValueError(f"Unknown dtype {name!r}. Expected auto, {', '.join(named)}.")
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return torch.bfloat16 if _cpu_has_fast_bfloat16() else torch.float32
+    if kind == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.float16
+
+
+def _cpu_has_fast_bfloat16() -> bool:
+    """Whether bfloat16 products run in hardware; elsewhere they are many times slower than float32."""
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(probe() for name in probes if (probe := getattr(torch.cpu, name, None)))
+
+
+def load_checkpoint(
+    path: str | Path, *, dtype: str | torch.dtype = "auto", device: torch.device | str = "cpu", output_rows=None
+) -> Checkpoint:
+    """Load a published-layout folder or a single self-contained .safetensors file.
+
+    Weights stay memory-mapped where they need no conversion and no other device.
+
+    Raises:
+        CheckpointError: naming the file and the key.
+    """
+    path = Path(path)
+    source = TensorSource.open(path)
+    dtype = resolve_dtype(dtype, device)
+    if path.is_dir():
+        config = read_json(path / "config.json"), str(path / "config.json")
+        image_config = read_json(path / "vqvae" / "config.json"), str(path / "vqvae" / "config.json")
+        image_source = TensorSource.open(path / "vqvae" / IMAGE_TOKENIZER_WEIGHTS)
+        text_tokenizer, text_path = _read_bytes(path / "tokenizer.json"), path / "tokenizer.json"
+        generation = read_json(path / "generation_config.json") if (path / "generation_config.json").exists() else {}
+    else:
+        _require_self_contained(source)
+        config = json.loads(source.metadata["config"]), f"{path}: config"
+        image_config = json.loads(source.metadata["vqvae_config"]), f"{path}: vqvae_config"
+        image_source = source.prefixed(IMAGE_TOKENIZER_PREFIX)
+        text_tokenizer, text_path = source.get(TEXT_TOKENIZER_KEY).numpy().tobytes(), path
+        generation = json.loads(source.metadata.get("generation_config", "{}"))
+    base = build_base(*config, source.prefixed(BASE_PREFIX), output_rows=output_rows, dtype=dtype, device=device)
+    image_tokenizer = build_image_tokenizer(*image_config, image_source, device=device)
+    codes = image_tokenizer.config.num_vq_embeddings
+    if codes != base.config.tokens.codebook_size:
+        raise CheckpointError(
+            f"{path}: the image tokenizer has {codes} codes, the base model {base.config.tokens.codebook_size}. They are not of one checkpoint."
+        )
+    try:
+        tokenizer = Tokenizer.from_str(text_tokenizer.decode("utf-8"))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise CheckpointError(f"{text_path} is not a fast tokenizer: {error}. Download it again.") from None
+    prompts = PromptEncoder.of(tokenizer, base.config.tokens)
+    settings = {name: generation.get(name, default) for name, default in SETTINGS.items()}
+    return Checkpoint(path, base, image_tokenizer, prompts, settings)
+
+
+def build_base(
+    values: dict, config_name: str, source: TensorSource, *, output_rows=None, dtype=None, device="cpu", operations=nn
+) -> Lumina:
+    """The base model from its config and tensors, in evaluation mode.
+
+    Raises:
+        CheckpointError: a config that asks for another architecture, or tensors that do not fit it.
+    """
+    try:
+        config = LuminaConfig.from_json(values, source=config_name)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(str(error)) from None
+    if "wte.weight" in source:
+        # The table may be padded past what the config says: the file is right.
+        config = replace(config, vocab_size=source.shapes["wte.weight"][0])
+    codes_end = config.tokens.image_codes + config.tokens.codebook_size
+    if codes_end > config.vocab_size:
+        raise CheckpointError(
+            f"{source.path}: the embedding table has {config.vocab_size} rows, but the image codes end at token {codes_end}. "
+            f"Is {config_name} of another model? A model with other token ids names them there under \"tokens\"."
+        )
+    model = Lumina(config, output_rows=output_rows, dtype=dtype, device="meta", operations=operations)
+    rows = {"ff_out.weight": (model.output_start, model.output_stop)}
+    expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    expected["ff_out.weight"] = (config.vocab_size, config.d_model)
+    check_keys(source, expected, what="Lumina-DiMOO base model", prefix=BASE_PREFIX)
+    return _fill(model, source, rows, dtype, device)
+
+
+def build_image_tokenizer(values: dict, config_name: str, source: TensorSource, *, device="cpu", operations=nn) -> ImageTokenizer:
+    """The image tokenizer from its config and tensors, always in float32: its activations overflow float16 (force_upcast).
+
+    Raises:
+        CheckpointError: a config that asks for another architecture, or tensors that do not fit it.
+    """
+    try:
+        config = ImageTokenizerConfig.from_json(values, config_name)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(str(error)) from None
+    model = ImageTokenizer(config, dtype=torch.float32, device="meta", operations=operations)
+    check_keys(source, {name: tuple(t.shape) for name, t in model.state_dict().items()}, what="image tokenizer")
+    return _fill(model, source, {}, torch.float32, device)
+
+
+def load_head(path: str | Path, base: LuminaConfig, *, dtype="auto", device: torch.device | str = "cpu") -> ShortcutHead:
+    """Load a shortcut head, .pth or .safetensors, for a base model.
+
+    Raises:
+        CheckpointError: a file that is no head, or one for another base.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder. Expected the head's file, for example shortcut.safetensors.")
+    return build_head(TensorSource.open(path), base, dtype=resolve_dtype(dtype, device), device=device)
+
+
+def build_head(source: TensorSource, base: LuminaConfig, *, dtype=None, device="cpu", operations=nn) -> ShortcutHead:
+    """The head from its tensors; the architecture follows from their names and shapes, the number of heads from the base."""
+    config = head_config(source, base)
+    if config.d_model != base.d_model:
+        raise CheckpointError(
+            f"{source.path} was trained for a base model of width {config.d_model}, but this base has width {base.d_model}. "
+            "Load the head that belongs to this base."
+        )
+    model = ShortcutHead(config, dtype=dtype, device="meta", operations=operations)
+    check_keys(source, {name: tuple(t.shape) for name, t in model.state_dict().items()}, what="shortcut head")
+    return _fill(model, source, {}, dtype, device)
+
+
+def head_config(source: TensorSource, base: LuminaConfig | None = None) -> ShortcutConfig:
+    """A head's architecture, read off its keys and shapes."""
+    shapes = source.shapes
+    if "ln_f.weight" not in shapes or "blocks.0.self_attn.ff_proj.weight" not in shapes:
+        raise CheckpointError(f"{source.path} is not a shortcut head: it lacks ln_f.weight or blocks.0.self_attn.ff_proj.weight.")
+    width = shapes["ln_f.weight"][0]
+    d_model = shapes["proj_in.weight"][-1] if "proj_in.weight" in shapes else width
+    mlp = shapes["blocks.0.self_attn.ff_proj.weight"][0]
+    blocks = 1 + max(int(k.split(".")[1]) for k in shapes if k.startswith("blocks.") and k.split(".")[1].isdecimal())
+    base = base or LuminaConfig(d_model=d_model, n_heads=1, n_kv_heads=1, n_layers=1, mlp_hidden_size=mlp)
+    if width % base.n_heads or (width // base.n_heads) % 2:
+        raise CheckpointError(
+            f"{source.path} has width {width}, which does not divide into the base's {base.n_heads} heads. Load the head that belongs to this base."
+        )
+    # Without projections a file cannot tell by its keys whether the first block reads new tokens; ours say it in
+    # their metadata, and the published ablation without cross attention has projections.
+    said = source.metadata.get("cross_attention")
+    cross = said == "true" if said else ("new_token_proj_in.weight" in shapes or "proj_in.weight" not in shapes)
+    return ShortcutConfig(
+        d_model=d_model,
+        n_heads=base.n_heads,
+        mlp_hidden_size=mlp,
+        rms_norm_eps=base.rms_norm_eps,
+        rope_theta=base.rope_theta,
+        n_blocks=blocks,
+        bottleneck_ratio=d_model / width,
+        time_embedding="adaLN_modulation.weight" in shapes,
+        cross_attention=cross,
+    )
+
+
+def check_keys(source: TensorSource, expected: dict[str, tuple[int, ...]], *, what: str, prefix: str = "") -> None:
+    """Compare names and shapes with what the architecture needs.
+
+    Raises:
+        CheckpointError: naming the first missing, extra or wrongly shaped keys.
+    """
+    missing = [name for name in expected if name not in source]
+    extra = [name for name in source.shapes if name not in expected]
+    if missing:
+        raise CheckpointError(f"{source.path} lacks {_some(missing, prefix)} of the {what}. It may be incomplete, or another kind of file.")
+    if extra:
+        raise CheckpointError(f"{source.path} holds {_some(extra, prefix)}, which the {what} does not have. It may be of another architecture.")
+    for name, shape in expected.items():
+        if source.shapes[name] != shape:
+            raise CheckpointError(
+                f"{source.path}: {prefix}{name} has the shape {list(source.shapes[name])}, but the {what} expects {list(shape)}. "
+                "The weights and the config are not of one model."
+            )
+
+
+def _some(names: list[str], prefix: str) -> str:
+    shown = ", ".join(prefix + name for name in names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+
+
+def _fill(model: nn.Module, source: TensorSource, rows: dict, dtype, device) -> nn.Module:
+    state = {}
+    for name, target in model.state_dict().items():
+        state[name] = source.get(name, rows.get(name)).to(device=device, dtype=dtype or target.dtype)
+    model.load_state_dict(state, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _require_self_contained(source: TensorSource) -> None:
+    needed = [key for key in ("config", "vqvae_config") if key not in source.metadata]
+    if needed or TEXT_TOKENIZER_KEY not in source:
+        raise CheckpointError(
+            f"{source.path} holds weights only, without the config, tokenizer and image tokenizer that belong to them. "
+            "Load the folder of the checkpoint, or a file made from it with `migm convert FOLDER FILE.safetensors`."
+        )
+
+
+def _read_bytes(path: Path) -> bytes:
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist. Expected the checkpoint's fast tokenizer: download the whole folder.")
+    return path.read_bytes()

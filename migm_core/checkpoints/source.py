@@ -1,0 +1,182 @@
+"""Weights on disk, opened but not read: names, shapes and dtypes from the headers, tensors when they are asked for."""
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .errors import CheckpointError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+
+class TensorSource:
+    """A set of named tensors in one or more safetensors files, or in a state dict saved with torch.save.
+
+    Files are memory-mapped: a tensor that is not asked for is not read.
+
+    Attributes:
+        path: the file or folder, for messages.
+        metadata: the string metadata of the (first) safetensors file.
+        shapes: name to shape.
+        dtypes: name to torch dtype.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.metadata: dict[str, str] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, torch.dtype] = {}
+        self._files: dict[str, tuple[object, str]] = {}  # name to the open file and the name there
+        self._state: dict[str, Tensor] = {}
+
+    @classmethod
+    def open(cls, path: Path) -> "TensorSource":
+        """Open a .safetensors file, a folder with one or with shards and their index, or a .pth / .pt / .bin state dict.
+
+        Raises:
+            CheckpointError: nothing there, a shard missing, or a file that is damaged or carries code.
+        """
+        if not path.exists():
+            raise CheckpointError(f"{path} does not exist. Check the path, or download the model first.")
+        source = cls(path)
+        if path.is_dir():
+            source._open_folder(path)
+        elif path.suffix == ".safetensors":
+            source._add(path)
+        elif path.suffix in (".pth", ".pt", ".bin"):
+            source._read_state_dict(path)
+        else:
+            raise CheckpointError(f"{path} is not a weights file: expected .safetensors, .pth or a folder with model.safetensors.")
+        return source
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.shapes
+
+    def prefixed(self, prefix: str) -> "TensorSource":
+        """The tensors whose names start with ``prefix``, without it."""
+        part = TensorSource(self.path)
+        part.metadata = self.metadata
+        for name in self.shapes:
+            if name.startswith(prefix):
+                short = name.removeprefix(prefix)
+                part.shapes[short], part.dtypes[short] = self.shapes[name], self.dtypes[name]
+                if name in self._state:
+                    part._state[short] = self._state[name]
+                else:
+                    part._files[short] = (self._files[name][0], name)
+        return part
+
+    def get(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
+        """A tensor, or some rows of it, as a view of the mapped file."""
+        if name in self._state:
+            tensor = self._state[name]
+            return tensor[rows[0] : rows[1]] if rows else tensor
+        file, stored = self._files[name]
+        if rows:
+            return file.get_slice(stored)[rows[0] : rows[1]]
+        return file.get_tensor(stored)
+
+    def bytes(self) -> int:
+        """Size of all tensors as stored."""
+        return sum(torch.Size(shape).numel() * self.dtypes[name].itemsize for name, shape in self.shapes.items())
+
+    def dtype(self) -> torch.dtype:
+        """The dtype that most of the numbers have."""
+        totals: dict[torch.dtype, int] = {}
+        for name, shape in self.shapes.items():
+            totals[self.dtypes[name]] = totals.get(self.dtypes[name], 0) + torch.Size(shape).numel()
+        return max(totals, key=totals.get)
+
+    def _open_folder(self, folder: Path) -> None:
+        index_path = folder / INDEX
+        if not index_path.exists():
+            if not (folder / SINGLE).exists():
+                raise CheckpointError(f"{folder} holds neither {SINGLE} nor {INDEX}. Expected the folder of a Lumina-DiMOO checkpoint.")
+            self._add(folder / SINGLE)
+            return
+        weight_map = read_json(index_path).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
+            raise CheckpointError(f"{index_path}: weight_map is missing or not a table of tensor names to files. Download it again.")
+        for shard in sorted(set(weight_map.values())):
+            if Path(shard).name != shard:
+                raise CheckpointError(f"{index_path} names a shard outside its folder: {shard!r}. Expected a plain file name.")
+            if not (folder / shard).exists():
+                raise CheckpointError(f"{folder} lacks the shard {shard}, which {INDEX} names. Download that file again.")
+            self._add(folder / shard)
+        for name, shard in weight_map.items():
+            if name not in self.shapes:
+                raise CheckpointError(f"{folder / shard} lacks the tensor {name}, which {INDEX} places there. Download that file again.")
+
+    def _add(self, path: Path) -> None:
+        try:
+            file = safe_open(path, framework="pt", device="cpu")
+        except (SafetensorError, OSError) as error:
+            size = path.stat().st_size if path.is_file() else 0
+            raise CheckpointError(
+                f"{path} ({size:,} bytes) is damaged or not a safetensors file: {error}. It may be cut short: download it again."
+            ) from None
+        self.metadata = self.metadata or dict(file.metadata() or {})
+        for name in file.keys():
+            if name in self.shapes:
+                raise CheckpointError(f"{path} holds the tensor {name}, which another shard of the same checkpoint holds too.")
+            piece = file.get_slice(name)
+            stored = piece.get_dtype()
+            if stored not in _DTYPES:
+                raise CheckpointError(f"{path}: tensor {name} has the dtype {stored}, which is not supported. Expected {', '.join(_DTYPES)}.")
+            self.shapes[name], self.dtypes[name] = tuple(piece.get_shape()), _DTYPES[stored]
+            self._files[name] = (file, name)
+
+    def _read_state_dict(self, path: Path) -> None:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(
+                f"{path} holds more than tensors and is refused, since loading it could run code: {str(error).splitlines()[0]} "
+                "Use a file that holds a plain state dict, or a .safetensors file."
+            ) from None
+        except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(f"{path} is damaged or not a PyTorch file: {reason}. Download it again.") from None
+        if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+            raise CheckpointError(f"{path} is not a plain state dict: expected a table of names to tensors.")
+        for name, tensor in state.items():
+            self._state[name] = tensor
+            self.shapes[name], self.dtypes[name] = tuple(tensor.shape), tensor.dtype
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object from a file.
+
+    Raises:
+        CheckpointError: the file is missing, no JSON, or not an object.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist. Expected it beside the weights: download the whole folder.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}. Download it again.") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}.")
+    return values
+
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}

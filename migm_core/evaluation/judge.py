@@ -1,0 +1,212 @@
+"""Judge whether an image shows its caption's scene, by looking at the pixels alone.
+
+Analysis by synthesis: the image is cut into a background and connected objects, each object is compared with every
+sprite the domain can draw, and what was read is held against the scene. No model takes part, so none can be flattered.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from itertools import permutations, product
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image
+
+from ..training.scenes import BACKGROUNDS, CELL, COLOURS, PIXELS, RELATIONS, SHAPES, SIZES, Scene, Thing, sprite
+
+# Colours are in 0..1, and a pixel's contrast is its largest difference from the background over the channels.
+CONTRAST = 0.12  # a pixel of more belongs to an object; of less are noise and the shadow's rim
+TINT = 0.08  # the background may be this far from its nominal colour
+SPECK = 8  # pixels: a smaller component is noise; the smallest sprite has over 60
+APART = 4  # pixels between two centres along a relation's axis
+PATCH = 6  # pixels along each side of the squares searched for flaws: less than a cell, where one wrong code shows
+FLAW = 0.10  # blur and noise of 33 dB stay below, a wrong cell or a missing quarter goes above
+DOUBT = 0.4  # of the way to another sprite; half way it could be either
+
+WINDOW = 36  # pixels along each side of a comparison: the largest sprite and some room around it
+MARGIN = WINDOW // 2 + 1  # pixels around the picture, for the windows at its edge
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One object as read: the sprite most like it, its centre (x, y) in pixels, and how like it is.
+
+    ``flaw`` is the mean squared error of the worst patch, as a share of the sprite's mean squared difference from the
+    background; ``doubt`` how far the picture lies from this sprite towards another, as a share of the way, up to 0.5.
+    """
+
+    thing: Thing
+    centre: tuple[float, float]
+    flaw: float
+    doubt: float
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it is that sprite, not merely more like it than like any other."""
+        return self.flaw <= FLAW and self.doubt <= DOUBT
+
+    def __str__(self) -> str:
+        x, y = self.centre
+        return str(self.thing) if self.drawn else f"something unclear at ({x:.0f}, {y:.0f}), at best {self.thing}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``right`` if there is no fault. ``background`` is the nearest name, or None if no name is near."""
+
+    right: bool
+    background: str | None
+    readings: tuple[Reading, ...]
+    faults: tuple[str, ...]
+
+
+def judge(image: np.ndarray | Image.Image, scene: Scene) -> Verdict:
+    """Say whether ``image`` shows ``scene``: every attribute, every relation, the background, and nothing else.
+
+    Args:
+        image: float (64, 64, 3) in 0..1, uint8 (64, 64, 3), or a PIL image of 64x64 pixels.
+
+    Raises:
+        ValueError: another size or range, or values that are not finite.
+    """
+    background, readings = read(image)
+    faults = []
+    if background != scene.background:
+        faults.append(f"expected a {scene.background} background, found {background or 'another colour'}")
+    if len(readings) != len(scene.things):
+        faults.append(f"{len(readings)} object{'s' * (len(readings) != 1)} instead of {len(scene.things)}")
+    faults += _missing(scene, readings) or _wrong_relations(scene, readings)
+    return Verdict(not faults, background, readings, tuple(faults))
+
+
+def read(image: np.ndarray | Image.Image) -> tuple[str | None, tuple[Reading, ...]]:
+    """The background's name and the objects of an image; arguments and errors as in ``judge``."""
+    pixels = _pixels(image)
+    typical = np.median(pixels, axis=(0, 1))  # objects never cover half the picture
+    off, nearest = min((float(np.abs(typical - colour).max()), name) for name, colour in BACKGROUNDS.items())
+    difference = pixels - np.array(BACKGROUNDS[nearest], np.float32)
+    components = [c for c in _components(np.abs(difference).max(-1) > CONTRAST) if c.sum() >= SPECK]
+    return (nearest if off <= TINT else None), tuple(_recognise(difference, c, _candidates(nearest)) for c in components)
+
+
+def _pixels(image: np.ndarray | Image.Image) -> np.ndarray:
+    """Any accepted image as float32 (64, 64, 3) in 0..1."""
+    pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+    if pixels.shape != (PIXELS, PIXELS, 3):
+        raise ValueError(f"The image has shape {pixels.shape}, expected ({PIXELS}, {PIXELS}, 3): height, width, RGB.")
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / 255
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (-0.01 <= low and high <= 1.01):
+        raise ValueError(f"The image's values span {low:g} to {high:g}, expected floats in 0..1 or uint8.")
+    return pixels.astype(np.float32)
+
+
+def _components(mask: np.ndarray) -> list[np.ndarray]:
+    """The 8-connected components of a mask, bool (64, 64) each."""
+    labels, spread = None, np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
+    while not np.array_equal(labels, spread):
+        labels, spread = spread, _spread(spread) * mask
+    return [labels == label for label in np.unique(labels)[1:]]
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """The largest value in each pixel's 3x3 neighbourhood."""
+    padded = np.pad(values, 1)
+    rows = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
+    return np.maximum(np.maximum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
+
+
+class Candidates(NamedTuple):
+    """All that the domain can draw on one background, for comparison with one component of a picture."""
+
+    things: list[Thing]
+    sprites: np.ndarray  # less the background, the visible part in the middle, float32 (n, WINDOW * WINDOW * 3)
+    energies: np.ndarray  # sums of the squares, float32 (n)
+    areas: list[int]  # visible pixels
+    offsets: list[tuple[float, float]]  # (x, y) from the visible part's middle to the centre, pixels
+
+
+@cache
+def _candidates(background: str) -> Candidates:
+    things = [Thing(*words) for words in product(SIZES, COLOURS, SHAPES)]
+    sprites = np.zeros((len(things), WINDOW, WINDOW, 3), np.float32)
+    areas, offsets = [], []
+    for thing, window in zip(things, sprites):
+        colour, alpha = sprite(thing)
+        difference = colour - alpha * np.array(BACKGROUNDS[background], np.float32)
+        visible = np.abs(difference).max(-1) > CONTRAST
+        (x, y), side = _middle(visible), SIZES[thing.size] * CELL
+        window[WINDOW // 2 - y :, WINDOW // 2 - x :][:side, :side] = difference
+        areas.append(int(visible.sum()))
+        offsets.append((side / 2 - x, side / 2 - y))
+    sprites = sprites.reshape(len(things), -1)
+    return Candidates(things, sprites, np.square(sprites).sum(1), areas, offsets)
+
+
+def _middle(mask: np.ndarray) -> tuple[int, int]:
+    """The middle (x, y) of a mask's bounding box, rounded down."""
+    rows, columns = np.nonzero(mask)
+    return int(columns.min() + columns.max()) // 2, int(rows.min() + rows.max()) // 2
+
+
+def _recognise(difference: np.ndarray, component: np.ndarray, candidates: Candidates) -> Reading:
+    """The sprite nearest to one component of the picture less the background, float32 (64, 64, 3)."""
+    # The component and its faint rim, all else taken as background: neighbours and far noise do not count.
+    canvas = np.pad(difference * _spread(_spread(component))[..., None], [(MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)])
+    x, y = _middle(component)
+    squares = _squared_distances(canvas, x, y, candidates)
+    place, best = np.unravel_index(squares.argmin(), squares.shape)
+    left, top = x + int(place) % 3, y + int(place) // 3
+    drawing = np.zeros_like(canvas)  # that sprite alone, where it fits best
+    drawing[top : top + WINDOW, left : left + WINDOW] = candidates.sprites[best].reshape(WINDOW, WINDOW, 3)
+
+    sums = np.pad(np.square(canvas - drawing).sum(-1).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    patches = sums[PATCH:, PATCH:] - sums[:-PATCH, PATCH:] - sums[PATCH:, :-PATCH] + sums[:-PATCH, :-PATCH]
+    flaw = patches.max() / PATCH**2 / (candidates.energies[best] / candidates.areas[best])
+
+    # How far the picture projects on the line from this sprite to each other; noise, unlike a mixture, moves it little.
+    others = np.arange(len(candidates.things)) != best
+    apart = _squared_distances(drawing, x, y, candidates)[:, others]
+    doubt = (0.5 - (squares[:, others] - squares.min()) / (2 * apart)).max()
+
+    dx, dy = candidates.offsets[best]
+    return Reading(candidates.things[best], (left - 1 + dx, top - 1 + dy), float(flaw), float(doubt))
+
+
+def _squared_distances(canvas: np.ndarray, x: int, y: int, candidates: Candidates) -> np.ndarray:
+    """Summed squared error of each sprite around pixel (x, y) and its 8 neighbours, row by row, float32 (9, n).
+
+    ``canvas`` is a picture with a margin: noise may move a bounding box by a pixel, hence the neighbours.
+    """
+    windows = sliding_window_view(canvas, (WINDOW, WINDOW), (0, 1))[y : y + 3, x : x + 3].transpose(0, 1, 3, 4, 2)
+    # |a - s|^2 = |a|^2 - 2 a.s + |s|^2, with all of the canvas in |a|^2, even what lies outside the window.
+    return np.square(canvas).sum() - 2 * windows.reshape(9, -1) @ candidates.sprites.T + candidates.energies
+
+
+def _missing(scene: Scene, readings: tuple[Reading, ...]) -> list[str]:
+    """One fault for each thing of the scene that was not read, naming what was read in its stead."""
+    missing, others = Counter(scene.things), []
+    for reading in readings:
+        if reading.drawn and missing[reading.thing]:
+            missing[reading.thing] -= 1
+        else:
+            others.append(str(reading))
+    return [f"expected {thing}, found {' and '.join(others) or 'nothing'}" for thing in missing.elements()]
+
+
+def _wrong_relations(scene: Scene, readings: tuple[Reading, ...]) -> list[str]:
+    """The relations that fail, under the matching of things to readings that fails fewest. All things were read."""
+    drawn = [reading for reading in readings if reading.drawn]
+    matchings = [m for m in permutations(drawn, len(scene.things)) if tuple(r.thing for r in m) == scene.things]
+    return min((_broken(scene, matching) for matching in matchings), key=len)
+
+
+def _broken(scene: Scene, matching: tuple[Reading, ...]) -> list[str]:
+    faults = []
+    for first, relation, second in scene.relations:
+        if np.subtract(matching[first].centre, matching[second].centre) @ RELATIONS[relation] < APART:
+            faults.append(f"{matching[first]} is not {relation} {matching[second]}")
+    return faults

@@ -1,0 +1,80 @@
+"""The base model: Lumina-DiMOO's bidirectional transformer over text and image tokens (arXiv 2510.06308)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import LuminaConfig
+from .transformer import Block, KeyValueCache, RMSNorm, Rotary
+
+
+class Lumina(nn.Module):
+    """Token ids to features, and features to logits over a slice of the vocabulary.
+
+    The output projection holds only the rows of ``output_rows``: by default those of the image codes, which are all that
+    drawing an image needs (for 8B, 64 MB instead of 1.1 GB in 16-bit).
+
+    Args:
+        config: sizes and token layout.
+        output_rows: (start, stop) of the output projection's rows; None for the image codes.
+        dtype, device: of the parameters.
+        operations: namespace with Linear and Embedding; torch.nn by default. A host passes its own here to own precision
+            and placement.
+    """
+
+    def __init__(self, config: LuminaConfig, *, output_rows=None, dtype=None, device=None, operations=nn):
+        super().__init__()
+        self.config = config
+        codes = (config.tokens.image_codes, config.tokens.image_codes + config.tokens.codebook_size)
+        self.output_start, self.output_stop = output_rows or codes
+        place = {"dtype": dtype, "device": device}
+        self.wte = operations.Embedding(config.vocab_size, config.d_model, **place)
+        self.blocks = nn.ModuleList(
+            Block(
+                config.d_model,
+                config.n_heads,
+                config.n_kv_heads,
+                config.mlp_hidden_size,
+                config.rms_norm_eps,
+                operations=operations,
+                **place,
+            )
+            for _ in range(config.n_layers)
+        )
+        self.ln_f = RMSNorm(config.d_model, config.rms_norm_eps, **place)
+        self.ff_out = operations.Linear(config.d_model, self.output_stop - self.output_start, bias=False, **place)
+
+    def rotary(self, length: int, device: torch.device) -> Rotary:
+        """Tables for positions 0..length-1: made once a run and passed to every call."""
+        head_dim = self.config.d_model // self.config.n_heads
+        return Rotary.at(torch.arange(length, device=device), head_dim, self.config.rope_theta)
+
+    def features(self, tokens: Tensor, rotary: Rotary, cache: KeyValueCache | None = None) -> Tensor:
+        """Last hidden states after the final norm: tokens (B, T) to (B, T, d_model). Fills ``cache`` if one is given."""
+        x = self.wte(tokens)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotary, cache=cache, layer=layer)
+        return self.ln_f(x)
+
+    def features_at(self, tokens: Tensor, positions: Tensor, rotary: Rotary, cache: KeyValueCache) -> Tensor:
+        """Features of some positions (B, n) of tokens (B, T), the others' keys and values taken from ``cache``.
+
+        The cached rows of the recomputed positions are replaced. Returns (B, n, d_model).
+        """
+        x = self.wte(tokens.gather(1, positions))
+        rotary = rotary.rows(positions)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotary, cache=cache, layer=layer, positions=positions)
+        return self.ln_f(x)
+
+    def code_logits(self, features: Tensor) -> Tensor:
+        """Logits over the image codes: (..., d_model) to (..., codebook_size)."""
+        tokens = self.config.tokens
+        start = tokens.image_codes - self.output_start
+        if start == 0 and self.output_stop - self.output_start == tokens.codebook_size:
+            return self.ff_out(features)
+        return F.linear(features, self.ff_out.weight[start : start + tokens.codebook_size])
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits over every row that the output projection holds: (..., d_model) to (..., rows)."""
+        return self.ff_out(features)

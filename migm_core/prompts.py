@@ -1,0 +1,84 @@
+"""Prompts: templates around a user's text, as token ids. The text is data: special tokens written in it stay text."""
+
+import json
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from .config import TokenLayout
+
+# The model's tasks and the system prompt each was trained with (Lumina-DiMOO, arXiv 2510.06308).
+SYSTEM_PROMPTS = {
+    "text_to_image": "Generate an image according to the text prompt.",
+    "editing": "Generate an image applying the following editing instruction based on the original image.",
+    "dense_prediction": "Perform dense prediction on the given images.",
+    "control": "Generate an image according to the text prompt and the given control image.",
+    "subject": "Generate an image according to the text prompt and the given object image.",
+    "multi_view": "Generate a view-image based on the given image.",
+    "style": "Transform the current image into the style of the provided image.",
+    "understanding": (
+        "You are a multimodal model that can process both text and images. Answer the following question based on the "
+        "provided images. Analyze each image and combine relevant details to answer."
+    ),
+}
+
+# The longest prompt that is accepted, in tokens. Attention is computed over it at every full step and in every branch.
+MAX_PROMPT_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class PromptEncoder:
+    """Text to token ids with a checkpoint's own tokenizer.
+
+    Attributes:
+        trusted: the tokenizer with its added tokens: for the templates.
+        plain: the same without any added token, so that no text can produce one: for what users write.
+    """
+
+    trusted: Tokenizer
+    plain: Tokenizer
+    layout: TokenLayout
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, layout: TokenLayout) -> "PromptEncoder":
+        definition = json.loads(tokenizer.to_str())
+        definition["added_tokens"] = []
+        definition["post_processor"] = None  # might add special tokens at the ends
+        return cls(tokenizer, Tokenizer.from_str(json.dumps(definition)), layout)
+
+    def text(self, text: str) -> list[int]:
+        """Ids of a user's text.
+
+        Raises:
+            ValueError: it is longer than MAX_PROMPT_TOKENS.
+        """
+        ids = self.plain.encode(text, add_special_tokens=False).ids
+        if len(ids) > MAX_PROMPT_TOKENS:
+            raise ValueError(
+                f"The prompt has {len(ids)} tokens ({len(text.split())} words); the limit is {MAX_PROMPT_TOKENS} tokens. Shorten it."
+            )
+        return ids
+
+    def prompt(self, text: str, task: str = "text_to_image", images: Tensor | None = None) -> Tensor:
+        """The conditional prompt: everything before the answer, int64 (P,).
+
+        Args:
+            images: input images as tokens (see ``sampling.sequence.image_tokens``), one after the other; they stand before the end of
+                the user's turn.
+        """
+        return self._prompt(self.text(text), task, images)
+
+    def unconditional(self, negative: str = "", task: str = "text_to_image", images: Tensor | None = None) -> Tensor:
+        """The prompt without text, or with a negative prompt in the place of ``<uncondition>``."""
+        return self._prompt(self.text(negative) if negative.strip() else [self.layout.uncondition], task, images)
+
+    def _prompt(self, text: list[int], task: str, images: Tensor | None) -> Tensor:
+        if task not in SYSTEM_PROMPTS:
+            raise ValueError(f"Unknown task {task!r}. Known are {', '.join(SYSTEM_PROMPTS)}.")
+        layout = self.layout
+        system = self.trusted.encode(SYSTEM_PROMPTS[task], add_special_tokens=False).ids
+        head = torch.tensor([layout.system, *system, layout.end_system, layout.user, *text])
+        middle = head[:0] if images is None else images.to("cpu")
+        return torch.cat([head, middle, torch.tensor([layout.end_user])])

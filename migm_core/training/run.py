@@ -1,0 +1,81 @@
+"""What every training command shares: a folder with a checkpoint and a log, resumed where it stopped."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+
+class TrainingRun:
+    """A folder that holds ``checkpoint.pt`` (the state to resume from) and ``log.jsonl`` (a line of losses now and then).
+
+    The owner gives a ``state`` function that returns everything needed to go on, and calls ``tick`` after each step.
+
+    Args:
+        folder: made if missing.
+        steps: length of the run; the run is over at this step, also when resumed.
+        checkpoint_seconds: wall-clock time between checkpoints.
+        quiet: no bar, no files: for the ranks of a distributed run other than the first.
+    """
+
+    def __init__(self, folder: str | Path, steps: int, *, checkpoint_seconds: float = 120, quiet: bool = False):
+        self.folder = Path(folder)
+        self.steps = steps
+        self.step = 0
+        self.quiet = quiet
+        self._checkpoint_seconds = checkpoint_seconds
+        self._saved_at = time.monotonic()
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        if not quiet:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def resume(self) -> dict | None:
+        """The saved state, with ``self.step`` set from it, or None for a fresh run."""
+        if not self.checkpoint_path.exists():
+            return None
+        state = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
+        self.step = state["step"]
+        return state
+
+    def save(self, state: dict) -> None:
+        """Write the checkpoint beside the old one and swap, so that a kill in between loses nothing."""
+        if self.quiet:
+            return
+        partial = self.checkpoint_path.with_suffix(".partial")
+        torch.save({**state, "step": self.step}, partial)
+        os.replace(partial, self.checkpoint_path)
+        self._saved_at = time.monotonic()
+
+    def steps_left(self):
+        """Iterate over the steps to go, with a progress bar."""
+        bar = tqdm(total=self.steps, initial=self.step, desc=self.folder.name, disable=self.quiet or None)
+        with bar:
+            while self.step < self.steps:
+                yield self.step
+                bar.update()
+
+    def tick(self, losses: dict[str, float], state, *, log_every: int = 50) -> None:
+        """Count a finished step: log the losses' means every ``log_every`` steps, save ``state()`` when it is time."""
+        self.step += 1
+        self._count += 1
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        if self.step % log_every == 0 or self.step == self.steps:
+            means = {name: round(total / self._count, 6) for name, total in self._sums.items()}
+            self._log({"step": self.step, **means, "time": round(time.time(), 1)})
+            self._sums, self._count = {}, 0
+        if self.step == self.steps or time.monotonic() - self._saved_at > self._checkpoint_seconds:
+            self.save(state())
+
+    def _log(self, row: dict) -> None:
+        if not self.quiet:
+            with open(self.folder / "log.jsonl", "a") as file:
+                file.write(json.dumps(row) + "\n")
