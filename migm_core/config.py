@@ -61,7 +61,7 @@ class LuminaConfig:
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
                 raise ValueError(f"{name} is {value!r}, expected a positive number")
         if self.d_model % self.n_heads or (self.d_model // self.n_heads) % 2:
-            raise ValueError(f"d_model {self.d_model} does not divide into {self.n_heads} heads of an even size")
+            raise ValueError(f"d_model {self.d_model} does not divide into heads of an even size where n_heads is {self.n_heads}")
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
 
@@ -91,6 +91,8 @@ class LuminaConfig:
         if values.get("embedding_size"):
             known["vocab_size"] = values["embedding_size"]
         ids = values.get("tokens") or {}
+        if not isinstance(ids, dict):
+            raise ValueError(f"{source}: tokens is {ids!r}, expected a table of names to token ids.")
         names = {f.name for f in fields(TokenLayout)}
         wrong = [k for k, v in ids.items() if k not in names or not isinstance(v, int) or isinstance(v, bool) or v < 0]
         if wrong:

@@ -1,6 +1,34 @@
-"""Make the checkout importable without installing it."""
+"""Make the checkout importable without installing it, and a tiny model for every test that wants one."""
 
+import shutil
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """A tiny checkpoint and its head, made once. Tests only read it."""
+    from small_model import make_small_model
+
+    return make_small_model(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture
+def copy(small, tmp_path):
+    """A copy of the tiny checkpoint and its head, to damage."""
+    from small_model import SmallModel
+
+    folder = shutil.copytree(small.folder, tmp_path / "model")
+    return SmallModel(folder, Path(shutil.copy(small.head, tmp_path / "shortcut.safetensors")))
+
+
+@pytest.fixture(scope="session")
+def pipeline(small):
+    """The tiny checkpoint with its head, loaded once, in float32 on the CPU. Runs leave it as it was."""
+    from migm_core.pipeline import Pipeline
+
+    return Pipeline.load(small.folder, small.head, dtype="fp32", device="cpu")

@@ -1,6 +1,5 @@
 """What a file is, in words a person can use; nothing but headers and configs is read."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -48,7 +47,7 @@ def _checkpoint(path: Path, source: TensorSource) -> list[str]:
     if path.is_dir() and (path / "config.json").exists():
         values = read_json(path / "config.json")
     elif "config" in source.metadata:
-        values = json.loads(source.metadata["config"])
+        values = source.metadata_json("config")
     if values is not None:
         config = LuminaConfig.from_json(values, source=str(path))
         tokens = config.tokens
@@ -62,7 +61,7 @@ def _checkpoint(path: Path, source: TensorSource) -> list[str]:
         lines.append(f"  vocabulary    {base.shapes['wte.weight'][0]} rows")
     folder = path / "vqvae"
     if image.shapes:
-        lines += ["", *_image_tokenizer(image, json.loads(source.metadata.get("vqvae_config", "null")))]
+        lines += ["", *_image_tokenizer(image, source.metadata_json("vqvae_config"))]
     elif (folder / IMAGE_TOKENIZER_WEIGHTS).exists():
         lines += ["", *_image_tokenizer(TensorSource.open(folder / IMAGE_TOKENIZER_WEIGHTS), read_json(folder / "config.json"))]
     if path.is_dir():

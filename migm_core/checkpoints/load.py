@@ -1,7 +1,6 @@
 """Build models from opened files: every key checked before the first tensor is read."""
 
-import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -100,11 +99,11 @@ def load_checkpoint(
         generation = read_json(path / "generation_config.json") if (path / "generation_config.json").exists() else {}
     else:
         _require_self_contained(source)
-        config = json.loads(source.metadata["config"]), f"{path}: config"
-        image_config = json.loads(source.metadata["vqvae_config"]), f"{path}: vqvae_config"
+        config = source.metadata_json("config"), f"{path}: config"
+        image_config = source.metadata_json("vqvae_config"), f"{path}: vqvae_config"
         image_source = source.prefixed(IMAGE_TOKENIZER_PREFIX)
         text_tokenizer, text_path = source.get(TEXT_TOKENIZER_KEY).numpy().tobytes(), path
-        generation = json.loads(source.metadata.get("generation_config", "{}"))
+        generation = source.metadata_json("generation_config")
     base = build_base(*config, source.prefixed(BASE_PREFIX), output_rows=output_rows, dtype=dtype, device=device)
     image_tokenizer = build_image_tokenizer(*image_config, image_source, device=device)
     codes = image_tokenizer.config.num_vq_embeddings
@@ -116,9 +115,25 @@ def load_checkpoint(
         tokenizer = Tokenizer.from_str(text_tokenizer.decode("utf-8"))
     except Exception as error:  # tokenizers raises bare Exception
         raise CheckpointError(f"{text_path} is not a fast tokenizer: {error}. Download it again.") from None
+    last = max(tokenizer.get_vocab().values(), default=0)
+    if last >= base.config.vocab_size:
+        raise CheckpointError(
+            f"{text_path} has a token {last}, but the base model's vocabulary ends at {base.config.vocab_size - 1}. They are not of one checkpoint."
+        )
     prompts = PromptEncoder.of(tokenizer, base.config.tokens)
-    settings = {name: generation.get(name, default) for name, default in SETTINGS.items()}
-    return Checkpoint(path, base, image_tokenizer, prompts, settings)
+    return Checkpoint(path, base, image_tokenizer, prompts, _settings(generation, path))
+
+
+def _settings(values: dict, path: Path) -> dict:
+    settings = {}
+    for name, default in SETTINGS.items():
+        value = default if values.get(name) is None else values[name]
+        kinds = (int,) if isinstance(default, int) else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            expected = "a number" if float in kinds else "a whole number"
+            raise CheckpointError(f"{path}: {name} in generation_config is {value!r}, expected {expected}.")
+        settings[name] = value
+    return settings
 
 
 def build_base(
@@ -135,13 +150,21 @@ def build_base(
         raise CheckpointError(str(error)) from None
     if "wte.weight" in source:
         # The table may be padded past what the config says: the file is right.
-        config = replace(config, vocab_size=source.shapes["wte.weight"][0])
+        config = replace(config, vocab_size=_size(source, "wte.weight", 0))
     codes_end = config.tokens.image_codes + config.tokens.codebook_size
     if codes_end > config.vocab_size:
         raise CheckpointError(
             f"{source.path}: the embedding table has {config.vocab_size} rows, but the image codes end at token {codes_end}. "
             f"Is {config_name} of another model? A model with other token ids names them there under \"tokens\"."
         )
+    for name, token in asdict(config.tokens).items():
+        if token >= config.vocab_size and name != "codebook_size":
+            raise CheckpointError(f"{config_name}: tokens.{name} is {token}, but the embedding table of {source.path} has {config.vocab_size} rows.")
+    _check_sizes(config_name, source, {
+        "n_layers": (config.n_layers, _count(source, "blocks.")),
+        "d_model": (config.d_model, _size(source, "wte.weight", 1)),
+        "mlp_hidden_size": (config.mlp_hidden_size, _size(source, "blocks.0.ff_proj.weight", 0)),
+    })  # fmt: skip
     model = Lumina(config, output_rows=output_rows, dtype=dtype, device="meta", operations=operations)
     rows = {"ff_out.weight": (model.output_start, model.output_stop)}
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
@@ -160,7 +183,16 @@ def build_image_tokenizer(values: dict, config_name: str, source: TensorSource, 
         config = ImageTokenizerConfig.from_json(values, config_name)
     except (ValueError, TypeError) as error:
         raise CheckpointError(str(error)) from None
-    model = ImageTokenizer(config, dtype=torch.float32, device="meta", operations=operations)
+    _check_sizes(config_name, source, {
+        "the length of block_out_channels": (len(config.block_out_channels), _count(source, "encoder.down_blocks.")),
+        "layers_per_block": (config.layers_per_block, _count(source, "encoder.down_blocks.0.resnets.")),
+        "latent_channels": (config.latent_channels, _size(source, "encoder.conv_out.weight", 0)),
+        "num_vq_embeddings": (config.num_vq_embeddings, _size(source, "quantize.embedding.weight", 0)),
+    })  # fmt: skip
+    try:
+        model = ImageTokenizer(config, dtype=torch.float32, device="meta", operations=operations)
+    except (ValueError, TypeError, RuntimeError) as error:  # groups that do not divide the channels, sizes past all bounds
+        raise CheckpointError(f"{config_name}: {error}.") from None
     check_keys(source, {name: tuple(t.shape) for name, t in model.state_dict().items()}, what="image tokenizer")
     return _fill(model, source, {}, torch.float32, device)
 
@@ -179,15 +211,25 @@ def load_head(path: str | Path, base: LuminaConfig, *, dtype="auto", device: tor
 
 def build_head(source: TensorSource, base: LuminaConfig, *, dtype=None, device="cpu", operations=nn) -> ShortcutHead:
     """The head from its tensors; the architecture follows from their names and shapes, the number of heads from the base."""
-    config = head_config(source, base)
-    if config.d_model != base.d_model:
-        raise CheckpointError(
-            f"{source.path} was trained for a base model of width {config.d_model}, but this base has width {base.d_model}. "
-            "Load the head that belongs to this base."
-        )
+    model = _empty_head(source, head_config(source, base), dtype=dtype, operations=operations)
+    return _fill(model, source, {}, dtype, device)
+
+
+def check_head(source: TensorSource) -> ShortcutConfig:
+    """What ``head_config`` reads off a head, every key checked.
+
+    Raises:
+        CheckpointError: it is no head, or an incomplete one.
+    """
+    config = head_config(source)
+    _empty_head(source, config)
+    return config
+
+
+def _empty_head(source: TensorSource, config: ShortcutConfig, *, dtype=None, operations=nn) -> ShortcutHead:
     model = ShortcutHead(config, dtype=dtype, device="meta", operations=operations)
     check_keys(source, {name: tuple(t.shape) for name, t in model.state_dict().items()}, what="shortcut head")
-    return _fill(model, source, {}, dtype, device)
+    return model
 
 
 def head_config(source: TensorSource, base: LuminaConfig | None = None) -> ShortcutConfig:
@@ -195,11 +237,15 @@ def head_config(source: TensorSource, base: LuminaConfig | None = None) -> Short
     shapes = source.shapes
     if "ln_f.weight" not in shapes or "blocks.0.self_attn.ff_proj.weight" not in shapes:
         raise CheckpointError(f"{source.path} is not a shortcut head: it lacks ln_f.weight or blocks.0.self_attn.ff_proj.weight.")
-    width = shapes["ln_f.weight"][0]
-    d_model = shapes["proj_in.weight"][-1] if "proj_in.weight" in shapes else width
-    mlp = shapes["blocks.0.self_attn.ff_proj.weight"][0]
-    blocks = 1 + max(int(k.split(".")[1]) for k in shapes if k.startswith("blocks.") and k.split(".")[1].isdecimal())
+    width = _size(source, "ln_f.weight", 0)
+    d_model = _size(source, "proj_in.weight", 1) or width
+    mlp = _size(source, "blocks.0.self_attn.ff_proj.weight", 0)
     base = base or LuminaConfig(d_model=d_model, n_heads=1, n_kv_heads=1, n_layers=1, mlp_hidden_size=mlp)
+    if d_model != base.d_model:
+        raise CheckpointError(
+            f"{source.path} was trained for a base model of width {d_model}, but this base has width {base.d_model}. "
+            "Load the head that belongs to this base."
+        )
     if width % base.n_heads or (width // base.n_heads) % 2:
         raise CheckpointError(
             f"{source.path} has width {width}, which does not divide into the base's {base.n_heads} heads. Load the head that belongs to this base."
@@ -214,7 +260,7 @@ def head_config(source: TensorSource, base: LuminaConfig | None = None) -> Short
         mlp_hidden_size=mlp,
         rms_norm_eps=base.rms_norm_eps,
         rope_theta=base.rope_theta,
-        n_blocks=blocks,
+        n_blocks=_count(source, "blocks."),
         bottleneck_ratio=d_model / width,
         time_embedding="adaLN_modulation.weight" in shapes,
         cross_attention=cross,
@@ -239,6 +285,32 @@ def check_keys(source: TensorSource, expected: dict[str, tuple[int, ...]], *, wh
                 f"{source.path}: {prefix}{name} has the shape {list(source.shapes[name])}, but the {what} expects {list(shape)}. "
                 "The weights and the config are not of one model."
             )
+
+
+def _check_sizes(config_name: str, source: TensorSource, sizes: dict[str, tuple[int, int | None]]) -> None:
+    """Hold a config against the tensors before a model is built: with a wrong size in it, building might never end."""
+    for name, (said, found) in sizes.items():
+        if found is not None and said != found:
+            raise CheckpointError(f"{config_name}: {name} is {said}, but the weights of {source.path} have {found}. They are not of one model.")
+
+
+def _count(source: TensorSource, prefix: str) -> int:
+    """How many numbered parts there are under a prefix."""
+    return len({name.removeprefix(prefix).split(".")[0] for name in source.shapes if name.startswith(prefix)})
+
+
+def _size(source: TensorSource, name: str, axis: int) -> int | None:
+    """A tensor's size along an axis; None where the file lacks the tensor.
+
+    Raises:
+        CheckpointError: the tensor has no such axis, or is empty.
+    """
+    if name not in source:
+        return None
+    shape = source.shapes[name]
+    if len(shape) <= axis or 0 in shape:
+        raise CheckpointError(f"{source.path}: {name} has the shape {list(shape)}, which fits no model known here. Download it again.")
+    return shape[axis]
 
 
 def _some(names: list[str], prefix: str) -> str:

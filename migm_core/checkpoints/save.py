@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -12,7 +13,7 @@ from ..models.image_tokenizer import ImageTokenizer
 from ..models.lumina import Lumina
 from ..models.shortcut import ShortcutHead
 from .errors import CheckpointError
-from .load import BASE_PREFIX, IMAGE_TOKENIZER_PREFIX, IMAGE_TOKENIZER_WEIGHTS, TEXT_TOKENIZER_KEY, head_config
+from .load import BASE_PREFIX, IMAGE_TOKENIZER_PREFIX, IMAGE_TOKENIZER_WEIGHTS, TEXT_TOKENIZER_KEY, check_head, load_checkpoint
 from .source import SINGLE, TensorSource, read_json
 
 KIND_BASE, KIND_FILE, KIND_HEAD = "lumina-base", "lumina-checkpoint", "migm-shortcut-head"
@@ -83,16 +84,15 @@ def convert(source_path: str | Path, target: str | Path, *, dtype: torch.dtype |
     if any(name.startswith(BASE_PREFIX) for name in source.shapes):
         _write(target, _cast_all(source, dtype, keep=(IMAGE_TOKENIZER_PREFIX, TEXT_TOKENIZER_KEY)), source.metadata)
         return
-    _write(target, _cast_all(source, dtype), _head_metadata(head_config(source)))
+    _write(target, _cast_all(source, dtype), _head_metadata(check_head(source)))
 
 
 def _convert_folder(folder: Path, target: Path, dtype: torch.dtype | None) -> None:
     source = TensorSource.open(folder)
     if not any(name.startswith(BASE_PREFIX) for name in source.shapes):
         raise CheckpointError(f"{folder} holds no tensor {BASE_PREFIX}...: it is not a Lumina-DiMOO checkpoint.")
+    load_checkpoint(folder, dtype=source.dtype())  # checks everything; mapped, and so hardly read
     vqvae = TensorSource.open(folder / "vqvae" / IMAGE_TOKENIZER_WEIGHTS)
-    if not (folder / "tokenizer.json").is_file():
-        raise CheckpointError(f"{folder / 'tokenizer.json'} does not exist. Expected the checkpoint's fast tokenizer: download the whole folder.")
     metadata = {
         "kind": KIND_FILE,
         "config": json.dumps(read_json(folder / "config.json")),
@@ -135,6 +135,8 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, {"format": "pt", **metadata})
         os.replace(partial, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}.") from None
     finally:
         partial.unlink(missing_ok=True)
 

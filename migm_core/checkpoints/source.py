@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import re
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -82,6 +84,20 @@ class TensorSource:
             return file.get_slice(stored)[rows[0] : rows[1]]
         return file.get_tensor(stored)
 
+    def metadata_json(self, key: str) -> dict:
+        """The JSON object under a key of the metadata; empty where there is none.
+
+        Raises:
+            CheckpointError: it is no JSON object.
+        """
+        try:
+            values = json.loads(self.metadata.get(key, "{}"))
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: {key} in its metadata is not valid JSON: {error}. Download it again.") from None
+        if not isinstance(values, dict):
+            raise CheckpointError(f"{self.path}: expected a JSON object as {key} in its metadata, found {type(values).__name__}.")
+        return values
+
     def bytes(self) -> int:
         """Size of all tensors as stored."""
         return sum(torch.Size(shape).numel() * self.dtypes[name].itemsize for name, shape in self.shapes.items())
@@ -104,7 +120,7 @@ class TensorSource:
         if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
             raise CheckpointError(f"{index_path}: weight_map is missing or not a table of tensor names to files. Download it again.")
         for shard in sorted(set(weight_map.values())):
-            if Path(shard).name != shard:
+            if Path(shard).name != shard or shard in ("", ".."):
                 raise CheckpointError(f"{index_path} names a shard outside its folder: {shard!r}. Expected a plain file name.")
             if not (folder / shard).exists():
                 raise CheckpointError(f"{folder} lacks the shard {shard}, which {INDEX} names. Download that file again.")
@@ -134,20 +150,30 @@ class TensorSource:
 
     def _read_state_dict(self, path: Path) -> None:
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except pickle.UnpicklingError as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about unusual pickles, which are refused below
+                state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except Exception as error:  # on a damaged file the unpickler fails in any way
+            code = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+            if code:
+                raise CheckpointError(
+                    f"{path} holds more than tensors ({code[1]}) and is refused, since loading it could run code. "
+                    "Use a file that holds a plain state dict, or a .safetensors file."
+                ) from None
+            size = path.stat().st_size if path.is_file() else 0
             raise CheckpointError(
-                f"{path} holds more than tensors and is refused, since loading it could run code: {str(error).splitlines()[0]} "
-                "Use a file that holds a plain state dict, or a .safetensors file."
+                f"{path} ({size:,} bytes) is damaged, or no plain PyTorch state dict, which is all that is read, since loading more "
+                "could run code. It may be cut short: download it again."
             ) from None
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(f"{path} is damaged or not a PyTorch file: {reason}. Download it again.") from None
-        if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        if not isinstance(state, dict) or not state or not all(_is_named_tensor(*item) for item in state.items()):
             raise CheckpointError(f"{path} is not a plain state dict: expected a table of names to tensors.")
         for name, tensor in state.items():
             self._state[name] = tensor
             self.shapes[name], self.dtypes[name] = tuple(tensor.shape), tensor.dtype
+
+
+def _is_named_tensor(name: object, tensor: object) -> bool:
+    return isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
 
 
 def read_json(path: Path) -> dict:

@@ -11,20 +11,20 @@ from itertools import permutations, product
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
-from ..training.scenes import BACKGROUNDS, CELL, COLOURS, PIXELS, RELATIONS, SHAPES, SIZES, Scene, Thing, sprite
+from ..training.scenes import BACKGROUNDS, COLOURS, PIXELS, RELATIONS, SHAPES, SIZES, Scene, Thing, sprite
 
 # Colours are in 0..1, and a pixel's contrast is its largest difference from the background over the channels.
 CONTRAST = 0.12  # a pixel of more belongs to an object; of less are noise and the shadow's rim
 TINT = 0.08  # the background may be this far from its nominal colour
 SPECK = 8  # pixels: a smaller component is noise; the smallest sprite has over 60
-APART = 4  # pixels between two centres along a relation's axis
+APART = 6  # pixels between two centres along a relation's axis; edges of a small and a large object in line differ by 4
 PATCH = 6  # pixels along each side of the squares searched for flaws: less than a cell, where one wrong code shows
 FLAW = 0.10  # blur and noise of 33 dB stay below, a wrong cell or a missing quarter goes above
 DOUBT = 0.4  # of the way to another sprite; half way it could be either
-
 WINDOW = 36  # pixels along each side of a comparison: the largest sprite and some room around it
 MARGIN = WINDOW // 2 + 1  # pixels around the picture, for the windows at its edge
 
@@ -85,7 +85,7 @@ def read(image: np.ndarray | Image.Image) -> tuple[str | None, tuple[Reading, ..
     """The background's name and the objects of an image; arguments and errors as in ``judge``."""
     pixels = _pixels(image)
     typical = np.median(pixels, axis=(0, 1))  # objects never cover half the picture
-    off, nearest = min((float(np.abs(typical - colour).max()), name) for name, colour in BACKGROUNDS.items())
+    off, nearest = min((np.abs(typical - colour).max(), name) for name, colour in BACKGROUNDS.items())
     difference = pixels - np.array(BACKGROUNDS[nearest], np.float32)
     components = [c for c in _components(np.abs(difference).max(-1) > CONTRAST) if c.sum() >= SPECK]
     return (nearest if off <= TINT else None), tuple(_recognise(difference, c, _candidates(nearest)) for c in components)
@@ -97,30 +97,27 @@ def _pixels(image: np.ndarray | Image.Image) -> np.ndarray:
     if pixels.shape != (PIXELS, PIXELS, 3):
         raise ValueError(f"The image has shape {pixels.shape}, expected ({PIXELS}, {PIXELS}, 3): height, width, RGB.")
     if pixels.dtype == np.uint8:
-        return pixels.astype(np.float32) / 255
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (-0.01 <= low and high <= 1.01):
-        raise ValueError(f"The image's values span {low:g} to {high:g}, expected floats in 0..1 or uint8.")
+        pixels = pixels / 255
+    if not (pixels.min() >= -0.01 and pixels.max() <= 1.01):  # so put, it refuses NaN too
+        raise ValueError(f"The image's values span {pixels.min()} to {pixels.max()}, expected floats in 0..1 or uint8.")
     return pixels.astype(np.float32)
 
 
 def _components(mask: np.ndarray) -> list[np.ndarray]:
     """The 8-connected components of a mask, bool (64, 64) each."""
-    labels, spread = None, np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
+    labels, spread = None, mask * np.arange(1, mask.size + 1, dtype=np.float32).reshape(mask.shape)
     while not np.array_equal(labels, spread):
         labels, spread = spread, _spread(spread) * mask
     return [labels == label for label in np.unique(labels)[1:]]
 
 
-def _spread(values: np.ndarray) -> np.ndarray:
-    """The largest value in each pixel's 3x3 neighbourhood."""
-    padded = np.pad(values, 1)
-    rows = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
-    return np.maximum(np.maximum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
+def _spread(values: np.ndarray, by: int = 1) -> np.ndarray:
+    """The largest value within ``by`` pixels along each axis, float32 (64, 64)."""
+    return F.max_pool2d(torch.from_numpy(values)[None], 2 * by + 1, 1, by)[0].numpy()
 
 
 class Candidates(NamedTuple):
-    """All that the domain can draw on one background, for comparison with one component of a picture."""
+    """All that the domain can draw on one background, for comparison with a component of a picture."""
 
     things: list[Thing]
     sprites: np.ndarray  # less the background, the visible part in the middle, float32 (n, WINDOW * WINDOW * 3)
@@ -138,12 +135,11 @@ def _candidates(background: str) -> Candidates:
         colour, alpha = sprite(thing)
         difference = colour - alpha * np.array(BACKGROUNDS[background], np.float32)
         visible = np.abs(difference).max(-1) > CONTRAST
-        (x, y), side = _middle(visible), SIZES[thing.size] * CELL
+        (x, y), side = _middle(visible), len(difference)
         window[WINDOW // 2 - y :, WINDOW // 2 - x :][:side, :side] = difference
-        areas.append(int(visible.sum()))
+        areas.append(visible.sum())
         offsets.append((side / 2 - x, side / 2 - y))
-    sprites = sprites.reshape(len(things), -1)
-    return Candidates(things, sprites, np.square(sprites).sum(1), areas, offsets)
+    return Candidates(things, sprites.reshape(len(things), -1), np.square(sprites).sum((1, 2, 3)), areas, offsets)
 
 
 def _middle(mask: np.ndarray) -> tuple[int, int]:
@@ -153,60 +149,51 @@ def _middle(mask: np.ndarray) -> tuple[int, int]:
 
 
 def _recognise(difference: np.ndarray, component: np.ndarray, candidates: Candidates) -> Reading:
-    """The sprite nearest to one component of the picture less the background, float32 (64, 64, 3)."""
-    # The component and its faint rim, all else taken as background: neighbours and far noise do not count.
-    canvas = np.pad(difference * _spread(_spread(component))[..., None], [(MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)])
-    x, y = _middle(component)
+    """The sprite nearest to one component and its faint rim; ``difference`` is the picture less the background."""
+    alone = difference * _spread(component.astype(np.float32), 2)[..., None]
+    canvas = np.pad(alone, [(MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)])
+    x, y = _middle(component)  # give or take a pixel, for noise
     squares = _squared_distances(canvas, x, y, candidates)
     place, best = np.unravel_index(squares.argmin(), squares.shape)
     left, top = x + int(place) % 3, y + int(place) // 3
     drawing = np.zeros_like(canvas)  # that sprite alone, where it fits best
     drawing[top : top + WINDOW, left : left + WINDOW] = candidates.sprites[best].reshape(WINDOW, WINDOW, 3)
 
-    sums = np.pad(np.square(canvas - drawing).sum(-1).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    patches = sums[PATCH:, PATCH:] - sums[:-PATCH, PATCH:] - sums[PATCH:, :-PATCH] + sums[:-PATCH, :-PATCH]
-    flaw = patches.max() / PATCH**2 / (candidates.energies[best] / candidates.areas[best])
+    wrong = torch.from_numpy(np.square(canvas - drawing).sum(-1))
+    flaw = F.avg_pool2d(wrong[None], PATCH, 1).max() / (candidates.energies[best] / candidates.areas[best])
 
-    # How far the picture projects on the line from this sprite to each other; noise, unlike a mixture, moves it little.
+    # Where the picture projects on the line from this sprite to each other; noise, unlike a mixture, moves it little.
     others = np.arange(len(candidates.things)) != best
     apart = _squared_distances(drawing, x, y, candidates)[:, others]
     doubt = (0.5 - (squares[:, others] - squares.min()) / (2 * apart)).max()
-
     dx, dy = candidates.offsets[best]
     return Reading(candidates.things[best], (left - 1 + dx, top - 1 + dy), float(flaw), float(doubt))
 
 
 def _squared_distances(canvas: np.ndarray, x: int, y: int, candidates: Candidates) -> np.ndarray:
-    """Summed squared error of each sprite around pixel (x, y) and its 8 neighbours, row by row, float32 (9, n).
-
-    ``canvas`` is a picture with a margin: noise may move a bounding box by a pixel, hence the neighbours.
-    """
-    windows = sliding_window_view(canvas, (WINDOW, WINDOW), (0, 1))[y : y + 3, x : x + 3].transpose(0, 1, 3, 4, 2)
+    """Summed squared error of each sprite centred on (x, y) and its neighbours, row by row, float32 (9, n)."""
+    windows = [canvas[v : v + WINDOW, u : u + WINDOW].ravel() for v in range(y, y + 3) for u in range(x, x + 3)]
     # |a - s|^2 = |a|^2 - 2 a.s + |s|^2, with all of the canvas in |a|^2, even what lies outside the window.
-    return np.square(canvas).sum() - 2 * windows.reshape(9, -1) @ candidates.sprites.T + candidates.energies
+    return np.square(canvas).sum() - 2 * np.stack(windows) @ candidates.sprites.T + candidates.energies
 
 
 def _missing(scene: Scene, readings: tuple[Reading, ...]) -> list[str]:
-    """One fault for each thing of the scene that was not read, naming what was read in its stead."""
-    missing, others = Counter(scene.things), []
-    for reading in readings:
-        if reading.drawn and missing[reading.thing]:
-            missing[reading.thing] -= 1
-        else:
-            others.append(str(reading))
-    return [f"expected {thing}, found {' and '.join(others) or 'nothing'}" for thing in missing.elements()]
+    """One fault for each thing of the scene that was not read."""
+    missing = Counter(scene.things) - Counter(reading.thing for reading in readings if reading.drawn)
+    found = " and ".join(str(reading) for reading in readings) or "nothing"
+    return [f"expected {thing}, found {found}" for thing in missing.elements()]
 
 
 def _wrong_relations(scene: Scene, readings: tuple[Reading, ...]) -> list[str]:
     """The relations that fail, under the matching of things to readings that fails fewest. All things were read."""
     drawn = [reading for reading in readings if reading.drawn]
     matchings = [m for m in permutations(drawn, len(scene.things)) if tuple(r.thing for r in m) == scene.things]
-    return min((_broken(scene, matching) for matching in matchings), key=len)
+    return min((_broken(scene, [r.centre for r in matching]) for matching in matchings), key=len)
 
 
-def _broken(scene: Scene, matching: tuple[Reading, ...]) -> list[str]:
+def _broken(scene: Scene, centres: list[tuple[float, float]]) -> list[str]:
     faults = []
     for first, relation, second in scene.relations:
-        if np.subtract(matching[first].centre, matching[second].centre) @ RELATIONS[relation] < APART:
-            faults.append(f"{matching[first]} is not {relation} {matching[second]}")
+        if np.subtract(centres[first], centres[second]) @ RELATIONS[relation] < APART:
+            faults.append(f"{scene.things[first]} is not {relation} {scene.things[second]}")
     return faults

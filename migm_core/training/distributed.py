@@ -24,6 +24,11 @@ class World:
         """How many of ``count`` items are this process's; the shares add up."""
         return count // self.size + (self.rank < count % self.size)
 
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.size > 1:
+            dist.barrier()
+
 
 @contextmanager
 def joined_world(device: str | None = None):

@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class Muon(torch.optim.Optimizer):
-    """For the weight matrices inside the blocks; embeddings, outputs and norms belong in AdamW.
+    """For the weight matrices and convolution kernels inside a network; embeddings, outputs and norms belong in AdamW.
 
     Args:
-        params: 2-D parameters.
+        params: parameters of two or more dimensions; a kernel counts as a matrix of one row an output channel.
         lr: of an update whose singular values are about 1, scaled by sqrt(max(1, rows / columns)).
     """
 
@@ -25,12 +25,12 @@ class Muon(torch.optim.Optimizer):
             by_shape: dict[tuple, list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    by_shape.setdefault(tuple(p.shape), []).append(p)
+                    by_shape.setdefault((p.shape[0], p[0].numel()), []).append(p)
             for (rows, columns), matrices in by_shape.items():
-                updates = torch.stack([self._nesterov(p, group["momentum"]) for p in matrices])
+                updates = torch.stack([self._nesterov(p, group["momentum"]).flatten(1) for p in matrices])
                 scale = group["lr"] * max(1, rows / columns) ** 0.5
                 for p, update in zip(matrices, orthogonalise(updates)):
-                    p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-scale)
+                    p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view_as(p), alpha=-scale)
 
     def _nesterov(self, p: Tensor, momentum: float) -> Tensor:
         state = self.state[p]

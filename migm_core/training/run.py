@@ -70,12 +70,13 @@ class TrainingRun:
             self._sums[name] = self._sums.get(name, 0.0) + value
         if self.step % log_every == 0 or self.step == self.steps:
             means = {name: round(total / self._count, 6) for name, total in self._sums.items()}
-            self._log({"step": self.step, **means, "time": round(time.time(), 1)})
+            self.note({"step": self.step, **means, "time": round(time.time(), 1)})
             self._sums, self._count = {}, 0
         if self.step == self.steps or time.monotonic() - self._saved_at > self._checkpoint_seconds:
             self.save(state())
 
-    def _log(self, row: dict) -> None:
+    def note(self, row: dict) -> None:
+        """Add a line to the log."""
         if not self.quiet:
             with open(self.folder / "log.jsonl", "a") as file:
                 file.write(json.dumps(row) + "\n")

@@ -1,139 +1,109 @@
-"""Train the image tokenizer: an autoencoder first, then a codebook from its latents, then all of it quantised.
+"""Train the image tokenizer against a codebook of patches: the encoder to find each cell's code, the decoder to draw it.
 
-Quantising from the start stalls in a poor codebook; latents of a trained autoencoder give k-means a good one.
+Quantising an untrained encoder's latents stalls in a poor codebook. Here the codes are known beforehand (see
+``patches``), so both halves learn at once and neither waits for the other.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..models.image_tokenizer import Encoder, ImageTokenizer, ImageTokenizerConfig
+from ..models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
+from .distributed import World, sum_gradients
+from .muon import Muon
+from .patches import PatchCodebook, scene_images
 from .run import TrainingRun
-from .scenes import place, random_scene, render
 
-DEMO_CONFIG = ImageTokenizerConfig(
-    block_out_channels=(16, 32, 64, 128),
-    latent_channels=16,
-    num_vq_embeddings=1024,
-    layers_per_block=1,
-    norm_num_groups=8,
-)
-
-
-def scene_batch(rng: np.random.Generator, count: int) -> Tensor:
-    """Rendered training scenes, float32 (count, 3, 64, 64)."""
-    counts = rng.choice([1, 2, 3], count, p=[0.1, 0.2, 0.7])  # full scenes teach more an image
-    scenes = [random_scene(rng, int(n), "train") for n in counts]
-    images = np.stack([render(scene, place(rng, scene)) for scene in scenes])
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+def demo_config(codes: int) -> ImageTokenizerConfig:
+    """Factor 8; wide where the grid is coarse and width is cheap."""
+    return ImageTokenizerConfig(
+        block_out_channels=(16, 32, 96, 192),
+        latent_channels=32,
+        num_vq_embeddings=codes,
+        layers_per_block=1,
+        norm_num_groups=8,
+    )
 
 
-def confine_to_cell(encoder: Encoder) -> None:
-    """Zero the convolution taps that reach into neighbouring cells.
+def learning_rate(step: int, steps: int) -> float:
+    """Share of the peak: up over 50 steps, then a cosine fall to nothing."""
+    return min((step + 1) / 50, 0.5 * (1 + math.cos(math.pi * step / steps)))
 
-    A cell's code then depends on its own pixels (and, weakly, on the image's statistics through the group norms), so the
-    same part of an object gets the same code wherever it stands: fewer codes, and codes that a small base model can
-    predict. The decoder sees the neighbours as usual.
+
+def losses_of(model: ImageTokenizer, seen: Tensor, images: Tensor, codes: Tensor) -> dict[str, Tensor]:
+    """Losses of a batch, summed over the images: what the encoder makes of ``seen`` and the decoder of the codes.
+
+    Args:
+        seen, images: what goes into the encoder and what should come out of the decoder, (B, 3, h, w).
+        codes: int64 (B, H, W).
     """
-    for module in encoder.modules():
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
-            mask = torch.zeros(3, 3)
-            # Padded on the right and bottom, a stride-2 convolution reads its own 2x2 pixels with the first two taps.
-            mask[:2, :2] = 1 if module.stride == (2, 2) else 0
-            mask[1, 1] = 1
-            with torch.no_grad():
-                module.weight.mul_(mask)
-
-
-def k_means(points: Tensor, count: int, generator: torch.Generator, rounds: int = 12) -> Tensor:
-    """Centres (count, C) of points (n, C): k-means++ seeding, then Lloyd's rounds."""
-    centres = [points[torch.randint(len(points), (1,), generator=generator)]]
-    nearest = (points - centres[0]).square().sum(1)
-    for _ in range(count - 1):
-        chosen = torch.multinomial(nearest.clamp_min(1e-12), 1, generator=generator)
-        centres.append(points[chosen])
-        nearest = torch.minimum(nearest, (points - centres[-1]).square().sum(1))
-    centres = torch.cat(centres)
-    for _ in range(rounds):
-        owner = (centres.square().sum(1) - 2 * points @ centres.T).argmin(1)
-        sums = torch.zeros_like(centres).index_add_(0, owner, points)
-        sizes = torch.bincount(owner, minlength=count).unsqueeze(1)
-        centres = torch.where(sizes > 0, sums / sizes.clamp_min(1), centres)
-    return centres
-
-
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up over 100 steps, constant, then a cosine fall over the last two thirds to 1% of the peak."""
-    if step < steps / 3:
-        return peak * min(1, (step + 1) / 100)
-    fall = (step - steps / 3) / (steps * 2 / 3)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * fall)))
+    batch = len(images)
+    codebook = model.quantize.embedding
+    latents = model.latents(seen).permute(0, 2, 3, 1).flatten(0, 2)
+    scores = 2 * latents @ codebook.weight.T - codebook.weight.square().sum(1)  # minus squared distance, up to a constant
+    decoded = model.decode_latents(codebook(codes).permute(0, 3, 1, 2))
+    return {
+        "code": F.cross_entropy(scores, codes.flatten()) * batch,
+        "l1": F.l1_loss(decoded, images) * batch,
+        "mse": F.mse_loss(decoded, images) * batch,
+    }
 
 
 def train_tokenizer(
     folder: str | Path,
+    codebook: PatchCodebook,
     *,
-    steps: int = 6000,
+    steps: int = 2000,
     batch: int = 16,
-    peak_lr: float = 2e-3,
+    muon_lr: float = 0.02,
+    adam_lr: float = 2e-3,
     seed: int = 0,
-    config: ImageTokenizerConfig = DEMO_CONFIG,
+    config: ImageTokenizerConfig | None = None,
+    world: World = World(),
 ) -> ImageTokenizer:
-    """Train on rendered scenes, or resume ``folder``'s checkpoint; returns the trained tokenizer."""
-    run = TrainingRun(folder, steps)
+    """Train on rendered scenes, or resume ``folder``'s checkpoint; returns the trained tokenizer.
+
+    Args:
+        codebook: of the scenes' cells; its side is the tokenizer's factor.
+        batch: images a step, over all processes.
+    """
+    run = TrainingRun(folder, steps, quiet=not world.first)
     torch.manual_seed(seed)
+    config = config or demo_config(len(codebook.centres))
     model = ImageTokenizer(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=(0.9, 0.98), weight_decay=1e-4)
+    with torch.no_grad():
+        model.quantize.embedding.weight.copy_(codebook.latents(config.code_channels))
+    ends = (model.encoder.conv_in, model.encoder.conv_out, model.decoder.conv_in, model.decoder.conv_out)
+    kernels = {id(p): p for p in model.parameters() if p.dim() == 4 and not any(p is end.weight for end in ends)}
+    others = [p for p in model.parameters() if id(p) not in kernels]
+    optimizers = [Muon(kernels.values(), lr=muon_lr), torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0)]
     if saved := run.resume():
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-    model.to(memory_format=torch.channels_last)
-    confine_to_cell(model.encoder)
+        for optimizer, state in zip(optimizers, saved["optimizers"]):
+            optimizer.load_state_dict(state)
 
-    quantise_from = steps // 3
     for step in run.steps_left():
         # Each step draws from its own seed, so that a resumed run sees what an uninterrupted one would have.
-        rng = np.random.default_rng((seed, step))
-        if step == quantise_from:
-            _start_codebook(model, rng)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, peak_lr)
-        images = scene_batch(rng, batch).to(memory_format=torch.channels_last)
-        latents = model.latents(images)
-        losses = {}
-        if step < quantise_from:
-            decoded = model.decode_latents(latents)
-            loss = 0
-        else:
-            codes = model.quantize.nearest(latents.detach())
-            quantised = model.quantize.embedding(codes).permute(0, 3, 1, 2)
-            losses["codebook"] = F.mse_loss(quantised, latents.detach())
-            losses["commitment"] = F.mse_loss(latents, quantised.detach())
-            loss = losses["codebook"] + 0.25 * losses["commitment"]
-            decoded = model.decode_latents(latents + (quantised - latents).detach())
-        losses["mse"] = F.mse_loss(decoded, images)
-        losses["l1"] = F.l1_loss(decoded, images)
-        loss = loss + 4 * losses["mse"] + losses["l1"]
-        optimizer.zero_grad(set_to_none=True)
+        rng = np.random.default_rng((seed, 2, step, world.rank))
+        images = scene_images(rng, world.share(batch))
+        codes = codebook.codes(images)
+        # A little noise on what the encoder sees, of which the codes are known all the same: pictures that have been
+        # through the decoder once are not quite the renderer's.
+        noisy = images + 0.02 * torch.from_numpy(rng.standard_normal(images.shape, np.float32))
+        losses = losses_of(model, noisy, images, codes)
+        loss = losses["code"] + losses["l1"] + 4 * losses["mse"]
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        confine_to_cell(model.encoder)
+        sum_gradients(list(model.parameters()), len(images), world)
+        for optimizer, peak in zip(optimizers, (muon_lr, adam_lr)):
+            optimizer.param_groups[0]["lr"] = peak * learning_rate(step, steps)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         run.tick(
-            {name: value.item() for name, value in losses.items()},
-            lambda: {"model": model.state_dict(), "optimizer": optimizer.state_dict()},
+            {name: value.item() / len(images) for name, value in losses.items()},
+            lambda: {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]},
         )
-    return model.to(memory_format=torch.contiguous_format).eval()
-
-
-@torch.no_grad()
-def _start_codebook(model: ImageTokenizer, rng: np.random.Generator) -> None:
-    """Set the codebook to centres of what the encoder now says of the scenes' cells."""
-    latents = torch.cat([model.latents(scene_batch(rng, 32)).permute(0, 2, 3, 1).flatten(0, 2) for _ in range(16)])
-    # Most cells are plain background: keep one of each, or they would outvote every object.
-    distinct = latents[np.unique((latents * 64).round().numpy(), axis=0, return_index=True)[1]]
-    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    model.quantize.embedding.weight.copy_(k_means(distinct, model.config.num_vq_embeddings, generator))
+    return model.eval()

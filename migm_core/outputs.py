@@ -1,0 +1,89 @@
+"""What a run leaves on disk: images that say how they were made, and a report of its settings and times."""
+
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from PIL.PngImagePlugin import PngInfo
+
+from .pipeline import Pipeline, Result
+
+
+def image_paths(out: Path, batch: int) -> list[Path]:
+    """``out`` for one image; name-0.png, name-1.png, ... for more."""
+    return [out] if batch == 1 else [out.with_name(f"{out.stem}-{image}{out.suffix}") for image in range(batch)]
+
+
+def check_writable(path: Path, suffix: str) -> None:
+    """Find out before a run whether its output can be written.
+
+    Raises:
+        ValueError: the path ends otherwise, is a folder, or lies where nothing can be written.
+    """
+    if path.suffix.lower() != suffix:
+        raise ValueError(f"{path} cannot be written: expected a path that ends in {suffix}.")
+    if path.is_dir():
+        raise ValueError(f"{path} cannot be written: it is a folder. Name a file.")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path} cannot be written: there is no folder {path.parent}. Create it, or choose another path.")
+    try:
+        # Permission bits do not tell of read-only and full disks; writing does.
+        with path.open("r+b") if path.exists() else tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror}. Choose another path.") from None
+
+
+def save_images(result: Result, paths: list[Path], about: dict[str, str]) -> None:
+    """Write PNGs. Their text ``migm`` holds ``about`` and the settings with each image's own seed, as JSON."""
+    for index, (image, path) in enumerate(zip(result.images, paths)):
+        settings = {**asdict(result.settings), "seed": result.settings.seed + index, "batch": 1}
+        text = PngInfo()
+        text.add_itxt("Description", about["prompt"])
+        text.add_text("Software", "MIGM-Shortcut")
+        text.add_itxt("migm", json.dumps({**about, **settings}, ensure_ascii=False))
+        image.save(path, pnginfo=text)
+
+
+def report(result: Result, pipeline: Pipeline, paths: list[Path], prompt: str, negative: str) -> dict:
+    """A run in numbers, ready for JSON."""
+    settings = result.settings
+    return {
+        "prompt": prompt,
+        "negative": negative,
+        "method": settings.method,
+        "steps": settings.steps,
+        "budget": settings.budget,
+        "full_steps": result.full_steps,
+        "guidance": settings.guidance,
+        "temperature": settings.temperature,
+        "seed": settings.seed,
+        "batch": settings.batch,
+        "size": [settings.width, settings.height],
+        "seconds": result.seconds,
+        "seconds_per_step": {"full": None, "shortcut": None, **result.median_step_seconds},
+        "speed_up": result.speed_up,
+        "images": [str(path) for path in paths],
+        "device": str(pipeline.device),
+        "dtype": str(pipeline.dtype).removeprefix("torch."),
+        "peak_memory_bytes": peak_memory(pipeline.device),
+    }
+
+
+def write_report(path: Path, values: dict) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Most bytes held so far: of the GPU's memory on CUDA, else by this process; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

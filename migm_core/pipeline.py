@@ -1,0 +1,289 @@
+"""Load once, generate many: what the command line and a Python user call.
+
+    from migm_core.pipeline import Pipeline
+    pipeline = Pipeline.load()
+    result = pipeline.generate("a large red heart on a navy background")
+    result.images[0].save("heart.png")
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .canvas import Canvas
+from .checkpoints import Checkpoint, CheckpointError, load_checkpoint, load_head
+from .checkpoints.load import BASE_PREFIX
+from .models.shortcut import ShortcutHead
+from .sampling.methods import Method, MLCache, Shortcut, Vanilla
+from .sampling.sampler import StepReport, sample
+from .sampling.sequence import text_guidance
+from .sampling.timing import StepTimer
+
+DEMO = Path(__file__).parent / "demo"
+DEMO_HEAD = DEMO / "shortcut.safetensors"
+METHODS = ("vanilla", "shortcut", "ml-cache")
+MAX_CELLS = 256 * 256  # 4096x4096 pixels at factor 16; attention over more would run for hours
+MAX_BATCH = 64
+MAX_STEPS = 1024
+MAX_STRENGTH = 1000  # of guidance and temperature; far past it float32 overflows
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is asked for. ``width`` and ``height`` in pixels; ``budget`` matters to the shortcut method only."""
+
+    width: int
+    height: int
+    steps: int
+    budget: int
+    guidance: float
+    temperature: float
+    method: str = "shortcut"
+    seed: int = 0
+    batch: int = 1
+
+    def check(self, factor: int) -> None:
+        """Raise a ValueError that names the first setting out of its range.
+
+        Args:
+            factor: pixels a token, of the image tokenizer.
+        """
+        for name in ("width", "height"):
+            value = getattr(self, name)
+            if value < factor or value % factor:
+                raise ValueError(f"{name} is {value}, but must be a positive multiple of {factor} pixels, the size of an image token.")
+        cells = (self.width // factor) * (self.height // factor)
+        if cells > MAX_CELLS:
+            raise ValueError(f"size is {self.width}x{self.height}, {cells:,} image tokens; the limit is {MAX_CELLS:,}. Choose a smaller size.")
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise ValueError(f"steps is {self.steps}, but must be from 1 to {MAX_STEPS}.")
+        if self.method not in METHODS:
+            raise ValueError(f"method is {self.method!r}, expected one of {', '.join(METHODS)}.")
+        if self.method == "shortcut" and not 2 <= self.budget <= self.steps:
+            raise ValueError(
+                f"budget is {self.budget}, but must be from 2 to the number of steps, {self.steps}: it counts the steps that run the base model. "
+                "For every step to do so, choose the vanilla method."
+            )
+        for name in ("guidance", "temperature"):
+            value = getattr(self, name)
+            if not 0 <= value <= MAX_STRENGTH:
+                raise ValueError(f"{name} is {value}, but must be a number from 0 to {MAX_STRENGTH}.")
+        if not 1 <= self.batch <= MAX_BATCH:
+            raise ValueError(f"batch is {self.batch}, but must be from 1 to {MAX_BATCH} images.")
+        if not 0 <= self.seed <= 2**64 - self.batch:
+            raise ValueError(f"seed is {self.seed}, but must be from 0 to 2**64 - 1, with room for one seed an image.")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave.
+
+    Attributes:
+        canvas: the finished codes.
+        images: one a seed.
+        settings: as run.
+        seconds: wall-clock time of sampling and decoding.
+        step_seconds: kind ("full", "shortcut", "partial") and duration of each step.
+        median_step_seconds: by kind.
+    """
+
+    canvas: Canvas
+    images: list[Image.Image]
+    settings: Settings
+    seconds: float
+    step_seconds: list[tuple[str, float]]
+    median_step_seconds: dict[str, float]
+
+    @property
+    def full_steps(self) -> list[int]:
+        return [index for index, (kind, _) in enumerate(self.step_seconds) if kind == "full"]
+
+    @property
+    def speed_up(self) -> float | None:
+        """Time of as many full steps over the time that the steps took; None where no full step was run."""
+        full = self.median_step_seconds.get("full")
+        return full * len(self.step_seconds) / sum(s for _, s in self.step_seconds) if full else None
+
+
+class Pipeline:
+    """A checkpoint and, if there is one, its shortcut head, on one device.
+
+    Args:
+        head_path: where the head came from, for messages.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, head: ShortcutHead | None, head_path: str | Path = "the head"):
+        self.checkpoint = checkpoint
+        self.head = head
+        self.head_path = head_path
+
+    @classmethod
+    def load(
+        cls, model: str | Path = "demo", head: str | Path | None = "auto", *, dtype="auto", device: str | None = None
+    ) -> "Pipeline":
+        """Load a checkpoint and a head.
+
+        Args:
+            model: "demo" for the bundled model, or a folder or file.
+            head: a file, None for none, or "auto": the bundled head with the bundled model, else none.
+            device: None takes CUDA where there is one.
+        """
+        device = resolve_device(device)
+        if head == "auto":
+            head = DEMO_HEAD if str(model) == "demo" else None
+        checkpoint = load_checkpoint(DEMO if str(model) == "demo" else model, dtype=dtype, device=device)
+        loaded = load_head(head, checkpoint.base.config, dtype=dtype, device=device) if head is not None else None
+        return cls(checkpoint, loaded, head or "")
+
+    @property
+    def device(self) -> torch.device:
+        return self.checkpoint.base.ln_f.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.checkpoint.base.ln_f.weight.dtype
+
+    def settings(self, **asked) -> Settings:
+        """The checkpoint's own settings, with those given (None counts as not given), checked.
+
+        A budget that was not asked for follows the steps that were, in the checkpoint's own proportion.
+        """
+        asked = {name: value for name, value in asked.items() if value is not None}
+        own = self.checkpoint.settings
+        single = asked.get("steps", own["steps"]) == 1  # leaves no step to a head
+        asked.setdefault("method", "vanilla" if self.head is None or single else "shortcut")
+        if "budget" not in asked and asked.get("steps", 0) > 1:
+            share = own["budget"] / own["steps"]
+            asked["budget"] = min(asked["steps"], max(2, round(asked["steps"] * share)))
+        settings = Settings(**{**own, **asked})
+        settings.check(self.checkpoint.image_tokenizer.config.factor)
+        if settings.method == "shortcut" and self.head is None:
+            raise ValueError("The shortcut method needs a shortcut head, and none is loaded. Give one, or choose the vanilla method.")
+        return settings
+
+    def method(self, settings: Settings) -> Method:
+        return {
+            "vanilla": lambda: Vanilla(),
+            "shortcut": lambda: Shortcut(self.head, settings.budget),
+            "ml-cache": lambda: MLCache(),
+        }[settings.method]()
+
+    def generate(
+        self,
+        prompt: str,
+        negative: str = "",
+        *,
+        canvas: Canvas | None = None,
+        callback: Callable[[StepReport], None] | None = None,
+        **asked,
+    ) -> Result:
+        """Draw images of a prompt.
+
+        Args:
+            negative: takes the place of the unconditional prompt where it is given.
+            canvas: what to draw on, of one image; None for an empty one of the asked size.
+            callback: called after each step; what it raises ends the run.
+            asked: settings that differ from the checkpoint's own, see ``Settings``.
+
+        Raises:
+            ValueError: a setting out of its range, or a prompt that is too long.
+            CheckpointError: the weights give no finite numbers.
+        """
+        if canvas is not None:
+            factor = self.checkpoint.image_tokenizer.config.factor
+            asked |= {"height": canvas.shape[1] * factor, "width": canvas.shape[2] * factor}
+        settings = self.settings(**asked)
+        conditional = self.checkpoint.prompts.prompt(prompt)
+        branches = text_guidance(conditional, self.checkpoint.prompts.unconditional(negative), settings.guidance)
+        return self.run(branches, settings, canvas, callback)
+
+    def run(self, branches, settings: Settings, canvas: Canvas | None = None, callback=None) -> Result:
+        """Draw with guidance branches of one's own; otherwise as ``generate``."""
+        factor = self.checkpoint.image_tokenizer.config.factor
+        if canvas is None:
+            canvas = Canvas.empty(1, settings.height // factor, settings.width // factor)
+        if canvas.shape[0] != 1:
+            raise ValueError(f"The canvas holds {canvas.shape[0]} images; expected one, of which batch draws as many as asked.")
+        canvas = canvas.repeat(settings.batch).to(self.device)
+        seeds = range(settings.seed, settings.seed + settings.batch)
+        generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
+        timer = StepTimer(self.device)
+        seen = set()  # kinds of step; what is wrong with a model shows the first time that it runs
+
+        def after_step(report: StepReport) -> None:
+            timer.lap(report)
+            if report.kind not in seen and not report.finite:
+                raise CheckpointError(f"{self._culprit(report.kind)} Nothing was drawn.")
+            seen.add(report.kind)
+            if callback is not None:
+                callback(report)
+            timer.start()
+
+        began = time.perf_counter()
+        timer.start()
+        finished = sample(
+            self.checkpoint.base,
+            branches,
+            canvas,
+            self.method(settings),
+            steps=settings.steps,
+            temperature=settings.temperature,
+            generators=generators,
+            callback=after_step,
+        )
+        pixels = self.decode(finished)
+        if not pixels.isfinite().all():
+            raise CheckpointError(f"{self._culprit('decode')} Nothing was drawn.")
+        images = to_images(pixels)
+        seconds = time.perf_counter() - began
+        return Result(finished, images, settings, seconds, timer.seconds(), timer.median_seconds())
+
+    @torch.inference_mode()
+    def decode(self, canvas: Canvas) -> Tensor:
+        """Pixels in 0..1, float32 (B, 3, h, w)."""
+        return self.checkpoint.image_tokenizer.decode(canvas.codes).float()
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Canvas:
+        """Pixels in 0..1, (B, 3, h, w), to a canvas with nothing unknown."""
+        codes = self.checkpoint.image_tokenizer.encode(images.to(self.device, torch.float32))
+        return Canvas(codes, torch.zeros_like(codes, dtype=torch.bool))
+
+    def _culprit(self, kind: str) -> str:
+        """What is to blame when a step of some kind, or "decode", gives numbers that are not finite."""
+        path, what, model, prefix = {
+            "shortcut": (self.head_path, "shortcut head", self.head, ""),
+            "decode": (self.checkpoint.path, "image tokenizer", self.checkpoint.image_tokenizer, ""),
+        }.get(kind, (self.checkpoint.path, "base model", self.checkpoint.base, BASE_PREFIX))
+        for name, tensor in model.state_dict().items():
+            if not tensor.isfinite().all():
+                return f"{path}: the {what}'s tensor {prefix}{name} holds values that are not finite. The file may be damaged: download it again."
+        return f"{path}: the {what} gives values that are not finite, computed in {self.dtype}; try dtype fp32."
+
+
+def resolve_device(name: str | None) -> torch.device:
+    """A torch device by name; None takes CUDA where there is one.
+
+    Raises:
+        ValueError: an unknown device, or one that this machine lacks.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+        torch.Generator(device)  # meta, for one, has none
+    except (RuntimeError, AssertionError, ImportError):
+        raise ValueError(f"Device {name!r} is not known, or this machine or its PyTorch lacks it. Try cpu.") from None
+    return device
+
+
+def to_images(pixels: Tensor) -> list[Image.Image]:
+    """Pixels in 0..1, (B, 3, h, w), to RGB images."""
+    arrays = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(array) for array in arrays]

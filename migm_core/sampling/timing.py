@@ -1,0 +1,47 @@
+"""How long each step took, measured without making the device wait."""
+
+import statistics
+import time
+
+import torch
+
+from .sampler import StepReport
+
+
+class StepTimer:
+    """Times the stretches between ``lap`` calls: clock time on a CPU, events in the stream on CUDA.
+
+    Use: ``start()`` before sampling and after whatever a callback did, ``lap(report)`` when a step ends.
+    """
+
+    def __init__(self, device: torch.device):
+        self._events = device.type == "cuda"
+        self._laps: list[tuple[str, object, object]] = []
+        self._began = None
+
+    def start(self) -> None:
+        self._began = self._now()
+
+    def lap(self, report: StepReport) -> None:
+        self._laps.append((report.kind, self._began, self._now()))
+
+    def _now(self):
+        if not self._events:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self) -> list[tuple[str, float]]:
+        """Kind and duration of each step, in order. On CUDA this waits for the device."""
+        if self._events:
+            torch.cuda.synchronize()
+            return [(kind, begin.elapsed_time(end) / 1000) for kind, begin, end in self._laps]
+        return [(kind, end - begin) for kind, begin, end in self._laps]
+
+    def median_seconds(self) -> dict[str, float]:
+        """Median duration by kind of step."""
+        kinds: dict[str, list[float]] = {}
+        for kind, seconds in self.seconds():
+            kinds.setdefault(kind, []).append(seconds)
+        return {kind: statistics.median(values) for kind, values in kinds.items()}

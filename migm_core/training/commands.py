@@ -1,0 +1,182 @@
+"""The commands that make and judge a model: `migm train-tokenizer`, `train-base`, `collect`, `train-head`, `evaluate`.
+
+All share one working folder: codebook.safetensors, tokenizer/, base/, checkpoint/ (the finished model), trajectories/, head/.
+Each resumes where it stopped. Under `torchrun --nproc-per-node N -m migm_core ...` the training commands share their work.
+"""
+
+from pathlib import Path
+
+# What suits the bundled model; a checkpoint's generation_config.json carries it from here on.
+DEMO_SETTINGS = {"width": 64, "height": 64, "steps": 32, "budget": 6, "guidance": 2.0, "temperature": 1.0}
+
+
+def add_commands(commands) -> None:
+    """Add the five commands to an argparse subparsers object."""
+    tokenizer = _add(commands, "train-tokenizer", _train_tokenizer, "fit the codebook and train the image tokenizer")
+    tokenizer.add_argument("--codes", metavar="K", type=int, default=1024, help="size of the codebook (default: 1024)")
+    tokenizer.add_argument("--steps", metavar="N", type=int, default=2000, help="default: 2000")
+    tokenizer.add_argument("--batch", metavar="K", type=int, default=16, help="images a step, over all processes (default: 16)")
+
+    base = _add(commands, "train-base", _train_base, "train the base model and write FOLDER/checkpoint")
+    base.add_argument("--steps", metavar="N", type=int, default=3000, help="default: 3000")
+    base.add_argument("--compile", action="store_true", help="fuse the blocks: a third faster, after a minute of compiling")
+
+    collect = _add(commands, "collect", _collect, "record features of full runs, to train a head on")
+    _add_model(collect)
+    collect.add_argument("--prompts", metavar="PATH", type=Path, help="a text file, one prompt a line (default: scenes of the synthetic domain)")
+    collect.add_argument("--count", metavar="K", type=int, default=2000, help="scenes to draw without --prompts (default: 2000)")
+    collect.add_argument("--batch", metavar="K", type=int, default=1, help="prompts of one length run together (default: 1)")
+    collect.add_argument("--no-features", action="store_true", help="store tokens only; train-head then computes features anew")
+    for name, kind in (("steps", int), ("guidance", float), ("temperature", float)):
+        collect.add_argument(f"--{name}", metavar=name[0].upper(), type=kind, help="default: the model's own")
+
+    head = _add(commands, "train-head", _train_head, "train a shortcut head on recorded features")
+    _add_model(head)
+    head.add_argument("--steps", metavar="N", type=int, default=20000, help="default: 20000")
+    head.add_argument("--batch", metavar="K", type=int, default=1, help="trajectories a step and process (default: 1)")
+    head.add_argument("--low-from", metavar="N", type=int, default=1000, help="step from which the learning rate is a tenth (default: 1000)")
+    head.add_argument("--ema", metavar="D", type=float, default=0.9999, help="decay of the weights' average (default: 0.9999)")
+
+    evaluate = _add(commands, "evaluate", _evaluate, "compare methods on one set of prompts and seeds")
+    _add_model(evaluate)
+    evaluate.add_argument("--head", metavar="PATH", help="default: head/shortcut.safetensors in FOLDER, or the bundled one")
+    evaluate.add_argument("--prompts", metavar="K", type=int, default=500, help="how many (default: 500)")
+    evaluate.add_argument("--split", choices=("train", "dev", "test"), default="test", help="default: test, scenes that training never shows")
+    evaluate.add_argument("--steps", metavar="N", type=int, help="default: the model's own")
+    evaluate.add_argument("--budgets", metavar="B", type=int, nargs="*", help="of the shortcut method (default: the model's own)")
+    evaluate.add_argument("--few", metavar="N", type=int, nargs="*", default=[], help="vanilla with so few steps, to compare")
+    evaluate.add_argument("--guidance", metavar="G", type=float, help="default: the model's own")
+    evaluate.add_argument("--temperature", metavar="T", type=float, help="default: the model's own")
+    evaluate.add_argument("--out", metavar="PATH", type=Path, help="a .json file for the numbers")
+
+
+def _add(commands, name: str, run, summary: str):
+    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the working folder of all training commands")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="default: 0")
+    parser.add_argument("--device", metavar="D", help="default: cuda where there is one")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_model(parser) -> None:
+    parser.add_argument("--model", metavar="PATH", help="a checkpoint (default: checkpoint/ in FOLDER); demo is the bundled model")
+
+
+def _train_tokenizer(args) -> None:
+    from .distributed import joined_world
+    from .patches import PatchCodebook
+    from .scenes import CELL
+    from .tokenizer import demo_config, train_tokenizer
+
+    path = args.folder / "codebook.safetensors"
+    with joined_world(args.device) as world:
+        if not path.exists() and world.first:
+            args.folder.mkdir(parents=True, exist_ok=True)
+            PatchCodebook.fit(args.codes, CELL, args.seed).save(path)
+        world.wait()
+        codebook = PatchCodebook.load(path)
+        config = demo_config(len(codebook.centres))
+        train_tokenizer(args.folder / "tokenizer", codebook, steps=args.steps, batch=args.batch, seed=args.seed, config=config, world=world)
+
+
+def _train_base(args) -> None:
+    from .assemble import assemble
+    from .base import train_base
+    from .distributed import joined_world
+    from .patches import PatchCodebook
+
+    for needed in ("codebook.safetensors", "tokenizer/checkpoint.pt"):
+        if not (args.folder / needed).exists():
+            raise ValueError(f"{args.folder / needed} does not exist. Run `migm train-tokenizer {args.folder}` first.")
+    codebook = PatchCodebook.load(args.folder / "codebook.safetensors")
+    with joined_world(args.device) as world:
+        train_base(args.folder / "base", codebook, steps=args.steps, seed=args.seed, compile=args.compile, world=world)
+        if world.first:
+            assemble(args.folder, len(codebook.centres), DEMO_SETTINGS)
+
+
+def _collect(args) -> None:
+    from .distributed import joined_world
+    from .trajectories import collect
+
+    prompts = args.prompts.read_text(encoding="utf-8").splitlines() if args.prompts else _scenes(args.count, args.seed)
+    with joined_world(args.device) as world:
+        pipeline = _pipeline(args, None, world.device)
+        settings = pipeline.settings(steps=args.steps, guidance=args.guidance, temperature=args.temperature, method="vanilla")
+        collect(
+            pipeline,
+            prompts,
+            args.folder / "trajectories",
+            steps=settings.steps,
+            guidance=settings.guidance,
+            temperature=settings.temperature,
+            seed=args.seed,
+            batch=args.batch,
+            keep_features=not args.no_features,
+            world=world,
+        )
+
+
+def _train_head(args) -> None:
+    import torch
+
+    from ..checkpoints import save_head
+    from .distributed import joined_world
+    from .head import train_head
+    from .trajectories import Trajectory
+
+    shards = sorted((args.folder / "trajectories").glob("*.safetensors"))
+    if not shards:
+        raise ValueError(f"{args.folder / 'trajectories'} holds no trajectories. Run `migm collect {args.folder}` first.")
+    with joined_world(args.device) as world:
+        head = train_head(
+            args.folder / "head",
+            [Trajectory.open(path) for path in shards],
+            _pipeline(args, None, world.device).checkpoint.base,
+            steps=args.steps,
+            batch=args.batch,
+            low_from=args.low_from,
+            ema=args.ema,
+            seed=args.seed,
+            world=world,
+        )
+        if world.first:
+            save_head(args.folder / "head" / "shortcut.safetensors", head, dtype=torch.float16)
+
+
+def _evaluate(args) -> None:
+    from ..evaluation.evaluate import evaluate, round_trip, save, table
+
+    own = args.folder / "head" / "shortcut.safetensors"
+    pipeline = _pipeline(args, args.head or (own if own.exists() else "auto"), args.device)
+    common = {"guidance": args.guidance, "temperature": args.temperature}
+    ways = [{"method": "vanilla", "steps": args.steps, **common}]
+    if pipeline.head is not None:
+        budgets = args.budgets or [None]
+        ways += [{"method": "shortcut", "steps": args.steps, "budget": budget, **common} for budget in budgets]
+    ways += [{"method": "vanilla", "steps": steps, **common} for steps in args.few]
+    rows = evaluate(pipeline, ways, prompts=args.prompts, split=args.split, seed=args.seed)
+    print(table(rows, pipeline))
+    tokenizer = round_trip(pipeline, args.prompts, args.split, args.seed)
+    print(
+        f"\nThe judge finds {tokenizer['rendered_right']:.1%} of the renderer's own images right, and {tokenizer['right']:.1%} of them "
+        f"after the image tokenizer ({tokenizer['psnr']:.1f} dB)."
+    )
+    if args.out:
+        save(rows, args.out)
+
+
+def _pipeline(args, head, device):
+    from ..pipeline import Pipeline
+
+    return Pipeline.load(args.model or args.folder / "checkpoint", head, device=None if device is None else str(device))
+
+
+def _scenes(count: int, seed: int) -> list[str]:
+    import numpy as np
+
+    from .scenes import random_scene
+
+    rng = np.random.default_rng((seed, 3))
+    return [random_scene(rng, int(rng.integers(1, 4)), "train").caption for _ in range(count)]

@@ -1,0 +1,183 @@
+"""Train a shortcut head on trajectories of its base (MIGM-Shortcut, arXiv 2602.23996, section 4).
+
+The head regresses the feature of the next step: mean squared error over the whole sequence of both guidance branches,
+AdamW, a moving average of the weights. Published: batch 1 a GPU, learning rate 1e-3 for 1,000 steps, then 1e-4.
+"""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..canvas import Canvas
+from ..config import LuminaConfig
+from ..models.lumina import Lumina
+from ..models.shortcut import ShortcutConfig, ShortcutHead
+from ..sampling.sequence import Branch, Sequence
+from .distributed import World
+from .run import TrainingRun
+from .trajectories import Trajectory
+
+
+def head_for(base: LuminaConfig, bottleneck_ratio: float = 2, n_blocks: int = 1) -> ShortcutConfig:
+    """The published architecture at a base's size."""
+    return ShortcutConfig(
+        d_model=base.d_model,
+        n_heads=base.n_heads,
+        mlp_hidden_size=base.mlp_hidden_size,
+        rms_norm_eps=base.rms_norm_eps,
+        rope_theta=base.rope_theta,
+        n_blocks=n_blocks,
+        bottleneck_ratio=bottleneck_ratio,
+    )
+
+
+def learning_rate(step: int, steps: int, lr: float, low_lr: float, low_from: int) -> float:
+    """``lr`` up to step ``low_from``, then ``low_lr``; the first 50 steps warm up."""
+    return (lr if step < low_from else low_lr) * min(1, (step + 1) / 50)
+
+
+class TransitionSet:
+    """Pairs of consecutive steps, batched over trajectories of one shape.
+
+    Trajectories whose prompts have one length and whose canvases have one size fix equally many cells at each step, so a
+    batch of them at one step needs no padding.
+    """
+
+    def __init__(self, trajectories: list[Trajectory], base: Lumina, device: torch.device):
+        self.base, self.device = base, device
+        groups: dict[tuple, list[Trajectory]] = {}
+        for t in trajectories:
+            groups.setdefault((len(t.prompts[0]), tuple(t.codes.shape), t.steps), []).append(t)
+        self.groups = list(groups.values())
+        self.shares = np.array([len(group) for group in self.groups]) / len(trajectories)
+
+    def draw(self, rng: np.random.Generator, batch: int) -> tuple[list[Trajectory], int]:
+        """Trajectories of a random group and a step that has a next one."""
+        group = self.groups[rng.choice(len(self.groups), p=self.shares)]
+        chosen = [group[i] for i in rng.choice(len(group), min(batch, len(group)), replace=False)]
+        return chosen, int(rng.integers(chosen[0].steps - 1))
+
+    @torch.no_grad()
+    def transition(self, trajectories: list[Trajectory], step: int, branch: int, head: ShortcutHead) -> tuple[tuple, Tensor, Sequence]:
+        """The head's arguments at ``step`` and the feature of the step after, for one branch."""
+        prompts = Branch(torch.stack([t.prompts[branch] for t in trajectories]), 1.0)
+        canvases = [stacked([t.canvas(s) for t in trajectories]).to(self.device) for s in (step, step + 1)]
+        before, after = (Sequence(prompts, canvas, self.base) for canvas in canvases)
+        features = self._features(trajectories, step, branch, before)
+        target = self._features(trajectories, step + 1, branch, after)
+        fixed = torch.stack([t.fixed_by(step) for t in trajectories]).to(self.device)
+        visible = after.prompt_length if branch == 0 else 0
+        prompt = torch.arange(visible, device=self.device).expand(len(trajectories), -1)
+        positions = torch.cat([prompt, after.cells[fixed]], dim=1)
+        embeddings = self.base.wte(after.tokens.gather(1, positions))
+        ratio = canvases[1].unknown.flatten(1).float().mean(1)
+        return (features, embeddings, positions, ratio, head.rotary(after.length, self.device)), target, after
+
+    def _features(self, trajectories: list[Trajectory], step: int, branch: int, sequence: Sequence) -> Tensor:
+        kept = [t.features(branch, step) for t in trajectories]
+        if any(f is None for f in kept):
+            return self.base.features(sequence.tokens, sequence.rotary)
+        return torch.stack(kept).to(self.device, self.base.ln_f.weight.dtype)
+
+
+def train_head(
+    folder: str | Path,
+    trajectories: list[Trajectory],
+    base: Lumina,
+    *,
+    steps: int = 20000,
+    batch: int = 1,
+    lr: float = 1e-3,
+    low_lr: float = 1e-4,
+    low_from: int = 1000,
+    weight_decay: float = 0.01,
+    ema: float = 0.9999,
+    seed: int = 0,
+    config: ShortcutConfig | None = None,
+    world: World = World(),
+) -> ShortcutHead:
+    """Train on trajectories, or resume ``folder``'s checkpoint; returns the head with averaged weights.
+
+    Args:
+        trajectories: one in ten, by order, is kept for validation.
+        batch: transitions a step and process.
+        low_from: the step from which the learning rate is ``low_lr``.
+        ema: decay of the weights' moving average; smaller in the first steps, where there is little to average.
+    """
+    device = world.device
+    run = TrainingRun(folder, steps, quiet=not world.first)
+    torch.manual_seed(seed)
+    head = ShortcutHead(config or head_for(base.config)).to(device)
+    if head.config.projects:
+        nn.init.zeros_(head.proj_out.weight)  # starts as "the feature does not move"
+        nn.init.zeros_(head.proj_out.bias)
+    average = copy.deepcopy(head).requires_grad_(False)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=weight_decay)
+    if saved := run.resume():
+        head.load_state_dict(saved["head"])
+        average.load_state_dict(saved["average"])
+        optimizer.load_state_dict(saved["optimizer"])
+    held_out = trajectories[::10] if len(trajectories) >= 10 else trajectories
+    training = TransitionSet([t for i, t in enumerate(trajectories) if i % 10] or trajectories, base, device)
+    validation = TransitionSet(held_out, base, device)
+    parallel = DistributedDataParallel(head) if world.size > 1 else head
+    half = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else None
+
+    for step in run.steps_left():
+        # Each step draws from its own seed, so that a resumed run sees what an uninterrupted one would have.
+        rng = np.random.default_rng((seed, 3, step, world.rank))
+        chosen, at = training.draw(rng, batch)
+        losses = []
+        for branch in range(2):
+            arguments, target, _ = training.transition(chosen, at, branch, head)
+            with torch.autocast(device.type, half, enabled=half is not None):
+                losses.append(F.mse_loss(parallel(*arguments).float(), target.float()))
+        loss = sum(losses) / len(losses)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = learning_rate(step, steps, lr, low_lr, low_from)
+        optimizer.step()
+        decay = min(ema, (1 + step) / (10 + step))
+        for mean, parameter in zip(average.parameters(), head.parameters()):
+            mean.lerp_(parameter, 1 - decay)
+        if (step + 1) % 500 == 0 and world.first:
+            run.note({"step": step + 1, **validate(average, validation, batch)})
+        run.tick(
+            {"mse": loss.item()},
+            lambda: {"head": head.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()},
+            log_every=100,
+        )
+    return average.eval()
+
+
+def stacked(canvases: list[Canvas]) -> Canvas:
+    """Canvases of one size as one batch."""
+    return Canvas(torch.cat([c.codes for c in canvases]), torch.cat([c.unknown for c in canvases]))
+
+
+@torch.no_grad()
+def validate(head: ShortcutHead, transitions: TransitionSet, batch: int, draws: int = 16) -> dict[str, float]:
+    """On held-out transitions: mean squared error beside that of a feature that does not move, cosine similarity, and KL of logits.
+
+    The KL divergence is that of the predicted feature's distribution over the codes from the true one's, at the
+    cells still masked.
+    """
+    rng = np.random.default_rng(0)
+    sums = {"val_mse": 0.0, "val_mse_still": 0.0, "val_cosine": 0.0, "val_kl": 0.0}
+    for _ in range(draws):
+        chosen, at = transitions.draw(rng, batch)
+        for branch in range(2):
+            arguments, target, sequence = transitions.transition(chosen, at, branch, head)
+            predicted = head(*arguments)
+            masked = sequence.tokens == sequence.layout.mask
+            truth, guess = (transitions.base.code_logits(f[masked]).float().log_softmax(-1) for f in (target, predicted))
+            sums["val_mse"] += F.mse_loss(predicted.float(), target.float()).item()
+            sums["val_mse_still"] += F.mse_loss(arguments[0].float(), target.float()).item()
+            sums["val_cosine"] += F.cosine_similarity(predicted.float(), target.float(), dim=-1).mean().item()
+            sums["val_kl"] += F.kl_div(guess, truth, log_target=True, reduction="batchmean").item()
+    return {name: round(total / (2 * draws), 6) for name, total in sums.items()}

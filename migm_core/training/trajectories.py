@@ -1,0 +1,163 @@
+"""Collect trajectories of the base model for the head's training (MIGM-Shortcut, arXiv 2602.23996, section 4).
+
+A trajectory is one vanilla run: the finished codes, the step that fixed each of them and, per step and guidance branch, the
+feature of the whole sequence. Every trajectory is a safetensors shard of its own, so that collecting can stop and resume
+anywhere and be spread over machines. Features of a large base take much room (8B at 1024x1024: 4.5 GB a trajectory); without
+them a shard is a few kilobytes, and the training computes them anew.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from ..canvas import Canvas
+from ..models.lumina import Lumina
+from ..pipeline import Pipeline
+from ..sampling.methods.base import Step, at_cells
+from ..sampling.sampler import sample
+from ..sampling.sequence import Branch, Sequence, text_guidance
+from .distributed import World
+
+BRANCHES = ("conditional", "unconditional")
+
+
+class RecordingRun:
+    """Vanilla sampling that keeps the features of every step, and when each cell was fixed."""
+
+    def __init__(self, model: Lumina, sequences: list[Sequence], dtype: torch.dtype):
+        self.model, self.sequences, self.dtype = model, sequences, dtype
+        self.features_of_steps: list[list[Tensor]] = [[] for _ in sequences]
+        batch, cells = sequences[0].tokens.shape[0], len(sequences[0].cells)
+        self.fixed_at = torch.full((batch, cells), -1, dtype=torch.int16, device=sequences[0].tokens.device)
+
+    def kind(self, index: int) -> str:
+        return "full"
+
+    def features(self, step: Step) -> list[Tensor]:
+        # A cell that is masked now is fixed by this step or a later one.
+        self.fixed_at.scatter_(1, step.masked, step.index)
+        whole = [self.model.features(s.tokens, s.rotary) for s in self.sequences]
+        for kept, features in zip(self.features_of_steps, whole):
+            kept.append(features.to("cpu", self.dtype))
+        return [at_cells(features, s, step.masked) for features, s in zip(whole, self.sequences)]
+
+
+class Recording:
+    """The method to pass to the sampler; ``run`` is the run it has started."""
+
+    def __init__(self, dtype: torch.dtype):
+        self.dtype = dtype
+        self.run: RecordingRun | None = None
+
+    def start(self, model: Lumina, sequences: list[Sequence], steps: int) -> RecordingRun:
+        self.run = RecordingRun(model, sequences, self.dtype)
+        return self.run
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One shard, opened: its tensors are read when they are asked for.
+
+    Attributes:
+        codes: finished, int64 (H, W).
+        fixed_at: step that fixed each cell in reading order, int16 (H * W,).
+        prompts: token ids of the two branches.
+        steps: of the run.
+    """
+
+    path: Path
+    codes: Tensor
+    fixed_at: Tensor
+    prompts: tuple[Tensor, Tensor]
+    steps: int
+
+    @classmethod
+    def open(cls, path: Path) -> "Trajectory":
+        with safe_open(path, framework="pt") as file:
+            prompts = tuple(file.get_tensor(f"prompt.{name}") for name in BRANCHES)
+            return cls(path, file.get_tensor("codes"), file.get_tensor("fixed_at"), prompts, int(file.metadata()["steps"]))
+
+    def features(self, branch: int, step: int) -> Tensor | None:
+        """(T, d_model) of a branch as it entered the logits of a step; None where the shard was written without."""
+        with safe_open(self.path, framework="pt") as file:
+            name = f"features.{BRANCHES[branch]}"
+            return file.get_slice(name)[step] if name in file.keys() else None
+
+    def canvas(self, step: int) -> Canvas:
+        """The canvas that a step saw, of one image."""
+        unknown = (self.fixed_at >= step).view(1, *self.codes.shape)
+        return Canvas(self.codes[None], unknown)
+
+    def fixed_by(self, step: int) -> Tensor:
+        """Cells that a step fixed, ascending, int64 (n,)."""
+        return (self.fixed_at == step).nonzero()[:, 0]
+
+
+def collect(
+    pipeline: Pipeline,
+    prompts: list[str],
+    folder: str | Path,
+    *,
+    steps: int,
+    guidance: float,
+    temperature: float,
+    seed: int = 0,
+    batch: int = 1,
+    size: tuple[int, int] | None = None,
+    keep_features: bool = True,
+    world: World = World(),
+) -> None:
+    """Write a shard for each prompt that has none yet; under ``torchrun`` each process takes its share.
+
+    Args:
+        batch: prompts of one length that are run together.
+        size: (width, height) in pixels; None for the checkpoint's own.
+        keep_features: store the features, in the base's dtype (float16 for a float32 base).
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint, device = pipeline.checkpoint, pipeline.device
+    width, height = size or (checkpoint.settings["width"], checkpoint.settings["height"])
+    factor = checkpoint.image_tokenizer.config.factor
+    dtype = torch.float16 if pipeline.dtype == torch.float32 else pipeline.dtype
+    unconditional = checkpoint.prompts.unconditional()
+    # Prompts of one length share a batch; each keeps the seed of its place in the list.
+    groups: dict[int, list[tuple[int, Tensor]]] = {}
+    for index, text in enumerate(prompts):
+        if index % world.size == world.rank and not shard_path(folder, index).exists():
+            ids = checkpoint.prompts.prompt(text)
+            groups.setdefault(len(ids), []).append((index, ids))
+    batches = [group[i : i + batch] for group in groups.values() for i in range(0, len(group), batch)]
+    for items in tqdm(batches, desc="collect", disable=None if world.first else True):
+        branches = text_guidance(torch.stack([ids for _, ids in items]), unconditional, guidance)
+        if len(branches) == 1:  # the head learns both branches, whatever the guidance
+            branches.append(Branch(unconditional, 0.0, prompt_visible=False))
+        recording = Recording(dtype)
+        generators = [torch.Generator(device).manual_seed(seed + index) for index, _ in items]
+        canvas = Canvas.empty(len(items), height // factor, width // factor, device)
+        drawn = sample(
+            checkpoint.base, branches, canvas, recording, steps=steps, temperature=temperature, generators=generators
+        )
+        run = recording.run
+        features = [torch.stack(kept, dim=1) for kept in run.features_of_steps]
+        for place, (index, ids) in enumerate(items):
+            shard = {
+                "codes": drawn.codes[place].cpu(),
+                "fixed_at": run.fixed_at[place].cpu(),
+                "prompt.conditional": ids,
+                "prompt.unconditional": unconditional,
+            }
+            if keep_features:
+                shard |= {f"features.{name}": f[place].clone() for name, f in zip(BRANCHES, features)}
+            partial = shard_path(folder, index).with_suffix(".partial")
+            save_file(shard, partial, {"steps": str(len(run.features_of_steps[0]))})
+            partial.replace(shard_path(folder, index))
+
+
+def shard_path(folder: Path, index: int) -> Path:
+    return folder / f"trajectory-{index:06d}.safetensors"

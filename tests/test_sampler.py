@@ -1,0 +1,299 @@
+"""The sampling loop: what a seed, a canvas, a method and a callback do to a run."""
+
+import pytest
+import torch
+from small_model import PROMPT
+
+from migm_core.canvas import Canvas
+from migm_core.models.lumina import Lumina
+from migm_core.sampling.methods import MLCache, Shortcut, Vanilla
+from migm_core.sampling.sampler import least_confident, sample
+from migm_core.sampling.schedule import full_steps, keep_masked
+from migm_core.sampling.sequence import text_guidance
+
+METHODS = ("vanilla", "shortcut", "ml-cache")
+
+
+def codes(pipeline, prompt=PROMPT, negative="", **asked) -> list:
+    return pipeline.generate(prompt, negative, **asked).canvas.codes.tolist()
+
+
+def run(pipeline, method, *, canvas=None, steps=8, guidance=2.0, temperature=1.0, seed=0, callback=None) -> Canvas:
+    """A run with a method of one's own."""
+    prompts = pipeline.checkpoint.prompts
+    branches = text_guidance(prompts.prompt(PROMPT), prompts.unconditional(), guidance)
+    canvas = Canvas.empty(1, 4, 4) if canvas is None else canvas
+    generators = [torch.Generator().manual_seed(seed + image) for image in range(canvas.shape[0])]
+    base = pipeline.checkpoint.base
+    return sample(base, branches, canvas, method, steps=steps, temperature=temperature, generators=generators, callback=callback)
+
+
+# Seeds.
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_image_i_of_a_batch_is_the_single_run_of_its_seed(pipeline, method, temperature):
+    together = codes(pipeline, method=method, temperature=temperature, seed=5, batch=3)
+    alone = [codes(pipeline, method=method, temperature=temperature, seed=5 + image)[0] for image in range(3)]
+    assert together == alone
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_seed_repeats_itself_and_another_does_not(pipeline, method):
+    assert codes(pipeline, method=method, seed=3) == codes(pipeline, method=method, seed=3)
+    assert codes(pipeline, method=method, seed=3) != codes(pipeline, method=method, seed=4)
+
+
+def test_a_run_ignores_and_keeps_the_global_random_state(pipeline):
+    torch.manual_seed(0)
+    first, state = codes(pipeline, seed=3), torch.get_rng_state()
+    assert torch.equal(state, torch.Generator().manual_seed(0).get_state())
+    torch.manual_seed(1)
+    assert codes(pipeline, seed=3) == first
+
+
+def test_temperature_0_takes_the_likeliest_in_one_step_whatever_the_seed(pipeline):
+    likeliest = codes(pipeline, method="vanilla", steps=1, temperature=0.0, seed=1)
+    assert codes(pipeline, method="vanilla", steps=1, temperature=0.0, seed=2) == likeliest
+    assert codes(pipeline, method="vanilla", steps=1, temperature=1.0, seed=1) != likeliest
+
+
+def test_the_prompt_matters(pipeline):
+    assert codes(pipeline, "a small blue ring", temperature=0.0) != codes(pipeline, "two", temperature=0.0)
+
+
+# Guidance.
+
+
+@pytest.mark.parametrize("method", ["vanilla", "shortcut"])
+def test_guidance_0_runs_one_branch(pipeline, monkeypatch, method):
+    calls = []
+    features = Lumina.features
+    monkeypatch.setattr(Lumina, "features", lambda *args, **kw: calls.append(1) or features(*args, **kw))
+    alone = codes(pipeline, method=method, guidance=0.0)
+    full = {"vanilla": 8, "shortcut": 3}[method]
+    assert len(calls) == full
+    assert codes(pipeline, method=method, guidance=2.0) != alone
+    assert len(calls) == full + 2 * full
+
+
+@pytest.mark.parametrize("method", ["vanilla", "shortcut"])
+def test_guidance_0_equals_two_branches_of_which_one_weighs_nothing(pipeline, method):
+    prompts = pipeline.checkpoint.prompts
+    nearly_none = text_guidance(prompts.prompt(PROMPT), prompts.unconditional(), 1e-30)
+    assert len(nearly_none) == 2
+    settings = pipeline.settings(method=method, guidance=0.0)
+    assert pipeline.run(nearly_none, settings).canvas.codes.tolist() == codes(pipeline, method=method, guidance=0.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_negative_prompt_changes_the_run_where_there_is_guidance(pipeline, method):
+    assert codes(pipeline, negative="green circle", method=method) != codes(pipeline, method=method)
+    assert codes(pipeline, negative="green circle", method=method, guidance=0.0) == codes(pipeline, method=method, guidance=0.0)
+
+
+# Steps and canvases.
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_more_steps_than_cells(pipeline, method):
+    """One cell stays unknown until the last step; steps in between fix nothing, so that the head meets no new token."""
+    reports = []
+    canvas = Canvas.empty(1, 2, 2)
+    result = pipeline.generate(PROMPT, canvas=canvas, method=method, steps=16, budget=4, callback=reports.append)
+    assert not result.canvas.unknown.any()
+    left = [int(report.canvas.unknown.sum()) for report in reports]
+    assert left == keep_masked(4, 16) == [3] * 7 + [2] * 3 + [1] * 5 + [0]
+    if method == "shortcut":
+        assert result.full_steps == full_steps(16, 4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_cell(pipeline, method):
+    result = pipeline.generate(PROMPT, width=8, height=8, method=method, steps=4, budget=2)
+    assert result.canvas.shape == (1, 1, 1) and result.images[0].size == (8, 8)
+
+
+def test_height_and_width_are_not_mixed_up(pipeline):
+    result = pipeline.generate(PROMPT, width=48, height=16)
+    assert result.canvas.shape == (1, 2, 6) and result.images[0].size == (48, 16)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_painting_keeps_the_known_cells(pipeline, method):
+    drawn = pipeline.generate(PROMPT, seed=1).canvas
+    hole = torch.zeros(4, 4, dtype=torch.bool)
+    hole[1:3, 1:4] = True
+    painted = pipeline.generate("a small green ring on a cream background", canvas=drawn.masked_with(hole), method=method, seed=2).canvas
+    assert torch.equal(painted.codes[:, ~hole], drawn.codes[:, ~hole])
+    assert not torch.equal(painted.codes[:, hole], drawn.codes[:, hole])
+    assert not painted.unknown.any()
+
+
+def test_what_stands_in_unknown_cells_does_not_matter(pipeline):
+    empty = Canvas.empty(1, 4, 4)
+    assert codes(pipeline, canvas=Canvas(empty.codes + 7, empty.unknown)) == codes(pipeline, canvas=empty) == codes(pipeline)
+
+
+def test_known_cells_are_seen(pipeline):
+    def canvas(code):
+        unknown = torch.ones(1, 4, 4, dtype=torch.bool)
+        unknown[:, :2] = False
+        return Canvas(torch.full((1, 4, 4), code), unknown)
+
+    below = [torch.tensor(codes(pipeline, canvas=canvas(code), temperature=0.0))[:, 2:] for code in (3, 17)]
+    assert not torch.equal(*below)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_canvas_with_nothing_unknown_returns_unchanged(pipeline, method):
+    drawn = pipeline.generate(PROMPT).canvas
+    reports = []
+    result = pipeline.generate("a small green ring", canvas=drawn, method=method, callback=reports.append)
+    assert torch.equal(result.canvas.codes, drawn.codes)
+    assert reports == [] and result.full_steps == [] and result.speed_up is None
+    assert len(result.images) == 1
+
+
+def test_a_batch_with_unequal_numbers_of_unknown_cells_is_refused(pipeline):
+    unknown = torch.ones(2, 4, 4, dtype=torch.bool)
+    unknown[1, 0, 0] = False
+    canvas = Canvas(torch.zeros(2, 4, 4, dtype=torch.int64), unknown)
+    with pytest.raises(ValueError, match=r"\[16, 15\] unknown cells"):
+        run(pipeline, Vanilla(), canvas=canvas)
+
+
+def test_a_batch_with_holes_of_one_size_in_different_places(pipeline):
+    drawn = pipeline.generate(PROMPT).canvas
+    holes = torch.zeros(2, 4, 4, dtype=torch.bool)
+    holes[0, :2], holes[1, 2:] = True, True
+    method = Shortcut(pipeline.head, 3)
+    together = run(pipeline, method, canvas=drawn.repeat(2).masked_with(holes), seed=4).codes
+    for image in range(2):
+        alone = run(pipeline, method, canvas=drawn.masked_with(holes[image]), seed=4 + image).codes
+        assert torch.equal(together[image], alone[0])
+
+
+def test_a_canvas_of_two_images_is_refused_by_the_pipeline(pipeline):
+    with pytest.raises(ValueError, match="2 images"):
+        pipeline.generate(PROMPT, canvas=Canvas.empty(2, 4, 4))
+
+
+# Callbacks.
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_callback_sees_every_step(pipeline, method):
+    reports = []
+    result = pipeline.generate(PROMPT, method=method, callback=reports.append)
+    assert [(report.step, report.steps) for report in reports] == [(step, 8) for step in range(8)]
+    full = {"vanilla": range(8), "shortcut": full_steps(8, 3), "ml-cache": [0, 1, 2, 7]}[method]
+    between = {"vanilla": None, "shortcut": "shortcut", "ml-cache": "partial"}[method]
+    kinds = ["full" if step in full else between for step in range(8)]
+    assert [report.kind for report in reports] == [kind for kind, _ in result.step_seconds] == kinds
+    assert result.full_steps == list(full)
+    assert set(result.median_step_seconds) == set(kinds)
+
+    assert [int(report.canvas.unknown.sum()) for report in reports] == keep_masked(16, 8)
+    for earlier, later in zip(reports, reports[1:]):
+        known = ~earlier.canvas.unknown
+        assert not later.canvas.unknown[known].any()  # once fixed, a cell stays
+        assert torch.equal(later.canvas.codes[known], earlier.canvas.codes[known])
+    assert torch.equal(reports[-1].canvas.codes, result.canvas.codes)
+    assert all(bool(report.finite) for report in reports)
+
+
+def test_what_a_callback_does_to_its_report_does_not_reach_the_run(pipeline):
+    def scribble(report):
+        report.canvas.codes.fill_(0)
+        report.canvas.unknown.fill_(True)
+
+    assert codes(pipeline, callback=scribble) == codes(pipeline)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("step", [0, 3])
+def test_raising_from_a_callback_ends_the_run_and_leaves_the_model_as_it_was(pipeline, method, step):
+    def state():
+        models = (pipeline.checkpoint.base, pipeline.head, pipeline.checkpoint.image_tokenizer)
+        return [tensor.clone() for model in models for tensor in model.state_dict().values()]
+
+    seen = []
+
+    def stop(report):
+        seen.append(report.step)
+        if report.step == step:
+            raise Stop
+
+    expected, before = codes(pipeline, method=method), state()
+    with pytest.raises(Stop):
+        pipeline.generate(PROMPT, method=method, callback=stop)
+    assert seen == list(range(step + 1))
+    assert all(torch.equal(a, b) for a, b in zip(before, state()))
+    assert codes(pipeline, method=method) == expected
+
+
+# Methods against each other.
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_shortcut_with_a_budget_of_all_steps_is_vanilla(pipeline, temperature):
+    full = codes(pipeline, method="shortcut", budget=8, temperature=temperature)
+    assert full == codes(pipeline, method="vanilla", temperature=temperature)
+    assert codes(pipeline, method="shortcut", budget=2, temperature=temperature) != full
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_ml_cache_that_recomputes_everything_is_vanilla(pipeline, temperature):
+    vanilla = run(pipeline, Vanilla(), temperature=temperature).codes
+    assert torch.equal(run(pipeline, MLCache(ratio=0.0), temperature=temperature).codes, vanilla)
+    assert torch.equal(run(pipeline, MLCache(interval=1), temperature=temperature).codes, vanilla)
+    assert torch.equal(run(pipeline, MLCache(warmup=1.0), temperature=temperature).codes, vanilla)
+    assert not torch.equal(run(pipeline, MLCache(warmup=0.0, interval=100), temperature=temperature).codes, vanilla)
+
+
+def test_the_head_sees_the_prompt_only_where_it_may(pipeline):
+    seen = run(pipeline, Shortcut(pipeline.head, 2), temperature=0.0).codes
+    assert not torch.equal(run(pipeline, Shortcut(pipeline.head, 2, prompt_visible=False), temperature=0.0).codes, seen)
+
+
+@pytest.mark.parametrize("settings", [{"warmup": -0.1}, {"warmup": 1.1}, {"interval": 0}, {"ratio": 2.0}, {"ratio": float("nan")}])
+def test_ml_cache_names_a_setting_out_of_range(settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match=name):
+        MLCache(**settings)
+
+
+@pytest.mark.parametrize(("steps", "budget"), [(8, 1), (8, 9), (8, 0), (1, 2)])
+def test_no_budget_outside_2_to_steps(steps, budget):
+    with pytest.raises(ValueError, match=f"budget is {budget}.*{steps}"):
+        full_steps(steps, budget)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 8, 64, 100])
+def test_every_budget_gives_that_many_steps_the_first_among_them(steps):
+    for budget in range(2, steps + 1):
+        chosen = full_steps(steps, budget)
+        assert len(set(chosen)) == budget and chosen == sorted(chosen) and chosen[0] == 0 and chosen[-1] < steps
+
+
+@pytest.mark.parametrize("cells", [0, 1, 3, 16, 4096])
+@pytest.mark.parametrize("steps", [1, 2, 8, 64])
+def test_the_mask_schedule_falls_to_0_at_the_last_step(cells, steps):
+    counts = keep_masked(cells, steps)
+    assert len(counts) == steps and counts[-1] == 0
+    assert counts == sorted(counts, reverse=True) and all(count <= cells for count in counts)
+    assert all(counts[:-1]) or not cells
+
+
+def test_the_least_confident_and_the_rest():
+    confidence = torch.tensor([[0.3, -1.0, 2.0, 0.1, 5.0]])
+    stay, go = least_confident(confidence, 2)
+    assert stay.tolist() == [[1, 3]] and go.tolist() == [[0, 2, 4]]
+    assert [part.shape[1] for part in least_confident(confidence, 0)] == [0, 5]
+    assert [part.shape[1] for part in least_confident(confidence, 5)] == [5, 0]

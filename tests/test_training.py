@@ -1,0 +1,179 @@
+"""The training pipeline, end to end on models of a few thousand parameters."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_model import CODES, small_config, small_image_tokenizer_config
+
+from migm_core.checkpoints import load_head, save_checkpoint, save_head
+from migm_core.pipeline import Pipeline
+from migm_core.training.base import train_base
+from migm_core.training.head import TransitionSet, head_for, train_head
+from migm_core.training.muon import orthogonalise
+from migm_core.training.patches import PatchCodebook
+from migm_core.training.tokenizer import train_tokenizer
+from migm_core.training.trajectories import Trajectory, collect
+from migm_core.training.vocabulary import demo_text_tokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+BATCH = {0: 1, 2: 2}
+PROMPTS = ["a small red star on a navy background", "a large blue ring on a mint background", "a large red heart on a gray background"]
+SETTINGS = {"width": 64, "height": 64, "steps": 6, "budget": 3, "guidance": 1.0, "temperature": 1.0}
+
+
+@pytest.fixture(scope="module")
+def codebook():
+    return PatchCodebook.fit(CODES, 8, seed=0, scenes=100)
+
+
+@pytest.fixture(scope="module")
+def trained(codebook, tmp_path_factory):
+    """A checkpoint that went through a few steps of training, and trajectories of it."""
+    folder = tmp_path_factory.mktemp("trained")
+    image_tokenizer = train_tokenizer(folder / "tokenizer", codebook, steps=2, batch=2, config=small_image_tokenizer_config())
+    base = train_base(folder / "base", codebook, steps=4, batch=BATCH, config=small_config())
+    save_checkpoint(folder / "checkpoint", base, image_tokenizer, demo_text_tokenizer().backend_tokenizer.to_str(), SETTINGS)
+    pipeline = Pipeline.load(folder / "checkpoint", None, dtype="fp32")
+    collect(pipeline, PROMPTS, folder / "trajectories", steps=6, guidance=1.0, temperature=1.0, batch=2)
+    return folder, pipeline
+
+
+def trajectories(folder: Path) -> list[Trajectory]:
+    return [Trajectory.open(path) for path in sorted(folder.glob("*.safetensors"))]
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+
+
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(codebook, tmp_path, monkeypatch):
+    whole = train_base(tmp_path / "whole", codebook, steps=4, batch=BATCH, config=small_config())
+    from migm_core.training import run as module
+
+    tick = module.TrainingRun.tick
+
+    def stop_after_two(self, losses, state, **kw):
+        tick(self, losses, state, **kw)
+        if self.step == 2:
+            self.save(state())
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.TrainingRun, "tick", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        train_base(tmp_path / "parts", codebook, steps=4, batch=BATCH, config=small_config())
+    monkeypatch.undo()
+    resumed = train_base(tmp_path / "parts", codebook, steps=4, batch=BATCH, config=small_config())
+    assert same(whole, resumed)
+
+
+def test_training_lowers_the_loss_and_logs_it(codebook, tmp_path):
+    train_base(tmp_path, codebook, steps=100, batch={1: 4}, config=small_config())
+    first, last = (json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines())
+    assert last < first - 0.2
+
+
+def test_a_codebook_finds_its_own_centres(codebook):
+    cells = codebook.centres.view(-1, 3, 8, 8)
+    assert torch.equal(codebook.codes(cells).flatten(), torch.arange(CODES))
+
+
+def test_muon_brings_singular_values_near_one():
+    matrices = torch.randn(3, 24, 8, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalise(matrices))
+    assert 0.6 < values.min() and values.max() < 1.3
+
+
+def test_trajectories_are_the_runs_they_were_taken_from(trained):
+    folder, pipeline = trained
+    for index, trajectory in enumerate(trajectories(folder / "trajectories")):
+        run = pipeline.generate(PROMPTS[index], seed=index, method="vanilla")
+        assert torch.equal(run.canvas.codes[0], trajectory.codes)
+        assert trajectory.canvas(0).unknown.all()
+        fixed = torch.cat([trajectory.fixed_by(step) for step in range(trajectory.steps)])
+        assert fixed.sort().values.tolist() == list(range(64))
+
+
+def test_features_computed_anew_equal_the_stored_ones(trained):
+    folder, pipeline = trained
+    base = pipeline.checkpoint.base
+    kept = trajectories(folder / "trajectories")
+    transitions = TransitionSet(kept, base, torch.device("cpu"))
+    head = train_head(folder / "head-untrained", kept, base, steps=0)
+    for branch in range(2):
+        (features, _, positions, ratio, _), target, sequence = transitions.transition(kept[:1], 2, branch, head)
+        assert torch.allclose(base.features(sequence.tokens, sequence.rotary), target, atol=5e-3)
+        new = len(kept[0].fixed_by(2)) + (len(kept[0].prompts[0]) if branch == 0 else 0)
+        assert positions.shape == (1, new)
+        assert ratio.item() == pytest.approx((kept[0].fixed_at >= 3).float().mean().item())
+
+
+def test_collecting_again_writes_nothing_anew(trained):
+    folder, pipeline = trained
+    before = {path: path.stat().st_mtime_ns for path in (folder / "trajectories").iterdir()}
+    collect(pipeline, PROMPTS, folder / "trajectories", steps=6, guidance=1.0, temperature=1.0)
+    assert before == {path: path.stat().st_mtime_ns for path in (folder / "trajectories").iterdir()}
+
+
+@pytest.mark.parametrize("keep_features", [True, False])
+def test_a_trained_head_predicts_better_than_no_motion(trained, tmp_path, keep_features):
+    from migm_core.training.head import validate
+
+    folder, pipeline = trained
+    base = pipeline.checkpoint.base
+    source = folder / "trajectories"
+    if not keep_features:
+        source = tmp_path / "tokens-only"
+        collect(pipeline, PROMPTS, source, steps=6, guidance=1.0, temperature=1.0, keep_features=False)
+    kept = trajectories(source)
+    head = train_head(tmp_path / "head", kept, base, steps=150, ema=0.9)
+    scores = validate(head, TransitionSet(kept, base, torch.device("cpu")), batch=1)
+    assert scores["val_mse"] < 0.9 * scores["val_mse_still"]
+    save_head(tmp_path / "head.safetensors", head)
+    assert same(load_head(tmp_path / "head.safetensors", base.config, dtype=torch.float32), head)
+
+
+DISTRIBUTED = """
+import sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+import torch
+torch.set_num_threads(1)
+from migm_core.pipeline import Pipeline
+from migm_core.training.distributed import joined_world
+from migm_core.training.head import train_head
+from migm_core.training.trajectories import Trajectory, collect
+source, target = Path(sys.argv[1]), Path(sys.argv[2])
+with joined_world("cpu") as world:
+    pipeline = Pipeline.load(source / "checkpoint", None, dtype="fp32", device="cpu")
+    collect(pipeline, {prompts!r}, target / "trajectories", steps=6, guidance=1.0, temperature=1.0, world=world)
+    world.wait()
+    shards = [Trajectory.open(path) for path in sorted((target / "trajectories").glob("*.safetensors"))]
+    head = train_head(target / "head", shards, pipeline.checkpoint.base, steps=5, world=world)
+    torch.save(head.state_dict(), target / f"rank{{world.rank}}.pt")
+"""
+
+
+def test_two_processes_share_collecting_and_train_one_head(trained, tmp_path):
+    folder, _ = trained
+    script = tmp_path / "job.py"
+    script.write_text(DISTRIBUTED.format(paths=[str(ROOT)], prompts=PROMPTS))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(folder), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    shards = sorted(path.name for path in (tmp_path / "trajectories").iterdir())
+    assert shards == sorted(path.name for path in (folder / "trajectories").iterdir())
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_published_head_has_about_220_million_parameters():
+    from migm_core.config import LuminaConfig
+    from migm_core.models.shortcut import ShortcutHead
+
+    head = ShortcutHead(head_for(LuminaConfig()), device="meta")
+    assert sum(p.numel() for p in head.parameters()) == pytest.approx(220e6, rel=0.05)
