@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -46,3 +47,20 @@ class Canvas:
     def masked_with(self, mask: Tensor) -> "Canvas":
         """The same canvas with the cells of ``mask``, bool and broadcastable to (B, H, W), unknown too."""
         return Canvas(self.codes, self.unknown | mask)
+
+    def varied(self, share: float, seed: int) -> "Canvas":
+        """The same canvas with a share, 0 to 1, of each image's known cells unknown too: image i's chosen by seed + i."""
+        unknown = self.unknown.flatten(1).clone()
+        for image, cells in enumerate(unknown):
+            known = (~cells).nonzero()[:, 0].cpu()
+            order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed + image))
+            cells[known[order[: round(share * len(known))]].to(cells.device)] = True
+        return Canvas(self.codes, unknown.view(self.shape))
+
+
+def touched_cells(mask: Tensor, height: int, width: int) -> Tensor:
+    """The cells that a mask of pixels touches: (B, h, w) in 0..1, of any size, to bool (B, height, width).
+
+    One pixel at half strength or more marks its cell.
+    """
+    return F.adaptive_max_pool2d(mask.float()[:, None], (height, width))[:, 0] >= 0.5

@@ -8,7 +8,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -85,7 +85,7 @@ class Result:
 
     Attributes:
         canvas: the finished codes.
-        images: one a seed.
+        images: one a seed; none where only a canvas was drawn.
         settings: as run.
         seconds: wall-clock time of sampling and decoding.
         step_seconds: kind ("full", "shortcut", "partial") and duration of each step.
@@ -115,12 +115,16 @@ class Pipeline:
 
     Args:
         head_path: where the head came from, for messages.
+        device: to compute on, where that is not where the base model's weights lie now.
     """
 
-    def __init__(self, checkpoint: Checkpoint, head: ShortcutHead | None, head_path: str | Path = "the head"):
+    def __init__(
+        self, checkpoint: Checkpoint, head: ShortcutHead | None, head_path: str | Path = "the head", device: torch.device | None = None
+    ):
         self.checkpoint = checkpoint
         self.head = head
         self.head_path = head_path
+        self._device = device
 
     @classmethod
     def load(
@@ -142,7 +146,7 @@ class Pipeline:
 
     @property
     def device(self) -> torch.device:
-        return self.checkpoint.base.ln_f.weight.device
+        return self._device or self.checkpoint.base.ln_f.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -209,7 +213,17 @@ class Pipeline:
             canvas = Canvas.empty(1, settings.height // factor, settings.width // factor)
         if canvas.shape[0] != 1:
             raise ValueError(f"The canvas holds {canvas.shape[0]} images; expected one, of which batch draws as many as asked.")
-        canvas = canvas.repeat(settings.batch).to(self.device)
+        began = time.perf_counter()
+        drawn = self.draw(branches, settings, canvas.repeat(settings.batch), callback)
+        pixels = self.decode(drawn.canvas)
+        if not pixels.isfinite().all():
+            raise CheckpointError(f"{self._culprit('decode')} Nothing was drawn.")
+        images = to_images(pixels)
+        return replace(drawn, images=images, seconds=time.perf_counter() - began)
+
+    def draw(self, branches, settings: Settings, canvas: Canvas, callback=None) -> Result:
+        """Draw on a canvas of ``settings.batch`` images without decoding it: the result has no images."""
+        canvas = canvas.to(self.device)
         seeds = range(settings.seed, settings.seed + settings.batch)
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
         timer = StepTimer(self.device)
@@ -236,17 +250,16 @@ class Pipeline:
             generators=generators,
             callback=after_step,
         )
-        pixels = self.decode(finished)
-        if not pixels.isfinite().all():
-            raise CheckpointError(f"{self._culprit('decode')} Nothing was drawn.")
-        images = to_images(pixels)
-        seconds = time.perf_counter() - began
-        return Result(finished, images, settings, seconds, timer.seconds(), timer.median_seconds())
+        steps, medians = timer.seconds(), timer.median_seconds()
+        return Result(finished, [], settings, time.perf_counter() - began, steps, medians)
 
     @torch.inference_mode()
     def decode(self, canvas: Canvas) -> Tensor:
-        """Pixels in 0..1, float32 (B, 3, h, w)."""
-        return self.checkpoint.image_tokenizer.decode(canvas.codes).float()
+        """Pixels in 0..1, float32 (B, 3, h, w).
+
+        One by one: the decoder's memory would grow with the batch, and an image would differ a little with its company.
+        """
+        return torch.cat([self.checkpoint.image_tokenizer.decode(codes).float() for codes in canvas.codes.split(1)])
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Canvas:

@@ -13,6 +13,7 @@ from ..models.lumina import Lumina
 from ..models.shortcut import ShortcutConfig, ShortcutHead
 from ..prompts import PromptEncoder
 from .errors import CheckpointError
+from .shapes import check_keys, check_sizes, count_parts, size_of
 from .source import TensorSource, read_json
 
 BASE_PREFIX = "model.transformer."
@@ -79,11 +80,18 @@ def _cpu_has_fast_bfloat16() -> bool:
 
 
 def load_checkpoint(
-    path: str | Path, *, dtype: str | torch.dtype = "auto", device: torch.device | str = "cpu", output_rows=None
+    path: str | Path,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: torch.device | str = "cpu",
+    output_rows=None,
+    operations=nn,
+    image_operations=nn,
 ) -> Checkpoint:
     """Load a published-layout folder or a single self-contained .safetensors file.
 
-    Weights stay memory-mapped where they need no conversion and no other device.
+    Weights stay memory-mapped where they need no conversion and no other device. ``operations`` are the base's, ``image_operations``
+    the image tokenizer's; where they give a layer another dtype than they are asked for, its weights have that.
 
     Raises:
         CheckpointError: naming the file and the key.
@@ -104,8 +112,8 @@ def load_checkpoint(
         image_source = source.prefixed(IMAGE_TOKENIZER_PREFIX)
         text_tokenizer, text_path = source.get(TEXT_TOKENIZER_KEY).numpy().tobytes(), path
         generation = source.metadata_json("generation_config")
-    base = build_base(*config, source.prefixed(BASE_PREFIX), output_rows=output_rows, dtype=dtype, device=device)
-    image_tokenizer = build_image_tokenizer(*image_config, image_source, device=device)
+    base = build_base(*config, source.prefixed(BASE_PREFIX), output_rows=output_rows, dtype=dtype, device=device, operations=operations)
+    image_tokenizer = build_image_tokenizer(*image_config, image_source, device=device, operations=image_operations)
     codes = image_tokenizer.config.num_vq_embeddings
     if codes != base.config.tokens.codebook_size:
         raise CheckpointError(
@@ -150,7 +158,7 @@ def build_base(
         raise CheckpointError(str(error)) from None
     if "wte.weight" in source:
         # The table may be padded past what the config says: the file is right.
-        config = replace(config, vocab_size=_size(source, "wte.weight", 0))
+        config = replace(config, vocab_size=size_of(source, "wte.weight", 0))
     codes_end = config.tokens.image_codes + config.tokens.codebook_size
     if codes_end > config.vocab_size:
         raise CheckpointError(
@@ -160,17 +168,17 @@ def build_base(
     for name, token in asdict(config.tokens).items():
         if token >= config.vocab_size and name != "codebook_size":
             raise CheckpointError(f"{config_name}: tokens.{name} is {token}, but the embedding table of {source.path} has {config.vocab_size} rows.")
-    _check_sizes(config_name, source, {
-        "n_layers": (config.n_layers, _count(source, "blocks.")),
-        "d_model": (config.d_model, _size(source, "wte.weight", 1)),
-        "mlp_hidden_size": (config.mlp_hidden_size, _size(source, "blocks.0.ff_proj.weight", 0)),
+    check_sizes(config_name, source, {
+        "n_layers": (config.n_layers, count_parts(source, "blocks.")),
+        "d_model": (config.d_model, size_of(source, "wte.weight", 1)),
+        "mlp_hidden_size": (config.mlp_hidden_size, size_of(source, "blocks.0.ff_proj.weight", 0)),
     })  # fmt: skip
     model = Lumina(config, output_rows=output_rows, dtype=dtype, device="meta", operations=operations)
     rows = {"ff_out.weight": (model.output_start, model.output_stop)}
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     expected["ff_out.weight"] = (config.vocab_size, config.d_model)
     check_keys(source, expected, what="Lumina-DiMOO base model", prefix=BASE_PREFIX)
-    return _fill(model, source, rows, dtype, device)
+    return _fill(model, source, rows, device)
 
 
 def build_image_tokenizer(values: dict, config_name: str, source: TensorSource, *, device="cpu", operations=nn) -> ImageTokenizer:
@@ -183,18 +191,18 @@ def build_image_tokenizer(values: dict, config_name: str, source: TensorSource, 
         config = ImageTokenizerConfig.from_json(values, config_name)
     except (ValueError, TypeError) as error:
         raise CheckpointError(str(error)) from None
-    _check_sizes(config_name, source, {
-        "the length of block_out_channels": (len(config.block_out_channels), _count(source, "encoder.down_blocks.")),
-        "layers_per_block": (config.layers_per_block, _count(source, "encoder.down_blocks.0.resnets.")),
-        "latent_channels": (config.latent_channels, _size(source, "encoder.conv_out.weight", 0)),
-        "num_vq_embeddings": (config.num_vq_embeddings, _size(source, "quantize.embedding.weight", 0)),
+    check_sizes(config_name, source, {
+        "the length of block_out_channels": (len(config.block_out_channels), count_parts(source, "encoder.down_blocks.")),
+        "layers_per_block": (config.layers_per_block, count_parts(source, "encoder.down_blocks.0.resnets.")),
+        "latent_channels": (config.latent_channels, size_of(source, "encoder.conv_out.weight", 0)),
+        "num_vq_embeddings": (config.num_vq_embeddings, size_of(source, "quantize.embedding.weight", 0)),
     })  # fmt: skip
     try:
         model = ImageTokenizer(config, dtype=torch.float32, device="meta", operations=operations)
     except (ValueError, TypeError, RuntimeError) as error:  # groups that do not divide the channels, sizes past all bounds
         raise CheckpointError(f"{config_name}: {error}.") from None
     check_keys(source, {name: tuple(t.shape) for name, t in model.state_dict().items()}, what="image tokenizer")
-    return _fill(model, source, {}, torch.float32, device)
+    return _fill(model, source, {}, device)
 
 
 def load_head(path: str | Path, base: LuminaConfig, *, dtype="auto", device: torch.device | str = "cpu") -> ShortcutHead:
@@ -212,7 +220,7 @@ def load_head(path: str | Path, base: LuminaConfig, *, dtype="auto", device: tor
 def build_head(source: TensorSource, base: LuminaConfig, *, dtype=None, device="cpu", operations=nn) -> ShortcutHead:
     """The head from its tensors; the architecture follows from their names and shapes, the number of heads from the base."""
     model = _empty_head(source, head_config(source, base), dtype=dtype, operations=operations)
-    return _fill(model, source, {}, dtype, device)
+    return _fill(model, source, {}, device)
 
 
 def check_head(source: TensorSource) -> ShortcutConfig:
@@ -237,9 +245,9 @@ def head_config(source: TensorSource, base: LuminaConfig | None = None) -> Short
     shapes = source.shapes
     if "ln_f.weight" not in shapes or "blocks.0.self_attn.ff_proj.weight" not in shapes:
         raise CheckpointError(f"{source.path} is not a shortcut head: it lacks ln_f.weight or blocks.0.self_attn.ff_proj.weight.")
-    width = _size(source, "ln_f.weight", 0)
-    d_model = _size(source, "proj_in.weight", 1) or width
-    mlp = _size(source, "blocks.0.self_attn.ff_proj.weight", 0)
+    width = size_of(source, "ln_f.weight", 0)
+    d_model = size_of(source, "proj_in.weight", 1) or width
+    mlp = size_of(source, "blocks.0.self_attn.ff_proj.weight", 0)
     base = base or LuminaConfig(d_model=d_model, n_heads=1, n_kv_heads=1, n_layers=1, mlp_hidden_size=mlp)
     if d_model != base.d_model:
         raise CheckpointError(
@@ -260,68 +268,17 @@ def head_config(source: TensorSource, base: LuminaConfig | None = None) -> Short
         mlp_hidden_size=mlp,
         rms_norm_eps=base.rms_norm_eps,
         rope_theta=base.rope_theta,
-        n_blocks=_count(source, "blocks."),
+        n_blocks=count_parts(source, "blocks."),
         bottleneck_ratio=d_model / width,
         time_embedding="adaLN_modulation.weight" in shapes,
         cross_attention=cross,
     )
 
 
-def check_keys(source: TensorSource, expected: dict[str, tuple[int, ...]], *, what: str, prefix: str = "") -> None:
-    """Compare names and shapes with what the architecture needs.
-
-    Raises:
-        CheckpointError: naming the first missing, extra or wrongly shaped keys.
-    """
-    missing = [name for name in expected if name not in source]
-    extra = [name for name in source.shapes if name not in expected]
-    if missing:
-        raise CheckpointError(f"{source.path} lacks {_some(missing, prefix)} of the {what}. It may be incomplete, or another kind of file.")
-    if extra:
-        raise CheckpointError(f"{source.path} holds {_some(extra, prefix)}, which the {what} does not have. It may be of another architecture.")
-    for name, shape in expected.items():
-        if source.shapes[name] != shape:
-            raise CheckpointError(
-                f"{source.path}: {prefix}{name} has the shape {list(source.shapes[name])}, but the {what} expects {list(shape)}. "
-                "The weights and the config are not of one model."
-            )
-
-
-def _check_sizes(config_name: str, source: TensorSource, sizes: dict[str, tuple[int, int | None]]) -> None:
-    """Hold a config against the tensors before a model is built: with a wrong size in it, building might never end."""
-    for name, (said, found) in sizes.items():
-        if found is not None and said != found:
-            raise CheckpointError(f"{config_name}: {name} is {said}, but the weights of {source.path} have {found}. They are not of one model.")
-
-
-def _count(source: TensorSource, prefix: str) -> int:
-    """How many numbered parts there are under a prefix."""
-    return len({name.removeprefix(prefix).split(".")[0] for name in source.shapes if name.startswith(prefix)})
-
-
-def _size(source: TensorSource, name: str, axis: int) -> int | None:
-    """A tensor's size along an axis; None where the file lacks the tensor.
-
-    Raises:
-        CheckpointError: the tensor has no such axis, or is empty.
-    """
-    if name not in source:
-        return None
-    shape = source.shapes[name]
-    if len(shape) <= axis or 0 in shape:
-        raise CheckpointError(f"{source.path}: {name} has the shape {list(shape)}, which fits no model known here. Download it again.")
-    return shape[axis]
-
-
-def _some(names: list[str], prefix: str) -> str:
-    shown = ", ".join(prefix + name for name in names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
-
-
-def _fill(model: nn.Module, source: TensorSource, rows: dict, dtype, device) -> nn.Module:
+def _fill(model: nn.Module, source: TensorSource, rows: dict, device) -> nn.Module:
     state = {}
     for name, target in model.state_dict().items():
-        state[name] = source.get(name, rows.get(name)).to(device=device, dtype=dtype or target.dtype)
+        state[name] = source.get(name, rows.get(name)).to(device=device, dtype=target.dtype)
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
 

@@ -1,0 +1,55 @@
+"""Hold the names and shapes in a file against those of a model, before the first tensor is read."""
+
+from .errors import CheckpointError
+from .source import TensorSource
+
+
+def check_keys(source: TensorSource, expected: dict[str, tuple[int, ...]], *, what: str, prefix: str = "") -> None:
+    """Compare names and shapes with what the architecture needs.
+
+    Raises:
+        CheckpointError: naming the first missing, extra or wrongly shaped keys.
+    """
+    missing = [name for name in expected if name not in source]
+    extra = [name for name in source.shapes if name not in expected]
+    if missing:
+        raise CheckpointError(f"{source.path} lacks {_some(missing, prefix)} of the {what}. It may be incomplete, or another kind of file.")
+    if extra:
+        raise CheckpointError(f"{source.path} holds {_some(extra, prefix)}, which the {what} does not have. It may be of another architecture.")
+    for name, shape in expected.items():
+        if source.shapes[name] != shape:
+            raise CheckpointError(
+                f"{source.path}: {prefix}{name} has the shape {list(source.shapes[name])}, but the {what} expects {list(shape)}. "
+                "The weights and the config are not of one model."
+            )
+
+
+def check_sizes(config_name: str, source: TensorSource, sizes: dict[str, tuple[int, int | None]]) -> None:
+    """Hold a config against the tensors before a model is built: with a wrong size in it, building might never end."""
+    for name, (said, found) in sizes.items():
+        if found is not None and said != found:
+            raise CheckpointError(f"{config_name}: {name} is {said}, but the weights of {source.path} have {found}. They are not of one model.")
+
+
+def count_parts(source: TensorSource, prefix: str) -> int:
+    """How many numbered parts there are under a prefix."""
+    return len({name.removeprefix(prefix).split(".")[0] for name in source.shapes if name.startswith(prefix)})
+
+
+def size_of(source: TensorSource, name: str, axis: int) -> int | None:
+    """A tensor's size along an axis; None where the file lacks the tensor.
+
+    Raises:
+        CheckpointError: the tensor has no such axis, or is empty.
+    """
+    if name not in source:
+        return None
+    shape = source.shapes[name]
+    if len(shape) <= axis or 0 in shape:
+        raise CheckpointError(f"{source.path}: {name} has the shape {list(shape)}, which fits no model known here. Download it again.")
+    return shape[axis]
+
+
+def _some(names: list[str], prefix: str) -> str:
+    shown = ", ".join(prefix + name for name in names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

@@ -1,0 +1,114 @@
+"""Canvases: empty, from an image, and back to an image."""
+
+from comfy_api.latest import io
+
+from ..migm_core.canvas import Canvas, touched_cells
+from ..migm_core.pipeline import MAX_BATCH, Settings
+from . import host
+from .host import schema
+from .wires import CANVAS, MODEL, ModelCanvas
+
+MAX_SIDE = 16384
+
+
+class EmptyCanvas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        own_size = "In pixels. 0 takes the model's own size."
+        return schema(
+            node_id="MIGMEmptyCanvas",
+            display_name="Empty Canvas",
+            category="MIGM",
+            search_aliases=["empty latent image", "size", "resolution", "batch", "migm canvas"],
+            description="A canvas of which nothing is known yet, for a size or a batch that differs from the model's own.",
+            inputs=[
+                MODEL.Input("model", tooltip="From Load Lumina-DiMOO."),
+                io.Int.Input("width", default=0, min=0, max=MAX_SIDE, step=16, tooltip=own_size),
+                io.Int.Input("height", default=0, min=0, max=MAX_SIDE, step=16, tooltip=own_size),
+                io.Int.Input("batch", default=1, min=1, max=MAX_BATCH, tooltip="How many images; image i has the seed of the sampler plus i."),
+            ],
+            outputs=[CANVAS.Output("canvas", display_name="canvas", tooltip="For Shortcut Sampler and Compare Methods.")],
+        )
+
+    @classmethod
+    def execute(cls, model, width, height, batch) -> io.NodeOutput:
+        own = model.checkpoint.settings
+        size = {"width": width or own["width"], "height": height or own["height"]}
+        Settings(**size, batch=batch, steps=1, budget=0, guidance=0, temperature=0, method="vanilla").check(model.factor)
+        empty = Canvas.empty(batch, size["height"] // model.factor, size["width"] // model.factor)
+        return io.NodeOutput(ModelCanvas(empty, model))
+
+
+class EncodeImageToCanvas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="MIGMEncodeImage",
+            display_name="Encode Image to Canvas",
+            category="MIGM",
+            search_aliases=["vae encode", "inpaint", "outpaint", "image to image", "img2img", "variation", "denoise"],
+            description="Turn an image into tokens and forget some of them, for the sampler to draw anew: a masked area, a random share, or both. "
+            "For outpainting, put Pad Image for Outpainting before it.",
+            inputs=[
+                MODEL.Input("model", tooltip="From Load Lumina-DiMOO."),
+                io.Image.Input("image", tooltip="Cropped around its centre to whole tokens, 16x16 pixels each in Lumina-DiMOO."),
+                io.Mask.Input("mask", optional=True, tooltip="What to draw anew. A token is drawn anew if the mask touches it."),
+                io.Float.Input(
+                    "variation",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the other tokens to draw anew too, at random: 0 keeps all, 1 keeps none. What denoise is elsewhere.",
+                ),
+                io.Int.Input("variation_seed", default=0, min=0, max=2**63, tooltip="Chooses which tokens the variation forgets."),
+            ],
+            outputs=[CANVAS.Output("canvas", display_name="canvas", tooltip="For Shortcut Sampler, Compare Methods and Decode Canvas.")],
+        )
+
+    @classmethod
+    def execute(cls, model, image, variation, variation_seed, mask=None) -> io.NodeOutput:
+        height, width = image.shape[1:3]
+        rows, columns = height // model.factor, width // model.factor
+        if not rows or not columns:
+            raise ValueError(f"The image has {width}x{height} pixels; a single token of this model covers {model.factor}x{model.factor}. Use a larger image.")
+        codes = host.encode(model, _whole_tokens(image, model.factor))
+        canvas = Canvas(codes, codes < 0)
+        if mask is not None:
+            canvas = canvas.masked_with(_cells(mask, image, model.factor))
+        return io.NodeOutput(ModelCanvas(canvas.varied(variation, variation_seed), model))
+
+
+def _whole_tokens(pixels, factor: int):
+    """The centre of (B, h, w, ...) whose sides are multiples of the factor."""
+    height, width = pixels.shape[1] // factor * factor, pixels.shape[2] // factor * factor
+    top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
+    return pixels[:, top : top + height, left : left + width]
+
+
+def _cells(mask, image, factor: int):
+    """The cells that a MASK (B, h, w) or (h, w) of any size touches, laid over the whole image."""
+    mask = mask.reshape(-1, *mask.shape[-2:])
+    if mask.shape[0] not in (1, image.shape[0]):
+        raise ValueError(f"There are {mask.shape[0]} masks for {image.shape[0]} images. Give one mask, or one an image.")
+    on_pixels = touched_cells(mask, *image.shape[1:3])
+    cropped = _whole_tokens(on_pixels, factor)
+    return touched_cells(cropped, cropped.shape[1] // factor, cropped.shape[2] // factor)
+
+
+class DecodeCanvas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="MIGMDecodeCanvas",
+            display_name="Decode Canvas",
+            category="MIGM",
+            search_aliases=["vae decode", "canvas to image", "migm decode"],
+            description="Turn a canvas into an image. Cells that are still unknown are shown as a grey chequerboard.",
+            inputs=[CANVAS.Input("canvas", tooltip="From Shortcut Sampler, Encode Image to Canvas or Empty Canvas.")],
+            outputs=[io.Image.Output("image", display_name="image", tooltip="One image for each on the canvas.")],
+        )
+
+    @classmethod
+    def execute(cls, canvas) -> io.NodeOutput:
+        return io.NodeOutput(host.canvas_image(canvas.model, canvas.canvas))

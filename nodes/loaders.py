@@ -1,0 +1,90 @@
+"""Loaders: a base model with its image tokenizer, and a shortcut head."""
+
+from comfy_api.latest import io
+
+from . import host
+from .host import schema
+from .wires import HEAD, MODEL
+
+
+class LoadLumina(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="MIGMLoadLumina",
+            display_name="Load Lumina-DiMOO",
+            category="MIGM",
+            search_aliases=["load checkpoint", "lumina", "dimoo", "masked image generation", "maskgit", "migm loader"],
+            description="Load a Lumina-DiMOO model with its image tokenizer: the bundled demo, or a folder or file in models/migm.",
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=list(host.models()),
+                    tooltip="The bundled demo runs at once. Others lie in models/migm: a folder as published, or one self-contained .safetensors, "
+                    "which may also lie in models/diffusion_models.",
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=host.dtypes(),
+                    default="auto",
+                    tooltip="How weights are kept. auto leaves it to ComfyUI; float8 halves the memory of 16 bits at some loss.",
+                ),
+            ],
+            outputs=[MODEL.Output("migm_model", display_name="model", tooltip="The model with its image tokenizer. ComfyUI places its weights when they are needed.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model, dtype):
+        if dtype is not None and dtype not in host.dtypes():
+            return f"dtype is {dtype!r}, expected one of {', '.join(host.dtypes())}."
+        return _there(model, host.models(), "model")
+
+    @classmethod
+    def fingerprint_inputs(cls, model, dtype):
+        return host.stamp(host.chosen(model, host.models(), "model"))
+
+    @classmethod
+    def execute(cls, model, dtype) -> io.NodeOutput:
+        return io.NodeOutput(host.load_model(model, dtype))
+
+
+class LoadShortcutHead(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="MIGMLoadShortcutHead",
+            display_name="Load Shortcut Head",
+            category="MIGM",
+            search_aliases=["shortcut", "accelerate", "speed up", "cache", "teacache", "migm head"],
+            description="Load the small network that takes the base model's place at most steps. It belongs to one base model.",
+            inputs=[
+                io.Combo.Input(
+                    "head",
+                    options=list(host.heads()),
+                    tooltip="A .safetensors or .pth file in models/migm, trained for the model that it is used with.",
+                ),
+            ],
+            outputs=[HEAD.Output("migm_head", display_name="head", tooltip="For Shortcut Sampler and Compare Methods.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, head):
+        return _there(head, host.heads(), "shortcut head")
+
+    @classmethod
+    def fingerprint_inputs(cls, head):
+        return host.stamp(host.chosen(head, host.heads(), "shortcut head"))
+
+    @classmethod
+    def execute(cls, head) -> io.NodeOutput:
+        return io.NodeOutput(host.load_head(head))
+
+
+def _there(name: str | None, among: dict, what: str) -> bool | str:
+    """For validation: True, or what is wrong. A linked input is not known yet."""
+    try:
+        if name is not None:
+            host.chosen(name, among, what)
+    except ValueError as error:
+        return str(error)
+    return True
