@@ -11,7 +11,9 @@ class MIGMExtension(ComfyExtension):
         from .canvas import DecodeCanvas, EmptyCanvas, EncodeImageToCanvas
         from .compare import CompareMethods
         from .loaders import LoadLumina, LoadShortcutHead
+        from .page import register_routes
         from .prompt import Prompt
         from .sampler import ShortcutSampler
 
+        register_routes()
         return [LoadLumina, LoadShortcutHead, Prompt, EmptyCanvas, EncodeImageToCanvas, ShortcutSampler, DecodeCanvas, CompareMethods]

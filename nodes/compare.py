@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..migm_core.pipeline import METHODS
 from . import host
 from .host import schema
+from .page import tell_step
 from .run import CUSTOM, OWN, PRESETS, Run, canvas_for, draw, make_plan, report
 from .sampler import MAX_SEED, shared_inputs, strength
 
@@ -50,7 +51,7 @@ class CompareMethods(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, methods):
+    def validate_inputs(cls, methods=None):
         try:
             if methods is not None:
                 parse(methods)
@@ -67,7 +68,7 @@ class CompareMethods(io.ComfyNode):
         for way in ways.values():
             values = {"steps": own["steps"], "budget": min(own["budget"], way.get("steps", own["steps"])), **way}
             plans.append(make_plan(model, head, blank, seed=seed, guidance=guidance, temperature=temperature, **values))
-        runs = draw(model, head, prompt, blank, plans)
+        runs = draw(model, head, prompt, blank, plans, tell_step)
         images = [host.canvas_image(model, run.canvas) for run in runs]
         sheet = contact_sheet([image[0] for image in images], [label(name, run) for name, run in zip(ways, runs)])
         text = "\n\n".join(f"{name}\n{report(model, head, run)}" for name, run in zip(ways, runs))

@@ -16,15 +16,14 @@ import folder_paths
 import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
-from comfy_execution.utils import get_executing_context
 from latent_preview import MAX_PREVIEW_RESOLUTION
 from PIL import Image
-from server import PromptServer
 from torch import Tensor
 
 from ..migm_core.canvas import Canvas
 from ..migm_core.checkpoints import Checkpoint, CheckpointError, TensorSource, build_head, load_checkpoint
-from ..migm_core.checkpoints.load import BASE_PREFIX, TEXT_TOKENIZER_KEY
+from ..migm_core.checkpoints.load import BASE_PREFIX, SETTINGS, TEXT_TOKENIZER_KEY, check_head
+from ..migm_core.checkpoints.source import read_json
 from ..migm_core.config import LuminaConfig
 from ..migm_core.pipeline import DEMO, DEMO_HEAD, Pipeline, Settings
 from ..migm_core.sampling.sampler import StepReport
@@ -34,6 +33,10 @@ BUNDLED = "bundled demo"
 FOLDER = "migm"  # under the host's models folder, and the key in extra_model_paths.yaml
 OTHER_FOLDER = "diffusion_models"  # where people keep single files
 WEIGHTS = {".safetensors", ".pth", ".pt", ".bin"}
+# Tensors by which a file is known, as its header names them.
+BASE = f'"{BASE_PREFIX}wte.weight"'
+TEXT_TOKENIZER = f'"{TEXT_TOKENIZER_KEY}"'
+HEAD = '"blocks.0.self_attn.ff_proj.weight"'
 PREVIEW_SHARE = 0.05  # of the sampling time
 
 
@@ -60,11 +63,8 @@ def models() -> dict[str, Path]:
     files = _files(FOLDER)
     for name in _checkpoint_folders(files):
         found[name] = next(path.parent for file, path in files.items() if _folder(file) == name)
-    found |= {name: path for name, path in files.items() if f'"{BASE_PREFIX}wte.weight"' in _header(path) and not _in_checkpoint(name, found)}
-    for name, path in _files(OTHER_FOLDER).items():
-        header = _header(path)
-        if f'"{BASE_PREFIX}wte.weight"' in header and f'"{TEXT_TOKENIZER_KEY}"' in header:
-            found[f"{OTHER_FOLDER}/{name}"] = path
+    found |= {name: path for name, path in files.items() if BASE in _holds(path) and not _in_checkpoint(name, found)}
+    found |= {f"{OTHER_FOLDER}/{name}": path for name, path in _files(OTHER_FOLDER).items() if {BASE, TEXT_TOKENIZER} <= _holds(path)}
     return found
 
 
@@ -74,11 +74,8 @@ def heads() -> dict[str, Path]:
     files = _files(FOLDER)
     folders = _checkpoint_folders(files)
     for name, path in files.items():
-        if path.suffix != ".safetensors":  # only reading it whole would tell
-            is_head = not _in_checkpoint(name, folders)
-        else:
-            is_head = '"blocks.0.self_attn.ff_proj.weight"' in _header(path)
-        if is_head:
+        unknown = path.suffix != ".safetensors"  # only reading it whole would tell
+        if HEAD in _holds(path) or unknown and not _in_checkpoint(name, folders):
             found[name] = path
     return found
 
@@ -93,6 +90,20 @@ def chosen(name: str, among: dict[str, Path], what: str) -> Path:
         there = ", ".join(among) or "nothing yet"
         raise ValueError(f"There is no {what} {name!r}. Found: {there}. Put it in models/{FOLDER}, press R to refresh, and choose it again.")
     return among[name]
+
+
+def own_settings(path: Path) -> dict:
+    """A checkpoint's own settings of a run, without loading it.
+
+    Raises:
+        ValueError: its files are bad.
+    """
+    file = path / "generation_config.json"
+    if path.is_dir():
+        said = read_json(file) if file.exists() else {}
+    else:
+        said = TensorSource.open(path).metadata_json("generation_config")
+    return SETTINGS | {name: said[name] for name in SETTINGS if said.get(name) is not None}
 
 
 def stamp(path: Path) -> tuple:
@@ -121,19 +132,19 @@ def _in_checkpoint(name: str, folders) -> bool:
     return any(f"{parent}".replace(os.sep, "/") in folders for parent in Path(name).parents)
 
 
-_headers: dict[tuple, str] = {}
+_held: dict[tuple, frozenset[str]] = {}
 
 
-def _header(path: Path) -> str:
-    """The header of a safetensors file as text, empty for others; kept until the file changes."""
-    if path.suffix != ".safetensors":
-        return ""
+def _holds(path: Path) -> frozenset[str]:
+    """Which of BASE, TEXT_TOKENIZER and HEAD a safetensors file holds, by its header; remembered until the file changes."""
     key = stamp(path)
-    if key not in _headers:
+    if path.suffix != ".safetensors" or not key:
+        return frozenset()
+    if key not in _held:
         with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            _headers[key] = file.read(min(size, 2**24)).decode("utf-8", "replace")
-    return _headers[key]
+            header = file.read(min(int.from_bytes(file.read(8), "little"), 2**24))
+        _held[key] = frozenset(name for name in (BASE, TEXT_TOKENIZER, HEAD) if name.encode() in header)
+    return _held[key]
 
 
 # Weights: the host places, casts, offloads and frees them
@@ -246,7 +257,9 @@ def load_head(name: str) -> HeadFile:
     path = chosen(name, heads(), "shortcut head")
     head = _heads.get(stamp(path))
     if head is None:
-        head = _heads[stamp(path)] = HeadFile(name, TensorSource.open(path))
+        source = TensorSource.open(path)
+        check_head(source)
+        head = _heads[stamp(path)] = HeadFile(name, source)
     return head
 
 
@@ -274,6 +287,10 @@ def _operations(stored: torch.dtype, computed: torch.dtype, device: torch.device
                 super().__init__(*args, dtype=stored, **kwargs)
 
         class Embedding(picked.Embedding):
+            def __init__(self, *args, dtype=None, **kwargs):
+                # Rows are looked up, not multiplied: 8 bits would cost quality and save no time.
+                super().__init__(*args, dtype=stored if stored.itemsize > 1 else torch.bfloat16, **kwargs)
+
             def forward(self, index: Tensor) -> Tensor:
                 if self.weight.device == index.device or self.weight_function:
                     return super().forward(index, out_dtype=computed)
@@ -289,7 +306,7 @@ def _operations(stored: torch.dtype, computed: torch.dtype, device: torch.device
 def prepare(model: LoadedModel, head: HeadFile | None, settings: Settings, branches: list[Branch]) -> Pipeline:
     """Have the host load what a run needs, with room for its activations; a pipeline on the host's device."""
     handles = [model.base, model.image_tokenizer, *([head.fit(model)] if head else [])]
-    comfy.model_management.load_models_gpu(handles, memory_required=run_bytes(model, settings, branches) + decode_bytes(model, settings))
+    comfy.model_management.load_models_gpu(handles, memory_required=run_bytes(model, settings, branches) + decode_bytes(model, settings.width, settings.height))
     module = head.fit(model).model if head else None
     return Pipeline(model.checkpoint, module, head.source.path if head else "", device=model.device)
 
@@ -309,9 +326,9 @@ def run_bytes(model: LoadedModel, settings: Settings, branches: list[Branch]) ->
     return kept + max(block, logits)
 
 
-def decode_bytes(model: LoadedModel, settings: Settings) -> int:
+def decode_bytes(model: LoadedModel, width: int, height: int) -> int:
     """Memory to decode one image: three float32 maps at full resolution, of the widest of the last two stages."""
-    return settings.width * settings.height * max(model.checkpoint.image_tokenizer.config.block_out_channels[:2]) * 4 * 3
+    return width * height * max(model.checkpoint.image_tokenizer.config.block_out_channels[:2]) * 4 * 3
 
 
 @torch.inference_mode()
@@ -341,8 +358,7 @@ def encode(model: LoadedModel, images: Tensor) -> Tensor:
 
 def load_image_tokenizer(model: LoadedModel, width: int, height: int) -> None:
     """Have the host load it, with room for one image of so many pixels."""
-    needed = decode_bytes(model, Settings(width, height, steps=1, budget=0, guidance=0, temperature=0))
-    comfy.model_management.load_models_gpu([model.image_tokenizer], memory_required=needed)
+    comfy.model_management.load_models_gpu([model.image_tokenizer], memory_required=decode_bytes(model, width, height))
 
 
 @torch.inference_mode()
@@ -379,7 +395,6 @@ class Watch:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._wait_for_last_step()
         self.done += 1
-        _tell_page(report)
         self.bar.update_absolute(self.done, self.steps, self._preview(report.canvas))
 
     def _wait_for_last_step(self) -> None:
@@ -405,10 +420,3 @@ class Watch:
         self.spent += took
         known[cells] = min(took, known.get(cells, took))
         return "JPEG", image, MAX_PREVIEW_RESOLUTION
-
-
-def _tell_page(report: StepReport) -> None:
-    """Let the page light up the step that has just ended: the message ``migm.step``."""
-    context = get_executing_context()
-    step = {"node": context.node_id if context else None, "step": report.step, "steps": report.steps, "kind": report.kind}
-    PromptServer.instance.send_sync("migm.step", step, PromptServer.instance.client_id)

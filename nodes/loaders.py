@@ -34,14 +34,14 @@ class LoadLumina(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model, dtype):
+    def validate_inputs(cls, model=None, dtype=None):
         if dtype is not None and dtype not in host.dtypes():
             return f"dtype is {dtype!r}, expected one of {', '.join(host.dtypes())}."
         return _there(model, host.models(), "model")
 
     @classmethod
-    def fingerprint_inputs(cls, model, dtype):
-        return host.stamp(host.chosen(model, host.models(), "model"))
+    def fingerprint_inputs(cls, model=None, dtype=None):
+        return host.stamp(host.models()[model]) if model in host.models() else ()
 
     @classmethod
     def execute(cls, model, dtype) -> io.NodeOutput:
@@ -68,12 +68,12 @@ class LoadShortcutHead(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, head):
+    def validate_inputs(cls, head=None):
         return _there(head, host.heads(), "shortcut head")
 
     @classmethod
-    def fingerprint_inputs(cls, head):
-        return host.stamp(host.chosen(head, host.heads(), "shortcut head"))
+    def fingerprint_inputs(cls, head=None):
+        return host.stamp(host.heads()[head]) if head in host.heads() else ()
 
     @classmethod
     def execute(cls, head) -> io.NodeOutput:

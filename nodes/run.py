@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
 from ..migm_core.canvas import Canvas
 from ..migm_core.pipeline import Result, Settings
+from ..migm_core.sampling.methods import MLCache
+from ..migm_core.sampling.sampler import StepReport
+from ..migm_core.sampling.schedule import full_steps
 from ..migm_core.sampling.sequence import text_guidance
 from . import host
 from .host import HeadFile, LoadedModel
@@ -83,9 +88,49 @@ class Run:
         }
 
 
-def budget_of(preset: str, own: dict) -> int:
-    """Full steps of a preset for a model with these own settings."""
-    return min(own["steps"], max(2, round(own["budget"] * PRESETS[preset])))
+class Resolved(NamedTuple):
+    """What a preset and what is connected come to; ``notes`` say why something else than was asked for."""
+
+    method: str
+    steps: int
+    budget: int
+    notes: tuple[str, ...]
+
+
+def resolve(own: dict, preset: str, method: str, has_head: bool, *, steps: int, budget: int) -> Resolved:
+    """The method, steps and budget of a run.
+
+    Args:
+        own: the model's own settings.
+        steps, budget: count with the Custom preset only.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    if preset in PRESETS:
+        steps, budget = own["steps"], min(own["steps"], max(2, round(own["budget"] * PRESETS[preset])))
+    elif preset != CUSTOM:
+        raise ValueError(f"preset is {preset!r}, expected one of {', '.join((*PRESETS, CUSTOM))}.")
+    if method != "shortcut":
+        return Resolved(method, steps, budget, ())
+    if not has_head:
+        note = "No shortcut head is connected, so every step runs the whole model. Connect Load Shortcut Head to the input head."
+        return Resolved("vanilla", steps, budget, (note,))
+    if steps == 1:
+        return Resolved("vanilla", steps, budget, ("A single step leaves nothing to a shortcut head.",))
+    return Resolved(method, steps, budget, ())
+
+
+def step_kinds(method: str, steps: int, budget: int) -> list[str]:
+    """The kind of each step, before a run.
+
+    Raises:
+        ValueError: the budget does not fit the steps.
+    """
+    if method == "ml-cache":
+        return ["full" if MLCache().is_full(step, steps) else "partial" for step in range(steps)]
+    full = full_steps(steps, budget) if method == "shortcut" else range(steps)
+    return ["full" if step in full else "shortcut" for step in range(steps)]
 
 
 def make_plan(
@@ -107,29 +152,21 @@ def make_plan(
         ValueError: names the first setting out of its range.
     """
     own = model.checkpoint.settings
-    if preset != CUSTOM:
-        steps, budget = own["steps"], budget_of(preset, own)
-    notes = []
-    if method == "shortcut" and head is None:
-        method = "vanilla"
-        notes.append("No shortcut head is connected, so every step runs the whole model. Connect Load Shortcut Head to the input head.")
-    elif method == "shortcut" and steps == 1:
-        method = "vanilla"
-        notes.append("A single step leaves nothing to a shortcut head.")
+    resolved = resolve(own, preset, method, head is not None, steps=steps, budget=budget)
     batch, rows, columns = canvas.shape
     settings = Settings(
         width=columns * model.factor,
         height=rows * model.factor,
-        steps=steps,
-        budget=budget,
+        steps=resolved.steps,
+        budget=resolved.budget,
         guidance=own["guidance"] if guidance < 0 else guidance,
         temperature=own["temperature"] if temperature < 0 else temperature,
-        method=method,
+        method=resolved.method,
         seed=seed,
         batch=batch,
     )
     settings.check(model.factor)
-    return Plan(settings, preset, tuple(notes))
+    return Plan(settings, preset, resolved.notes)
 
 
 def canvas_for(model: LoadedModel, canvas: ModelCanvas | None) -> Canvas:
@@ -146,8 +183,18 @@ def canvas_for(model: LoadedModel, canvas: ModelCanvas | None) -> Canvas:
     return canvas.canvas
 
 
-def draw(model: LoadedModel, head: HeadFile | None, prompt: PromptText, canvas: Canvas, plans: list[Plan]) -> list[Run]:
+def draw(
+    model: LoadedModel,
+    head: HeadFile | None,
+    prompt: PromptText,
+    canvas: Canvas,
+    plans: list[Plan],
+    on_step: Callable[[StepReport], None],
+) -> list[Run]:
     """Draw the canvas anew by each plan, under the host's progress bar and stop button.
+
+    Args:
+        on_step: called after each step too.
 
     Raises:
         ValueError: the prompt is too long, or the head is for another model.
@@ -156,6 +203,11 @@ def draw(model: LoadedModel, head: HeadFile | None, prompt: PromptText, canvas: 
     conditional, unconditional = encoder.prompt(prompt.text), encoder.unconditional(prompt.negative)
     parts = _parts(canvas)
     watch = host.Watch(model, len(parts) * sum(plan.settings.steps for plan in plans))
+
+    def after_step(step: StepReport) -> None:
+        on_step(step)
+        watch.after_step(step)
+
     runs = []
     for plan in plans:
         settings = plan.settings
@@ -165,7 +217,7 @@ def draw(model: LoadedModel, head: HeadFile | None, prompt: PromptText, canvas: 
         results = []
         for first, part in parts:
             of_part = replace(settings, seed=settings.seed + first, batch=part.shape[0])
-            results.append(pipeline.draw(branches, of_part, part, watch.after_step))
+            results.append(pipeline.draw(branches, of_part, part, after_step))
         runs.append(Run(plan, _joined([result.canvas.to("cpu") for result in results]), results))
     return runs
 

@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from ..migm_core.pipeline import MAX_STEPS, MAX_STRENGTH, METHODS, Settings
 from . import host
 from .host import schema
+from .page import tell_step
 from .run import CUSTOM, OWN, PRESETS, canvas_for, draw, make_plan, report
 from .wires import CANVAS, HEAD, MODEL, PROMPT, ModelCanvas
 
@@ -67,9 +68,9 @@ class ShortcutSampler(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, preset, steps, budget, method):
+    def validate_inputs(cls, preset=None, steps=None, budget=None, method=None):
         if None in (preset, steps, budget, method):
-            return True  # linked: known when it runs
+            return True  # linked: known when it runs, and checked then
         if preset not in (*PRESETS, CUSTOM):
             return f"preset is {preset!r}, expected one of {', '.join((*PRESETS, CUSTOM))}."
         numbers = (steps, budget) if preset == CUSTOM else (2, 2)
@@ -85,6 +86,6 @@ class ShortcutSampler(io.ComfyNode):
         plan = make_plan(
             model, head, blank, preset=preset, method=method, seed=seed, steps=steps, budget=budget, guidance=guidance, temperature=temperature
         )
-        (run,) = draw(model, head, prompt, blank, [plan])
+        (run,) = draw(model, head, prompt, blank, [plan], tell_step)
         image = host.canvas_image(model, run.canvas)
         return io.NodeOutput(image, ModelCanvas(run.canvas, model), report(model, head, run), ui={"migm_run": [run.summary()]})

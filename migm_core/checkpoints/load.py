@@ -123,13 +123,25 @@ def load_checkpoint(
         tokenizer = Tokenizer.from_str(text_tokenizer.decode("utf-8"))
     except Exception as error:  # tokenizers raises bare Exception
         raise CheckpointError(f"{text_path} is not a fast tokenizer: {error}. Download it again.") from None
-    last = max(tokenizer.get_vocab().values(), default=0)
-    if last >= base.config.vocab_size:
-        raise CheckpointError(
-            f"{text_path} has a token {last}, but the base model's vocabulary ends at {base.config.vocab_size - 1}. They are not of one checkpoint."
-        )
+    check_token_ids(tokenizer, base.config, str(text_path), config[1])
     prompts = PromptEncoder.of(tokenizer, base.config.tokens)
     return Checkpoint(path, base, image_tokenizer, prompts, _settings(generation, path))
+
+
+def check_token_ids(tokenizer: Tokenizer, config: LuminaConfig, tokenizer_name: str, config_name: str) -> None:
+    """Every token that a prompt may hold must be a row of the embedding table.
+
+    Raises:
+        CheckpointError: naming the first that is not.
+    """
+    for name, token in asdict(config.tokens).items():
+        if token >= config.vocab_size and name != "codebook_size":
+            raise CheckpointError(f"{config_name}: tokens.{name} is {token}, but the embedding table has {config.vocab_size} rows.")
+    last = max(tokenizer.get_vocab().values(), default=0)
+    if last >= config.vocab_size:
+        raise CheckpointError(
+            f"{tokenizer_name} has a token {last}, but the embedding table has {config.vocab_size} rows. They are not of one checkpoint."
+        )
 
 
 def _settings(values: dict, path: Path) -> dict:
@@ -165,9 +177,6 @@ def build_base(
             f"{source.path}: the embedding table has {config.vocab_size} rows, but the image codes end at token {codes_end}. "
             f"Is {config_name} of another model? A model with other token ids names them there under \"tokens\"."
         )
-    for name, token in asdict(config.tokens).items():
-        if token >= config.vocab_size and name != "codebook_size":
-            raise CheckpointError(f"{config_name}: tokens.{name} is {token}, but the embedding table of {source.path} has {config.vocab_size} rows.")
     check_sizes(config_name, source, {
         "n_layers": (config.n_layers, count_parts(source, "blocks.")),
         "d_model": (config.d_model, size_of(source, "wte.weight", 1)),

@@ -16,7 +16,7 @@ class Lumina(nn.Module):
 
     Args:
         config: sizes and token layout.
-        output_rows: (start, stop) of the output projection's rows; None for the image codes.
+        output_rows: (start, stop) of the output projection's rows, or "all"; None for the image codes.
         dtype, device: of the parameters.
         operations: namespace with Linear and Embedding; torch.nn by default. A host passes its own here to own precision
             and placement.
@@ -26,7 +26,7 @@ class Lumina(nn.Module):
         super().__init__()
         self.config = config
         codes = (config.tokens.image_codes, config.tokens.image_codes + config.tokens.codebook_size)
-        self.output_start, self.output_stop = output_rows or codes
+        self.output_start, self.output_stop = (0, config.vocab_size) if output_rows == "all" else output_rows or codes
         place = {"dtype": dtype, "device": device}
         self.wte = operations.Embedding(config.vocab_size, config.d_model, **place)
         self.blocks = nn.ModuleList(

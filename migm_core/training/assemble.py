@@ -1,5 +1,6 @@
 """Put the trained parts together: a published-layout folder from the training runs' checkpoints."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -20,11 +21,12 @@ def assemble(folder: str | Path, codes: int, settings: dict) -> Path:
     """
     folder = Path(folder)
     config = base.demo_config(codes)
-    model = Lumina(config, output_rows=(0, config.vocab_size))
+    model = Lumina(config, output_rows="all")
     image_tokenizer = ImageTokenizer(tokenizer.demo_config(codes))
     for trained, part in ((model, "base"), (image_tokenizer, "tokenizer")):
         state = torch.load(folder / part / "checkpoint.pt", map_location="cpu", weights_only=True)
         trained.load_state_dict(state["model"])
     text = demo_text_tokenizer().backend_tokenizer.to_str(pretty=True)
     save_checkpoint(folder / "checkpoint", model, image_tokenizer, text, settings, dtype=torch.float16)
+    shutil.copy(folder / "codebook.safetensors", folder / "checkpoint")  # for training that starts from this checkpoint
     return folder / "checkpoint"

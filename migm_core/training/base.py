@@ -80,6 +80,7 @@ def train_base(
     seed: int = 0,
     batch: dict[int, int] = DEMO_BATCH,
     config: LuminaConfig | None = None,
+    start: Lumina | None = None,
     compile: bool = False,
     world: World = World(),
 ) -> Lumina:
@@ -88,14 +89,17 @@ def train_base(
     Args:
         codebook: gives the scenes' codes.
         batch: images a step by number of objects (0: unconditional), over all processes.
+        start: weights to begin with, with all output rows, instead of random ones.
         compile: fuse the blocks with torch.compile; a third faster, after a minute of compiling.
     """
-    config = config or demo_config(len(codebook.centres))
+    config = start.config if start is not None else config or demo_config(len(codebook.centres))
     encoder = PromptEncoder.of(demo_text_tokenizer().backend_tokenizer, config.tokens)
     run = TrainingRun(folder, steps, quiet=not world.first)
     torch.manual_seed(seed)
-    model = Lumina(config, output_rows=(0, config.vocab_size))
+    model = Lumina(config, output_rows="all")
     initialise(model)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
     matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if p.dim() == 1] + [model.wte.weight, model.ff_out.weight]
     optimizers = [Muon(matrices, lr=muon_lr), torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0)]

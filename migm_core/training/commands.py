@@ -17,9 +17,13 @@ def add_commands(commands) -> None:
     tokenizer.add_argument("--steps", metavar="N", type=int, default=2000, help="default: 2000")
     tokenizer.add_argument("--batch", metavar="K", type=int, default=16, help="images a step, over all processes (default: 16)")
 
+    _add_start(tokenizer)
+
     base = _add(commands, "train-base", _train_base, "train the base model and write FOLDER/checkpoint")
     base.add_argument("--steps", metavar="N", type=int, default=3000, help="default: 3000")
     base.add_argument("--compile", action="store_true", help="fuse the blocks: a third faster, after a minute of compiling")
+
+    _add_start(base)
 
     collect = _add(commands, "collect", _collect, "record features of full runs, to train a head on")
     _add_model(collect)
@@ -59,6 +63,10 @@ def _add(commands, name: str, run, summary: str):
     return parser
 
 
+def _add_start(parser) -> None:
+    parser.add_argument("--start", metavar="PATH", help="begin with a checkpoint's weights (demo: the bundled model and its codebook)")
+
+
 def _add_model(parser) -> None:
     parser.add_argument("--model", metavar="PATH", help="a checkpoint (default: checkpoint/ in FOLDER); demo is the bundled model")
 
@@ -67,17 +75,24 @@ def _train_tokenizer(args) -> None:
     from .distributed import joined_world
     from .patches import PatchCodebook
     from .scenes import CELL
-    from .tokenizer import demo_config, train_tokenizer
+    from .tokenizer import train_tokenizer
 
     path = args.folder / "codebook.safetensors"
     with joined_world(args.device) as world:
+        start = _start(args)
         if not path.exists() and world.first:
             args.folder.mkdir(parents=True, exist_ok=True)
-            PatchCodebook.fit(args.codes, CELL, args.seed).save(path)
+            (PatchCodebook.load(start.path / path.name) if start else PatchCodebook.fit(args.codes, CELL, args.seed)).save(path)
         world.wait()
-        codebook = PatchCodebook.load(path)
-        config = demo_config(len(codebook.centres))
-        train_tokenizer(args.folder / "tokenizer", codebook, steps=args.steps, batch=args.batch, seed=args.seed, config=config, world=world)
+        train_tokenizer(
+            args.folder / "tokenizer",
+            PatchCodebook.load(path),
+            steps=args.steps,
+            batch=args.batch,
+            seed=args.seed,
+            start=start and start.image_tokenizer,
+            world=world,
+        )
 
 
 def _train_base(args) -> None:
@@ -91,7 +106,16 @@ def _train_base(args) -> None:
             raise ValueError(f"{args.folder / needed} does not exist. Run `migm train-tokenizer {args.folder}` first.")
     codebook = PatchCodebook.load(args.folder / "codebook.safetensors")
     with joined_world(args.device) as world:
-        train_base(args.folder / "base", codebook, steps=args.steps, seed=args.seed, compile=args.compile, world=world)
+        start = _start(args)
+        train_base(
+            args.folder / "base",
+            codebook,
+            steps=args.steps,
+            seed=args.seed,
+            start=start and start.base,
+            compile=args.compile,
+            world=world,
+        )
         if world.first:
             assemble(args.folder, len(codebook.centres), DEMO_SETTINGS)
 
@@ -165,6 +189,20 @@ def _evaluate(args) -> None:
     )
     if args.out:
         save(rows, args.out)
+
+
+def _start(args):
+    """The checkpoint to begin with, or None: with the codebook beside it, which its codes are defined by."""
+    from ..checkpoints import load_checkpoint
+    from ..pipeline import DEMO
+
+    if args.start is None:
+        return None
+    path = DEMO if args.start == "demo" else Path(args.start)
+    checkpoint = load_checkpoint(path, dtype="fp32", output_rows="all")
+    if not (path / "codebook.safetensors").exists():
+        raise ValueError(f"{path / 'codebook.safetensors'} does not exist. Expected the codebook that {path} was trained with beside it.")
+    return checkpoint
 
 
 def _pipeline(args, head, device):

@@ -63,6 +63,7 @@ def train_tokenizer(
     adam_lr: float = 2e-3,
     seed: int = 0,
     config: ImageTokenizerConfig | None = None,
+    start: ImageTokenizer | None = None,
     world: World = World(),
 ) -> ImageTokenizer:
     """Train on rendered scenes, or resume ``folder``'s checkpoint; returns the trained tokenizer.
@@ -70,13 +71,16 @@ def train_tokenizer(
     Args:
         codebook: of the scenes' cells; its side is the tokenizer's factor.
         batch: images a step, over all processes.
+        start: weights to begin with, trained against the same codebook, instead of random ones.
     """
     run = TrainingRun(folder, steps, quiet=not world.first)
     torch.manual_seed(seed)
-    config = config or demo_config(len(codebook.centres))
+    config = start.config if start is not None else config or demo_config(len(codebook.centres))
     model = ImageTokenizer(config)
     with torch.no_grad():
         model.quantize.embedding.weight.copy_(codebook.latents(config.code_channels))
+    if start is not None:
+        model.load_state_dict(start.state_dict())
     ends = (model.encoder.conv_in, model.encoder.conv_out, model.decoder.conv_in, model.decoder.conv_out)
     kernels = {id(p): p for p in model.parameters() if p.dim() == 4 and not any(p is end.weight for end in ends)}
     others = [p for p in model.parameters() if id(p) not in kernels]

@@ -1,0 +1,98 @@
+"""Run by the host's own Python, in the host's folder, with a base directory: draw with weights kept in several ways.
+
+No second device is needed: what the host offloads is cast and moved by the same calls, here from the CPU to the CPU.
+Prints one JSON object.
+"""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+base, repository = Path(sys.argv[1]), Path(sys.argv[2])
+sys.argv = ["main.py", "--cpu", "--base-directory", str(base), "--disable-api-nodes"]
+sys.path.insert(0, str(Path.cwd()))
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+import comfy.model_management as management  # noqa: E402
+import torch  # noqa: E402
+
+
+def extension():
+    """The extension's rooms, imported as the host imports them: under a name of no meaning."""
+    spec = importlib.util.spec_from_file_location("any-name", repository / "__init__.py", submodule_search_locations=[str(repository)])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["any-name"] = module
+    spec.loader.exec_module(module)
+    return [importlib.import_module(f"any-name.nodes.{room}") for room in ("host", "run", "wires")]
+
+
+host, run, wires = extension()
+host.register_model_folder()
+PROMPT = wires.PromptText("a large red heart on a navy background", "")
+
+
+def ready(model, head):
+    """What a run needs, loaded."""
+    canvas = run.canvas_for(model, None)
+    plan = run.make_plan(model, head, canvas, preset="Balanced", method="shortcut", seed=4)
+    encoder = model.checkpoint.prompts
+    branches = run.text_guidance(encoder.prompt(PROMPT.text), encoder.unconditional(), plan.settings.guidance)
+    pipeline = host.prepare(model, head, plan.settings, branches)
+    return pipeline, plan.settings, branches, canvas
+
+
+def codes(model, head, before=None) -> list[int]:
+    pipeline, settings, branches, canvas = ready(model, head)
+    if before:
+        before()
+    return pipeline.draw(branches, settings, canvas).canvas.codes.flatten().tolist()
+
+
+def drawn(model, head, canvas, seed: int) -> torch.Tensor:
+    """Codes by way of the nodes' own function."""
+    plan = run.make_plan(model, head, canvas, preset="Balanced", method="shortcut", seed=seed)
+    (done,) = run.draw(model, head, PROMPT, canvas, [plan], lambda step: None)
+    return done.canvas.codes
+
+
+def offload(handle, share: float):
+    """What the host does on a card with room for a share of the weights."""
+    handle.detach()
+    handle.load(torch.device("cpu"), lowvram_model_memory=max(1, int(handle.model_size() * share)))
+    cast = [m for m in handle.model.modules() if getattr(m, "comfy_cast_weights", False)]
+    assert cast, "nothing was offloaded"
+
+
+with torch.inference_mode():
+    model, head = host.load_model("small", "fp32"), host.load_head("small.safetensors")
+    whole = codes(model, head)
+    half = codes(model, head, lambda: [offload(handle, 0.5) for handle in (model.base, head.fit(model), model.image_tokenizer)])
+    none = codes(model, head, lambda: [offload(handle, 0) for handle in (model.base, head.fit(model), model.image_tokenizer)])
+    image = host.canvas_image(model, run.Canvas.empty(1, 4, 4).to("cpu"))
+    round_trip = host.encode(model, image)
+    uneven = run.Canvas.empty(2, 4, 4).masked_with(torch.zeros(1, dtype=torch.bool))
+    uneven.unknown[1, :2] = False
+    together = drawn(model, head, uneven, seed=7)
+    apart = [drawn(model, head, run.Canvas(uneven.codes[i : i + 1], uneven.unknown[i : i + 1]), seed=7 + i) for i in (0, 1)]
+    kept = {}
+    for name in ("auto", "bf16", "fp16", "float8_e4m3fn"):
+        other = host.load_model("small", name)
+        block = other.checkpoint.base.blocks[0]
+        kept[name] = {
+            "shared": other is model,
+            "linear": str(block.q_proj.weight.dtype),
+            "norm": str(block.attn_norm.weight.dtype),
+            "computed": str(other.dtype),
+            "bytes": other.base.model_size(),
+            "codes": codes(other, head),
+        }
+    bytes_ = {"run": host.run_bytes(model, *ready(model, head)[1:3]), "base": model.base.model_size()}
+management.unload_all_models()
+handles = len(host._models)
+del model, head, other, block
+seen = {"whole": whole, "half": half, "none": none, "round_trip": list(round_trip.shape), "kept": kept, "bytes": bytes_}
+seen |= {"uneven": torch.equal(together, torch.cat(apart)), "alive": [handles, len(host._models)]}
+print(json.dumps(seen))

@@ -1,0 +1,369 @@
+"""The extension in a real ComfyUI: what people do, over its API."""
+
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from client import Client, Refused
+from PIL import Image
+from small_model import PROMPT, SETTINGS
+
+from migm_core.canvas import Canvas, touched_cells
+from migm_core.pipeline import Pipeline
+
+NODES = {
+    "MIGMLoadLumina",
+    "MIGMLoadShortcutHead",
+    "MIGMPrompt",
+    "MIGMEmptyCanvas",
+    "MIGMEncodeImage",
+    "MIGMShortcutSampler",
+    "MIGMDecodeCanvas",
+    "MIGMCompareMethods",
+}
+
+
+@pytest.fixture(scope="module")
+def engine(server) -> Pipeline:
+    """The engine alone, on the server's files."""
+    return Pipeline.load(server.small.folder, server.small.head, dtype="fp32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def client(server) -> Client:
+    return server.client
+
+
+def text_to_image(seed: int = 1, *, head: str | None = "small.safetensors", empty: dict | None = None, **sampler) -> dict:
+    """A graph for the API: nodes by id, the sampler is "sampler", its image is saved by "save" and its report shown by "report"."""
+    graph = {
+        "model": {"class_type": "MIGMLoadLumina", "inputs": {"model": "small", "dtype": "fp32"}},
+        "prompt": {"class_type": "MIGMPrompt", "inputs": {"text": PROMPT, "negative": ""}},
+        "sampler": {
+            "class_type": "MIGMShortcutSampler",
+            "inputs": {
+                "model": ["model", 0],
+                "prompt": ["prompt", 0],
+                "seed": seed,
+                "preset": "Balanced",
+                "steps": 8,
+                "budget": 3,
+                "guidance": -1,
+                "temperature": -1,
+                "method": "shortcut",
+                **sampler,
+            },
+        },
+        "save": {"class_type": "PreviewImage", "inputs": {"images": ["sampler", 0]}},
+        "report": {"class_type": "PreviewAny", "inputs": {"source": ["sampler", 2]}},
+    }
+    if head:
+        graph["head"] = {"class_type": "MIGMLoadShortcutHead", "inputs": {"head": head}}
+        graph["sampler"]["inputs"]["head"] = ["head", 0]
+    if empty:
+        graph["canvas"] = {"class_type": "MIGMEmptyCanvas", "inputs": {"model": ["model", 0], "width": 0, "height": 0, "batch": 1, **empty}}
+        graph["sampler"]["inputs"]["canvas"] = ["canvas", 0]
+    return graph
+
+
+def long_run(**sampler) -> dict:
+    """Some minutes of work."""
+    return text_to_image(empty={"width": 384, "height": 384}, preset="Custom", steps=1000, budget=1000, **sampler)
+
+
+def report(outcome) -> str:
+    return outcome.outputs["report"]["text"][0]
+
+
+def assert_same(seen: np.ndarray, expected: Image.Image) -> None:
+    """Equal up to rounding: the host cuts colours off where the engine rounds them."""
+    expected = np.asarray(expected)
+    assert seen.shape == expected.shape
+    assert np.abs(seen.astype(int) - expected.astype(int)).max() <= 1
+
+
+# What is there
+
+
+def test_every_node_is_there_and_explains_itself(client):
+    info = client.get("/object_info")
+    assert NODES <= set(info)
+    for name in NODES:
+        node = info[name]
+        assert node["category"] == "MIGM" and node["description"] and node["display_name"]
+        assert all(node["output_tooltips"])
+        for inputs in node["input"].values():
+            for key, (_, options) in inputs.items():
+                assert options.get("tooltip"), (name, key)
+
+
+def test_models_and_heads_lie_in_the_hosts_folder(client):
+    info = client.get("/object_info")
+    assert "small" in info["MIGMLoadLumina"]["input"]["required"]["model"][1]["options"]
+    heads = info["MIGMLoadShortcutHead"]["input"]["required"]["head"][1]["options"]
+    assert {"small.safetensors", "foreign.safetensors"} <= set(heads)
+    assert "other.safetensors" in heads  # from extra_model_paths.yaml
+    assert not any(name.startswith("small/") for name in heads)
+
+
+def test_the_extension_imports_without_complaint(server):
+    log = server.log.read_text(errors="replace")
+    line = re.search(r"([\d.]+) seconds(.*): .*ComfyUI-MIGM-Shortcut", log)
+    assert line and "FAILED" not in line[2]
+    print(f"import: {line[1]} s")
+
+
+def test_the_page_learns_a_runs_steps_before_it_starts(client):
+    plan = client.get("/migm/plan?model=small&preset=Balanced&method=shortcut&head=1")
+    assert plan["kinds"] == ["full", "shortcut", "shortcut", "full", "shortcut", "full", "shortcut", "shortcut"]
+    assert client.get("/migm/plan?model=small&preset=Custom&steps=5&budget=2&method=shortcut&head=1")["kinds"].count("full") == 2
+    assert client.get("/migm/plan?model=small&method=shortcut&head=0")["notes"]
+    with pytest.raises(Refused, match="budget is 9"):
+        client.get("/migm/plan?model=small&preset=Custom&steps=5&budget=9&head=1")
+
+
+# Drawing
+
+
+def test_an_image_equals_the_engines(client, engine):
+    outcome = client.run(text_to_image(seed=5))
+    expected = engine.generate(PROMPT, seed=5)
+    (seen,) = client.images(outcome, "save")
+    assert_same(seen, expected.images[0])
+
+
+def test_progress_and_previews_are_seen(client):
+    outcome = client.run(text_to_image(seed=6))
+    progress = [data for data in outcome.of("progress") if data["node"] == "sampler"]
+    assert [data["value"] for data in progress] == list(range(1, SETTINGS["steps"] + 1))
+    assert progress[-1]["max"] == SETTINGS["steps"]
+    assert outcome.previews
+    assert [data["kind"] for data in outcome.of("migm.step")].count("full") == SETTINGS["budget"]
+
+
+def test_the_report_says_what_was_done(client):
+    text = report(client.run(text_to_image(seed=7, preset="Fast")))
+    assert "Fast: shortcut with the head small.safetensors, 8 steps, 2 of them full (steps 1, 5)" in text
+    assert "full step" in text and "shortcut step" in text and "x as fast" in text
+
+
+def test_without_a_head_the_report_says_why_nothing_was_accelerated(client):
+    text = report(client.run(text_to_image(seed=8, head=None)))
+    assert "Not accelerated" in text and "No shortcut head is connected" in text
+
+
+@pytest.mark.parametrize("method", ["vanilla", "ml-cache"])
+def test_other_methods_equal_the_engine(client, engine, method):
+    (seen,) = client.images(client.run(text_to_image(seed=9, method=method)), "save")
+    assert_same(seen, engine.generate(PROMPT, seed=9, method=method).images[0])
+
+
+def test_each_image_of_a_batch_is_that_of_its_own_seed(client, engine):
+    outcome = client.run(text_to_image(seed=20, empty={"batch": 3}))
+    seen = client.images(outcome, "save")
+    assert len(seen) == 3
+    for index, image in enumerate(seen):
+        assert_same(image, engine.generate(PROMPT, seed=20 + index).images[0])
+
+
+def test_running_again_samples_nothing_and_a_new_seed_loads_nothing(client):
+    client.run(text_to_image(seed=30))
+    assert "sampler" not in client.run(text_to_image(seed=30)).executed_nodes
+    assert not {"model", "head", "prompt"} & set(client.run(text_to_image(seed=31)).executed_nodes)
+
+
+# Images in
+
+
+def encode_graph(server, name: str, image: np.ndarray, mask: np.ndarray | None, variation: float = 0.0) -> dict:
+    """Text to image on a canvas encoded from an image, whose alpha channel is the mask turned round."""
+    alpha = np.full(image.shape[:2], 255, np.uint8) if mask is None else np.where(mask, 0, 255).astype(np.uint8)
+    Image.fromarray(np.dstack([image, alpha])).save(server.base / "input" / name)
+    graph = text_to_image(seed=40)
+    graph["image"] = {"class_type": "LoadImage", "inputs": {"image": name}}
+    inputs = {"model": ["model", 0], "image": ["image", 0], "variation": variation, "variation_seed": 3}
+    graph["canvas"] = {"class_type": "MIGMEncodeImage", "inputs": {**inputs, **({} if mask is None else {"mask": ["image", 1]})}}
+    graph["sampler"]["inputs"]["canvas"] = ["canvas", 0]
+    return graph
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (45, 43, 3), dtype=np.uint8)  # crops to 40x40
+
+
+def test_a_masked_area_is_drawn_anew_and_the_rest_kept(server, client, engine, picture):
+    mask = np.zeros((45, 43), bool)
+    mask[20, 5] = mask[30:, 30:] = True
+    (seen,) = client.images(client.run(encode_graph(server, "inpaint.png", picture, mask)), "save")
+
+    known = engine.encode(torch.from_numpy(picture[2:42, 1:41]).permute(2, 0, 1)[None] / 255)
+    canvas = known.masked_with(touched_cells(torch.from_numpy(mask[None, 2:42, 1:41]), 5, 5))
+    expected = engine.generate(PROMPT, seed=40, canvas=canvas)
+    assert 0 < canvas.unknown.sum() < 25
+    assert torch.equal(expected.canvas.codes[~canvas.unknown], known.codes[~canvas.unknown])
+    assert_same(seen, expected.images[0])
+
+
+def test_a_variation_forgets_a_share_of_the_tokens(server, client, engine, picture):
+    (seen,) = client.images(client.run(encode_graph(server, "vary.png", picture, None, variation=0.4)), "save")
+    known = engine.encode(torch.from_numpy(picture[2:42, 1:41]).permute(2, 0, 1)[None] / 255)
+    canvas = known.varied(0.4, seed=3)
+    assert canvas.unknown.sum() == 10
+    assert_same(seen, engine.generate(PROMPT, seed=40, canvas=canvas).images[0])
+
+
+def test_a_canvas_with_nothing_to_draw_comes_back_and_the_report_says_so(server, client, engine, picture):
+    outcome = client.run(encode_graph(server, "same.png", picture, None))
+    known = engine.encode(torch.from_numpy(picture[2:42, 1:41]).permute(2, 0, 1)[None] / 255)
+    (seen,) = client.images(outcome, "save")
+    assert_same(seen, Image.fromarray((engine.decode(known)[0].permute(1, 2, 0) * 255).byte().numpy()))
+    assert "Nothing was drawn" in report(outcome)
+
+
+def test_unknown_cells_are_shown_unfinished(client):
+    graph = text_to_image(empty={"width": 32, "height": 16})
+    graph["decode"] = {"class_type": "MIGMDecodeCanvas", "inputs": {"canvas": ["canvas", 0]}}
+    graph["save"]["inputs"]["images"] = ["decode", 0]
+    del graph["report"]
+    (seen,) = client.images(client.run(graph), "save")
+    assert seen.shape == (16, 32, 3)
+    assert set(np.unique(seen)) == {76, 107}
+
+
+# Several ways at once
+
+
+def test_methods_are_compared_on_one_sheet(client, engine):
+    graph = text_to_image()
+    inputs = {key: graph["sampler"]["inputs"][key] for key in ("model", "prompt", "head", "guidance", "temperature")}
+    graph["sampler"] = {"class_type": "MIGMCompareMethods", "inputs": {**inputs, "seed": 50, "methods": "vanilla\nshortcut 4\nml-cache\nvanilla 5\nfast"}}
+    graph["sheet"] = {"class_type": "PreviewImage", "inputs": {"images": ["sampler", 1]}}
+    outcome = client.run(graph)
+    images, (sheet,) = client.images(outcome, "save"), client.images(outcome, "sheet")
+    asked = [{"method": "vanilla"}, {"budget": 4}, {"method": "ml-cache"}, {"method": "vanilla", "steps": 5}, {"budget": 2}]
+    assert len(images) == len(asked)
+    for image, settings in zip(images, asked):
+        assert_same(image, engine.generate(PROMPT, seed=50, **settings).images[0])
+    assert sheet.shape[1] > 4 * 256 and sheet.shape[0] > 2 * 256
+    assert outcome.of("progress")[-1]["value"] == 4 * 8 + 5
+
+
+# What goes wrong
+
+
+def refusal(client, graph: dict) -> str:
+    with pytest.raises(Refused) as refused:
+        client.queue(graph)
+    return str(refused.value.answer["node_errors"])
+
+
+@pytest.mark.parametrize(
+    "values, complaint",
+    [
+        ({"preset": "Custom", "steps": 8, "budget": 9}, "budget is 9, but must be from 2 to the number of steps, 8"),
+        ({"preset": "Custom", "steps": 0}, "steps is 0"),
+        ({"preset": "Best"}, "preset is 'Best', expected one of"),
+        ({"method": "magic"}, "method is 'magic', expected one of"),
+        ({"guidance": 1e9}, "bigger than max"),
+        ({"seed": -1}, "smaller than min"),
+        ({"canvas": ["model", 0]}, "mismatch"),
+        ({"prompt": ["model", 0]}, "mismatch"),
+    ],
+)
+def test_bad_values_are_refused_on_the_node(client, values, complaint):
+    assert complaint in refusal(client, text_to_image(**values))
+
+
+@pytest.mark.parametrize("name", ["gone", "../../../etc", "small/model.safetensors"])
+def test_a_model_that_is_not_listed_is_refused_with_what_is(client, name):
+    graph = text_to_image()
+    graph["model"]["inputs"]["model"] = name
+    assert "There is no model" in refusal(client, graph) and "models/migm" in refusal(client, graph)
+
+
+def test_a_line_that_is_no_method_is_refused(client):
+    graph = text_to_image()
+    inputs = {key: graph["sampler"]["inputs"][key] for key in ("model", "prompt", "guidance", "temperature", "seed")}
+    graph["sampler"] = {"class_type": "MIGMCompareMethods", "inputs": {**inputs, "methods": "vanilla\nvery fast please"}}
+    assert "'very fast please' is not understood" in refusal(client, graph)
+
+
+@pytest.mark.parametrize(
+    "graph, words",
+    [
+        (text_to_image(head="foreign.safetensors"), ["foreign.safetensors", "'small'", "width 48", "width 32"]),
+        (text_to_image(empty={"width": 0, "height": 20}), ["height is 20", "multiple of 8"]),
+        (text_to_image(seed=2**64 - 1, empty={"batch": 2}), ["seed is"]),
+    ],
+    ids=["foreign head", "height", "seed"],
+)
+def test_what_only_a_run_can_tell_is_said_in_words(client, graph, words):
+    (error,) = client.run(graph).of("execution_error")
+    assert error["exception_type"].endswith("ValueError")
+    assert all(word in error["exception_message"] for word in words), error["exception_message"]
+
+
+def test_a_stopped_run_ends_within_a_step_and_the_next_is_good(client, engine):
+    def stop(kind, data):
+        if kind == "progress" and data["value"] == 3:
+            client.post("/interrupt")
+
+    outcome = client.run(long_run(), on_message=stop)
+    assert outcome.messages[-1][0] == "execution_interrupted"
+    assert outcome.of("progress")[-1]["value"] <= 8  # steps that ended while the request travelled
+    (seen,) = client.images(client.run(text_to_image(seed=60)), "save")
+    assert_same(seen, engine.generate(PROMPT, seed=60).images[0])
+
+
+def test_two_prompts_queued_at_once_both_finish(client, engine):
+    prompts = [client.queue(text_to_image(seed=seed)) for seed in (70, 71)]
+    outcomes = [client.wait(prompt) for prompt in prompts]
+    for seed, outcome in zip((70, 71), outcomes):
+        assert_same(client.images(outcome, "save")[0], engine.generate(PROMPT, seed=seed).images[0])
+
+
+def test_models_are_unloaded_on_request_and_come_back(client, engine):
+    client.run(text_to_image(seed=80))
+    client._open("/free", b'{"unload_models": true, "free_memory": true}')
+    time.sleep(1)  # the server does it when it is next idle
+    outcome = client.run(text_to_image(seed=80))
+    assert "model" in outcome.executed_nodes
+    assert_same(client.images(outcome, "save")[0], engine.generate(PROMPT, seed=80).images[0])
+
+
+def test_two_loaders_of_one_file_share_its_weights(server, client):
+    graph = text_to_image(seed=90)
+    graph["model 2"] = {"class_type": "MIGMLoadLumina", "inputs": {"model": "small", "dtype": "auto"}}  # on a CPU the same
+    graph["prompt 2"] = {"class_type": "MIGMPrompt", "inputs": {"text": "a small red star on a navy background"}}
+    graph["sampler 2"] = {"class_type": "MIGMShortcutSampler", "inputs": {**graph["sampler"]["inputs"], "model": ["model 2", 0], "prompt": ["prompt 2", 0]}}
+    graph["save 2"] = {"class_type": "PreviewImage", "inputs": {"images": ["sampler 2", 0]}}
+    before = server.log.read_text(errors="replace").count("Requested to load Lumina")
+    outcome = client.run(graph)
+    assert outcome.messages[-1][0] == "execution_success"
+    assert server.log.read_text(errors="replace").count("Requested to load Lumina") <= before + 1
+
+
+def test_a_replaced_file_is_loaded_anew(server, client):
+    client.run(text_to_image(seed=95))
+    path = Path(server.small.head)
+    path.touch()
+    assert "head" in client.run(text_to_image(seed=95)).executed_nodes
+
+
+def test_ten_runs_in_a_row_keep_their_memory(server, client):
+    def resident() -> int:
+        status = Path(f"/proc/{server.pid}/status")
+        if not status.exists():
+            pytest.skip("this system does not tell a process's memory in /proc")
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status.read_text())[1]) * 1024
+
+    for seed in (100, 101):  # what is allocated once
+        client.run(text_to_image(seed=seed))
+    before = resident()
+    for seed in range(110, 120):
+        client.run(text_to_image(seed=seed))
+    assert resident() - before < 16 * 2**20

@@ -1,0 +1,49 @@
+"""Weights under the host's memory manager: offloaded in part or wholly, cast, shared and freed."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def seen(host, base, python, environment) -> dict:
+    """What partial_load.py prints."""
+    command = [python, str(HERE / "partial_load.py"), str(base), str(HERE.parents[1])]
+    done = subprocess.run(command, cwd=host, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_offloaded_weights_draw_the_same(seen):
+    assert seen["half"] == seen["whole"]
+    assert seen["none"] == seen["whole"]
+
+
+def test_images_with_different_numbers_of_unknown_cells_are_drawn_as_if_alone(seen):
+    assert seen["uneven"]
+
+
+def test_auto_is_the_hosts_choice_and_shares_what_is_loaded(seen):
+    assert seen["kept"]["auto"]["shared"]
+
+
+@pytest.mark.parametrize("name, linear", [("bf16", "torch.bfloat16"), ("fp16", "torch.float16"), ("float8_e4m3fn", "torch.float8_e4m3fn")])
+def test_weights_are_kept_in_the_dtype_asked_for_and_norms_in_the_one_computed_in(seen, name, linear):
+    kept = seen["kept"][name]
+    assert kept["linear"] == linear
+    assert kept["norm"] == kept["computed"] == "torch.float32"  # what the host computes in on a CPU
+    assert len(kept["codes"]) == len(seen["whole"])
+
+
+def test_smaller_dtypes_take_less_memory(seen):
+    kept = seen["kept"]
+    assert kept["float8_e4m3fn"]["bytes"] < kept["bf16"]["bytes"] < seen["bytes"]["base"]
+
+
+def test_weights_die_with_their_last_user(seen):
+    before, after = seen["alive"]
+    assert before > 0 and after == 0
