@@ -10,9 +10,10 @@ import pytest
 import torch
 from small_model import CODES, small_config, small_image_tokenizer_config
 
-from migm_core.checkpoints import load_head, save_checkpoint, save_head
+from migm_core.checkpoints import load_checkpoint, load_head, save_checkpoint, save_head
 from migm_core.pipeline import Pipeline
 from migm_core.training.base import train_base
+from migm_core.training.grow import grow_base, grow_codebook, grow_image_tokenizer
 from migm_core.training.head import TransitionSet, head_for, train_head
 from migm_core.training.muon import orthogonalise
 from migm_core.training.patches import PatchCodebook
@@ -82,6 +83,26 @@ def test_a_codebook_finds_its_own_centres(codebook):
     assert torch.equal(codebook.codes(cells).flatten(), torch.arange(CODES))
 
 
+def test_a_grown_model_begins_as_the_one_it_grew_from(codebook, trained):
+    folder, pipeline = trained
+    grown = grow_codebook(codebook, CODES + 8, seed=0, scenes=100)
+    parents = grown.parents(codebook)
+    assert parents[:CODES].tolist() == list(range(CODES)) and parents.max() < CODES
+    start = load_checkpoint(folder / "checkpoint", dtype="fp32", output_rows="all")
+    base = grow_base(start.base, parents)
+    old, new = torch.arange(20)[None] % 64 + 60, start.base.config.tokens.image_codes + torch.arange(8)[None] + CODES
+    rotary = base.rotary(20, old.device)
+    with torch.no_grad():
+        assert torch.equal(base.features(old, rotary), start.base.features(old, rotary))
+        assert torch.equal(base.wte(new)[0], start.base.wte(start.base.config.tokens.image_codes + parents[CODES:]))
+        assert torch.equal(base.code_logits(base.features(old, rotary))[..., :CODES], start.base.code_logits(start.base.features(old, rotary)))
+    image_tokenizer = grow_image_tokenizer(start.image_tokenizer, parents, seed=0)
+    codes = torch.arange(CODES)[None, None]
+    assert torch.equal(image_tokenizer.decode(codes), start.image_tokenizer.decode(codes))
+    continued = train_base(folder / "base-grown", grown, steps=1, batch=BATCH, start=base)
+    assert continued.config.tokens.codebook_size == CODES + 8
+
+
 def test_muon_brings_singular_values_near_one():
     matrices = torch.randn(3, 24, 8, generator=torch.Generator().manual_seed(0))
     values = torch.linalg.svdvals(orthogonalise(matrices))
@@ -145,6 +166,7 @@ import torch
 torch.set_num_threads(1)
 from migm_core.pipeline import Pipeline
 from migm_core.training.distributed import joined_world
+from migm_core.training.grow import grow_base, grow_codebook, grow_image_tokenizer
 from migm_core.training.head import train_head
 from migm_core.training.trajectories import Trajectory, collect
 source, target = Path(sys.argv[1]), Path(sys.argv[2])

@@ -134,6 +134,9 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
     partial = path.with_name(path.name + ".partial")
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, {"format": "pt", **metadata})
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o666 & ~umask)  # safetensors writes for the owner only; a shared model folder is for all
         os.replace(partial, path)
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written: {error}.") from None

@@ -13,7 +13,7 @@ DEMO_SETTINGS = {"width": 64, "height": 64, "steps": 32, "budget": 6, "guidance"
 def add_commands(commands) -> None:
     """Add the five commands to an argparse subparsers object."""
     tokenizer = _add(commands, "train-tokenizer", _train_tokenizer, "fit the codebook and train the image tokenizer")
-    tokenizer.add_argument("--codes", metavar="K", type=int, default=1024, help="size of the codebook (default: 1024)")
+    tokenizer.add_argument("--codes", metavar="K", type=int, help="size of the codebook (default: 1024, or that of --start; a larger one grows it)")
     tokenizer.add_argument("--steps", metavar="N", type=int, default=2000, help="default: 2000")
     tokenizer.add_argument("--batch", metavar="K", type=int, default=16, help="images a step, over all processes (default: 16)")
 
@@ -73,25 +73,30 @@ def _add_model(parser) -> None:
 
 def _train_tokenizer(args) -> None:
     from .distributed import joined_world
+    from .grow import grow_codebook, grow_image_tokenizer
     from .patches import PatchCodebook
     from .scenes import CELL
     from .tokenizer import train_tokenizer
 
     path = args.folder / "codebook.safetensors"
+    start = _start(args)
     with joined_world(args.device) as world:
-        start = _start(args)
         if not path.exists() and world.first:
             args.folder.mkdir(parents=True, exist_ok=True)
-            (PatchCodebook.load(start.path / path.name) if start else PatchCodebook.fit(args.codes, CELL, args.seed)).save(path)
+            if start is None:
+                codebook = PatchCodebook.fit(args.codes or 1024, CELL, args.seed)
+            else:
+                old = PatchCodebook.load(start.path / path.name)
+                codebook = grow_codebook(old, max(args.codes or 0, len(old.centres)), args.seed)
+            codebook.save(path)
         world.wait()
+        codebook = PatchCodebook.load(path)
+        image_tokenizer = None
+        if start is not None:
+            old = PatchCodebook.load(start.path / path.name)
+            image_tokenizer = grow_image_tokenizer(start.image_tokenizer, codebook.parents(old), args.seed)
         train_tokenizer(
-            args.folder / "tokenizer",
-            PatchCodebook.load(path),
-            steps=args.steps,
-            batch=args.batch,
-            seed=args.seed,
-            start=start and start.image_tokenizer,
-            world=world,
+            args.folder / "tokenizer", codebook, steps=args.steps, batch=args.batch, seed=args.seed, start=image_tokenizer, world=world
         )
 
 
@@ -99,20 +104,23 @@ def _train_base(args) -> None:
     from .assemble import assemble
     from .base import train_base
     from .distributed import joined_world
+    from .grow import grow_base
     from .patches import PatchCodebook
 
     for needed in ("codebook.safetensors", "tokenizer/checkpoint.pt"):
         if not (args.folder / needed).exists():
             raise ValueError(f"{args.folder / needed} does not exist. Run `migm train-tokenizer {args.folder}` first.")
     codebook = PatchCodebook.load(args.folder / "codebook.safetensors")
+    start, base = _start(args), None
+    if start is not None:
+        base = grow_base(start.base, codebook.parents(PatchCodebook.load(start.path / "codebook.safetensors")))
     with joined_world(args.device) as world:
-        start = _start(args)
         train_base(
             args.folder / "base",
             codebook,
             steps=args.steps,
             seed=args.seed,
-            start=start and start.base,
+            start=base,
             compile=args.compile,
             world=world,
         )

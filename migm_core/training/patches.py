@@ -33,10 +33,7 @@ class PatchCodebook:
     @classmethod
     def fit(cls, size: int, side: int, seed: int, scenes: int = 4000) -> "PatchCodebook":
         """Cluster the distinct cells of random scenes; all weigh the same, however rare they are."""
-        rng = np.random.default_rng((seed, 0))
-        distinct = torch.cat([_cells(scene_images(rng, 100), side).flatten(0, 2).unique(dim=0) for _ in range(scenes // 100)])
-        generator = torch.Generator().manual_seed(seed)
-        return cls(k_means(distinct.unique(dim=0), size, generator))
+        return cls(k_means(distinct_cells(side, seed, scenes), size, torch.Generator().manual_seed(seed)))
 
     def codes(self, images: Tensor) -> Tensor:
         """Nearest centre of each cell: (B, 3, h, w) to int64 (B, h / side, w / side)."""
@@ -51,12 +48,24 @@ class PatchCodebook:
         projected = centred @ directions.T
         return projected / projected.std()
 
+    def parents(self, smaller: "PatchCodebook") -> Tensor:
+        """For each code, the code of the codebook that this one was grown from, int64 (K,): its own, or the nearest."""
+        parents = torch.cdist(self.centres, smaller.centres).argmin(1)
+        parents[: len(smaller.centres)] = torch.arange(len(smaller.centres))
+        return parents
+
     def save(self, path: Path) -> None:
         save_file({"centres": self.centres}, path)
 
     @classmethod
     def load(cls, path: Path) -> "PatchCodebook":
         return cls(load_file(path)["centres"])
+
+
+def distinct_cells(side: int, seed: int, scenes: int) -> Tensor:
+    """What the cells of random scenes look like, each picture once, float32 (n, 3 * side * side)."""
+    rng = np.random.default_rng((seed, 0))
+    return torch.cat([_cells(scene_images(rng, 100), side).flatten(0, 2).unique(dim=0) for _ in range(scenes // 100)]).unique(dim=0)
 
 
 def _cells(images: Tensor, side: int) -> Tensor:
@@ -66,11 +75,17 @@ def _cells(images: Tensor, side: int) -> Tensor:
     return grid.permute(0, 2, 4, 1, 3, 5).flatten(3)
 
 
-def k_means(points: Tensor, count: int, generator: torch.Generator, rounds: int = 20) -> Tensor:
-    """Centres (count, C) of points (n, C): k-means++ seeding, then Lloyd's rounds."""
-    centres = [points[torch.randint(len(points), (1,), generator=generator)]]
-    nearest = (points - centres[0]).square().sum(1)
-    for _ in range(count - 1):
+def k_means(points: Tensor, count: int, generator: torch.Generator, *, start: Tensor | None = None, rounds: int = 20) -> Tensor:
+    """Centres (count, C) of points (n, C): k-means++ seeding, then Lloyd's rounds.
+
+    Args:
+        start: the first centres (at most ``count``), which only the rounds move.
+    """
+    if start is None:
+        start = points[torch.randint(len(points), (1,), generator=generator)]
+    centres = [start]
+    nearest = torch.cdist(points, start).amin(1).square()
+    for _ in range(count - len(start)):
         chosen = torch.multinomial(nearest.clamp_min(1e-12), 1, generator=generator)
         centres.append(points[chosen])
         nearest = torch.minimum(nearest, (points - centres[-1]).square().sum(1))
