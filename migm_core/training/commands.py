@@ -7,7 +7,7 @@ Each resumes where it stopped. Under `torchrun --nproc-per-node N -m migm_core .
 from pathlib import Path
 
 # What suits the bundled model; a checkpoint's generation_config.json carries it from here on.
-DEMO_SETTINGS = {"width": 64, "height": 64, "steps": 32, "budget": 6, "guidance": 2.0, "temperature": 1.0}
+DEMO_SETTINGS = {"width": 64, "height": 64, "steps": 32, "budget": 5, "guidance": 0.0, "temperature": 1.0}
 
 
 def add_commands(commands) -> None:
