@@ -12,7 +12,7 @@ from PIL import Image
 from small_model import PROMPT, SETTINGS
 
 from migm_core.canvas import Canvas, touched_cells
-from migm_core.pipeline import Pipeline
+from migm_core.pipeline import DEMO_HEAD, Pipeline
 
 NODES = {
     "MIGMLoadLumina",
@@ -174,6 +174,19 @@ def test_running_again_samples_nothing_and_a_new_seed_loads_nothing(client):
     client.run(text_to_image(seed=30))
     assert "sampler" not in client.run(text_to_image(seed=30)).executed_nodes
     assert not {"model", "head", "prompt"} & set(client.run(text_to_image(seed=31)).executed_nodes)
+
+
+def test_the_bundled_model_runs_at_once(client):
+    if not DEMO_HEAD.exists():
+        pytest.skip("the bundled model is not in this checkout")
+    info = client.get("/object_info")
+    assert info["MIGMLoadLumina"]["input"]["required"]["model"][1]["options"][0] == "bundled demo"
+    graph = text_to_image(seed=2, head="bundled demo")
+    graph["model"]["inputs"] = {"model": "bundled demo", "dtype": "fp32"}
+    outcome = client.run(graph)
+    (seen,) = client.images(outcome, "save")
+    assert_same(seen, Pipeline.load(dtype="fp32", device="cpu").generate(PROMPT, seed=2).images[0])
+    print(report(outcome), f"\n{len(outcome.previews)} previews")
 
 
 # Images in
