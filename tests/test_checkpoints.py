@@ -1,6 +1,5 @@
 """What is written comes back, in every form a checkpoint may have; and loading takes no more memory than it must."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from small_model import FACTOR, PROMPT, SETTINGS, edit_json, edit_tensors, make_small_head, make_small_model, shard, small_config
 
 from migm_core.checkpoints import convert, describe, load_checkpoint, load_head, resolve_dtype, save_checkpoint

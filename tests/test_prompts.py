@@ -4,13 +4,13 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 from small_model import PROMPT
+from tokenizers import Tokenizer, models, pre_tokenizers
 
+from migm_core.canvas import Canvas
 from migm_core.config import TokenLayout
 from migm_core.prompts import MAX_PROMPT_TOKENS, SYSTEM_PROMPTS, PromptEncoder
 from migm_core.sampling.sequence import Branch, Sequence, image_tokens, text_guidance
-from migm_core.canvas import Canvas
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ can own precision and placement.
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

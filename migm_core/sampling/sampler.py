@@ -6,7 +6,8 @@ Where the features come from is the method's business. All sizes are known on th
 for the device: what a callback reads of the report is the only thing that does.
 """
 
-from collections.abc import Callable, Sequence as SequenceOf
+from collections.abc import Callable
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
 import torch

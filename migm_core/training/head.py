@@ -36,7 +36,7 @@ def head_for(base: LuminaConfig, bottleneck_ratio: float = 2, n_blocks: int = 1)
     )
 
 
-def learning_rate(step: int, steps: int, lr: float, low_lr: float, low_from: int) -> float:
+def learning_rate(step: int, lr: float, low_lr: float, low_from: int) -> float:
     """``lr`` up to step ``low_from``, then ``low_lr``; the first 50 steps warm up."""
     return (lr if step < low_from else low_lr) * min(1, (step + 1) / 50)
 
@@ -140,7 +140,7 @@ def train_head(
         loss = sum(losses) / len(losses)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.param_groups[0]["lr"] = learning_rate(step, steps, lr, low_lr, low_from)
+        optimizer.param_groups[0]["lr"] = learning_rate(step, lr, low_lr, low_from)
         optimizer.step()
         decay = min(ema, (1 + step) / (10 + step))
         for mean, parameter in zip(average.parameters(), head.parameters()):

@@ -18,6 +18,7 @@ from .muon import Muon
 from .patches import PatchCodebook, scene_images
 from .run import TrainingRun
 
+
 def demo_config(codes: int) -> ImageTokenizerConfig:
     """Factor 8; wide where the grid is coarse and width is cheap."""
     return ImageTokenizerConfig(

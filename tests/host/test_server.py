@@ -11,7 +11,7 @@ from client import Client, Refused
 from PIL import Image
 from small_model import PROMPT, SETTINGS
 
-from migm_core.canvas import Canvas, touched_cells
+from migm_core.canvas import touched_cells
 from migm_core.pipeline import DEMO_HEAD, Pipeline
 
 NODES = {
