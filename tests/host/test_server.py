@@ -12,7 +12,7 @@ from PIL import Image
 from small_model import PROMPT, SETTINGS
 
 from migm_core.canvas import touched_cells
-from migm_core.pipeline import DEMO_HEAD, Pipeline
+from migm_core.pipeline import Pipeline
 
 NODES = {
     "MIGMLoadLumina",
@@ -177,8 +177,6 @@ def test_running_again_samples_nothing_and_a_new_seed_loads_nothing(client):
 
 
 def test_the_bundled_model_runs_at_once(client):
-    if not DEMO_HEAD.exists():
-        pytest.skip("the bundled model is not in this checkout")
     info = client.get("/object_info")
     assert info["MIGMLoadLumina"]["input"]["required"]["model"][1]["options"][0] == "bundled demo"
     graph = text_to_image(seed=2, head="bundled demo")
