@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     convert = commands.add_parser("convert", help="a head .pth, or a checkpoint folder, to one .safetensors file")
     convert.add_argument("source", metavar="SRC", type=Path, help="a head, or the folder of a checkpoint")
     convert.add_argument("target", metavar="DST", type=Path, help="the .safetensors file to write")
-    convert.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), help="to store weights in (default: theirs)")
+    convert.add_argument("--dtype", choices=("bf16", "fp16", "fp32", "fp8", "int8"), help="to store weights in (default: theirs); the last two: of a base model")
     convert.set_defaults(run=_convert)
     add_commands(commands)
     return parser
@@ -134,9 +134,9 @@ def _inspect(args) -> None:
 
 
 def _convert(args) -> None:
-    from .checkpoints import convert, resolve_dtype
+    from .checkpoints import EIGHT_BIT, convert, resolve_dtype
 
-    convert(args.source, args.target, dtype=args.dtype and resolve_dtype(args.dtype, "cpu"))
+    convert(args.source, args.target, dtype=EIGHT_BIT.get(args.dtype) or args.dtype and resolve_dtype(args.dtype, "cpu"))
     print(f"{args.target}: {args.target.stat().st_size / 2**20:,.1f} MiB")
 
 

@@ -274,7 +274,7 @@ class Pipeline:
             "decode": (self.checkpoint.path, "image tokenizer", self.checkpoint.image_tokenizer, ""),
         }.get(kind, (self.checkpoint.path, "base model", self.checkpoint.base, BASE_PREFIX))
         for name, tensor in model.state_dict().items():
-            if not tensor.isfinite().all():
+            if not tensor.float().isfinite().all():  # float8 cannot tell by itself
                 return f"{path}: the {what}'s tensor {prefix}{name} holds values that are not finite. The file may be damaged: download it again."
         return f"{path}: the {what} gives values that are not finite, computed in {self.dtype}; try dtype fp32."
 

@@ -2,12 +2,12 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import host
+from . import files
 
 
 class MIGMExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        host.register_model_folder()  # before the loaders list what lies in it
+        files.register_model_folder()  # before the loaders list what lies in it
         from .canvas import DecodeCanvas, EmptyCanvas, EncodeImageToCanvas
         from .compare import CompareMethods
         from .loaders import LoadLumina, LoadShortcutHead

@@ -4,9 +4,8 @@ from comfy_api.latest import io
 
 from ..migm_core.canvas import Canvas, touched_cells
 from ..migm_core.pipeline import MAX_BATCH, Settings
-from . import host
-from .host import schema
-from .wires import CANVAS, MODEL, ModelCanvas
+from . import pictures
+from .wires import CANVAS, MODEL, ModelCanvas, schema
 
 MAX_SIDE = 16384
 
@@ -72,7 +71,7 @@ class EncodeImageToCanvas(io.ComfyNode):
         rows, columns = height // model.factor, width // model.factor
         if not rows or not columns:
             raise ValueError(f"The image has {width}x{height} pixels; a single token of this model covers {model.factor}x{model.factor}. Use a larger image.")
-        codes = host.encode(model, _whole_tokens(image, model.factor))
+        codes = pictures.encode(model, _whole_tokens(image, model.factor))
         canvas = Canvas(codes, codes < 0)
         if mask is not None:
             canvas = canvas.masked_with(_cells(mask, image, model.factor))
@@ -111,4 +110,4 @@ class DecodeCanvas(io.ComfyNode):
 
     @classmethod
     def execute(cls, canvas) -> io.NodeOutput:
-        return io.NodeOutput(host.canvas_image(canvas.model, canvas.canvas))
+        return io.NodeOutput(pictures.canvas_image(canvas.model, canvas.canvas))

@@ -8,10 +8,10 @@ from comfy_api.latest import io
 from PIL import Image, ImageDraw, ImageFont
 
 from ..migm_core.pipeline import METHODS
-from . import host
-from .host import schema
+from . import pictures
 from .page import tell_step
 from .run import CUSTOM, OWN, PRESETS, Run, canvas_for, draw, make_plan, report
+from .wires import schema
 from .sampler import MAX_SEED, shared_inputs, strength
 
 EXAMPLES = "vanilla\nquality\nbalanced\nfast"
@@ -69,7 +69,7 @@ class CompareMethods(io.ComfyNode):
             values = {"steps": own["steps"], "budget": min(own["budget"], way.get("steps", own["steps"])), **way}
             plans.append(make_plan(model, head, blank, seed=seed, guidance=guidance, temperature=temperature, **values))
         runs = draw(model, head, prompt, blank, plans, tell_step)
-        images = [host.canvas_image(model, run.canvas) for run in runs]
+        images = [pictures.canvas_image(model, run.canvas) for run in runs]
         sheet = contact_sheet([image[0] for image in images], [label(name, run) for name, run in zip(ways, runs)])
         text = "\n\n".join(f"{name}\n{report(model, head, run)}" for name, run in zip(ways, runs))
         return io.NodeOutput(torch.cat(images), sheet, text)

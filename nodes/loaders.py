@@ -2,9 +2,8 @@
 
 from comfy_api.latest import io
 
-from . import host
-from .host import schema
-from .wires import HEAD, MODEL
+from . import files, weights
+from .wires import HEAD, MODEL, schema
 
 
 class LoadLumina(io.ComfyNode):
@@ -19,13 +18,13 @@ class LoadLumina(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=list(host.models()),
+                    options=list(files.models()),
                     tooltip="The bundled demo runs at once. Others lie in models/migm: a folder as published, or one self-contained .safetensors, "
                     "which may also lie in models/diffusion_models.",
                 ),
                 io.Combo.Input(
                     "dtype",
-                    options=host.dtypes(),
+                    options=weights.dtypes(),
                     default="auto",
                     tooltip="How weights are kept. auto leaves it to ComfyUI; float8 halves the memory of 16 bits at some loss.",
                 ),
@@ -35,17 +34,17 @@ class LoadLumina(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model=None, dtype=None):
-        if dtype is not None and dtype not in host.dtypes():
-            return f"dtype is {dtype!r}, expected one of {', '.join(host.dtypes())}."
-        return _there(model, host.models(), "model")
+        if dtype is not None and dtype not in weights.dtypes():
+            return f"dtype is {dtype!r}, expected one of {', '.join(weights.dtypes())}."
+        return _there(model, files.models(), "model")
 
     @classmethod
     def fingerprint_inputs(cls, model=None, dtype=None):
-        return host.stamp(host.models()[model]) if model in host.models() else ()
+        return files.stamp(files.models()[model]) if model in files.models() else ()
 
     @classmethod
     def execute(cls, model, dtype) -> io.NodeOutput:
-        return io.NodeOutput(host.load_model(model, dtype))
+        return io.NodeOutput(weights.load_model(model, dtype))
 
 
 class LoadShortcutHead(io.ComfyNode):
@@ -60,7 +59,7 @@ class LoadShortcutHead(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "head",
-                    options=list(host.heads()),
+                    options=list(files.heads()),
                     tooltip="A .safetensors or .pth file in models/migm, trained for the model that it is used with.",
                 ),
             ],
@@ -69,22 +68,22 @@ class LoadShortcutHead(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, head=None):
-        return _there(head, host.heads(), "shortcut head")
+        return _there(head, files.heads(), "shortcut head")
 
     @classmethod
     def fingerprint_inputs(cls, head=None):
-        return host.stamp(host.heads()[head]) if head in host.heads() else ()
+        return files.stamp(files.heads()[head]) if head in files.heads() else ()
 
     @classmethod
     def execute(cls, head) -> io.NodeOutput:
-        return io.NodeOutput(host.load_head(head))
+        return io.NodeOutput(weights.load_head(head))
 
 
 def _there(name: str | None, among: dict, what: str) -> bool | str:
     """For validation: True, or what is wrong. A linked input is not known yet."""
     try:
         if name is not None:
-            host.chosen(name, among, what)
+            files.chosen(name, among, what)
     except ValueError as error:
         return str(error)
     return True

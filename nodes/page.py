@@ -5,7 +5,7 @@ from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 from ..migm_core.sampling.sampler import StepReport
-from . import host
+from . import files
 from .run import resolve, step_kinds
 
 
@@ -20,7 +20,7 @@ def register_routes() -> None:
     async def plan(request: web.Request) -> web.Response:
         asked = request.query
         try:
-            own = host.own_settings(host.chosen(asked.get("model", host.BUNDLED), host.models(), "model"))
+            own = files.own_settings(files.chosen(asked.get("model", files.BUNDLED), files.models(), "model"))
             numbers = {name: int(asked.get(name, own[name])) for name in ("steps", "budget")}
             resolved = resolve(own, asked.get("preset", "Balanced"), asked.get("method", "shortcut"), asked.get("head") == "1", **numbers)
             kinds = step_kinds(resolved.method, resolved.steps, resolved.budget)

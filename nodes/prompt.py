@@ -2,8 +2,7 @@
 
 from comfy_api.latest import io
 
-from .host import schema
-from .wires import PROMPT, PromptText
+from .wires import PROMPT, PromptText, schema
 
 
 class Prompt(io.ComfyNode):

@@ -15,8 +15,9 @@ from ..migm_core.sampling.methods import MLCache
 from ..migm_core.sampling.sampler import StepReport
 from ..migm_core.sampling.schedule import full_steps
 from ..migm_core.sampling.sequence import text_guidance
-from . import host
-from .host import HeadFile, LoadedModel
+from . import weights
+from .watch import Watch
+from .weights import HeadFile, LoadedModel
 from .wires import ModelCanvas, PromptText
 
 CUSTOM = "Custom"
@@ -202,7 +203,7 @@ def draw(
     encoder = model.checkpoint.prompts
     conditional, unconditional = encoder.prompt(prompt.text), encoder.unconditional(prompt.negative)
     parts = _parts(canvas)
-    watch = host.Watch(model, len(parts) * sum(plan.settings.steps for plan in plans))
+    watch = Watch(model, len(parts) * sum(plan.settings.steps for plan in plans))
 
     def after_step(step: StepReport) -> None:
         on_step(step)
@@ -212,7 +213,7 @@ def draw(
     for plan in plans:
         settings = plan.settings
         branches = text_guidance(conditional, unconditional, settings.guidance)
-        pipeline = host.prepare(model, head if settings.method == "shortcut" else None, settings, branches)
+        pipeline = weights.prepare(model, head if settings.method == "shortcut" else None, settings, branches)
         watch.start()
         results = []
         for first, part in parts:

@@ -3,11 +3,10 @@
 from comfy_api.latest import io
 
 from ..migm_core.pipeline import MAX_STEPS, MAX_STRENGTH, METHODS, Settings
-from . import host
-from .host import schema
+from . import pictures
 from .page import tell_step
 from .run import CUSTOM, OWN, PRESETS, canvas_for, draw, make_plan, report
-from .wires import CANVAS, HEAD, MODEL, PROMPT, ModelCanvas
+from .wires import CANVAS, HEAD, MODEL, PROMPT, ModelCanvas, schema
 
 MAX_SEED = 2**64 - 1
 
@@ -87,5 +86,5 @@ class ShortcutSampler(io.ComfyNode):
             model, head, blank, preset=preset, method=method, seed=seed, steps=steps, budget=budget, guidance=guidance, temperature=temperature
         )
         (run,) = draw(model, head, prompt, blank, [plan], tell_step)
-        image = host.canvas_image(model, run.canvas)
+        image = pictures.canvas_image(model, run.canvas)
         return io.NodeOutput(image, ModelCanvas(run.canvas, model), report(model, head, run), ui={"migm_run": [run.summary()]})

@@ -1,18 +1,19 @@
-"""What runs along the wires between these nodes. Each has an io type of its own, so that a wrong connection is impossible."""
+"""What runs along the wires between these nodes, each of an io type of its own, so that a wrong connection is impossible; and
+their schemas."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
 if TYPE_CHECKING:
     from ..migm_core.canvas import Canvas
-    from .host import LoadedModel
+    from .weights import LoadedModel
 
-MODEL = io.Custom("MIGM_MODEL")  # host.LoadedModel
-HEAD = io.Custom("MIGM_HEAD")  # host.HeadFile
+MODEL = io.Custom("MIGM_MODEL")  # weights.LoadedModel
+HEAD = io.Custom("MIGM_HEAD")  # weights.HeadFile
 PROMPT = io.Custom("MIGM_PROMPT")  # PromptText
 CANVAS = io.Custom("MIGM_CANVAS")  # ModelCanvas
 
@@ -31,3 +32,10 @@ class ModelCanvas:
 
     canvas: Canvas
     model: LoadedModel
+
+
+def schema(*, search_aliases: list[str], **values) -> io.Schema:
+    """A node's schema; with aliases on the hosts that know them."""
+    if any(f.name == "search_aliases" for f in fields(io.Schema)):
+        values["search_aliases"] = search_aliases
+    return io.Schema(**values)

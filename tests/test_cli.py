@@ -68,14 +68,14 @@ def test_a_batch_is_numbered_and_each_image_tells_its_own_seed(generate, pipelin
 
 def test_an_image_tells_how_it_was_made_and_can_be_made_again(generate, small):
     prompt = 'ein "großes" rotes Herz ♥'
-    options = ["--size", "48x16", "--steps", 6, "--budget", 2, "--guidance", 1.5, "--temperature", 0.5, "--seed", 9, "--negative", "ring"]
+    options = ["--size", "48x16", "--steps", 6, "--budget", 2, "--guidance", 1.5, "--temperature", 0.5, "--seed", 9, "--negative", "circle"]
     generate(*options, prompt=prompt)
     image = Image.open("migm.png")
     assert image.size == (48, 16)
     assert image.text["Description"] == prompt
     assert json.loads(image.text["migm"]) == {
         "prompt": prompt,
-        "negative": "ring",
+        "negative": "circle",
         "model": str(small.folder),
         "head": str(small.head),
         "width": 48,

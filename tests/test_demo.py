@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from migm_core.evaluation.evaluate import round_trip, unseen_scenes, verdicts
 from migm_core.pipeline import DEMO, Pipeline
 from migm_core.training.patches import PatchCodebook, scene_images
 
@@ -31,3 +32,15 @@ def test_its_own_settings_use_the_head(demo):
     assert kinds.count("shortcut") == len(kinds) - kinds.count("full")
     assert result.images[0].size == (64, 64)
     assert not torch.equal(result.canvas.codes, demo.generate("a large red heart on a cream background", seed=0).canvas.codes)
+
+
+def test_its_image_tokenizer_keeps_the_renderers_images_right(demo):
+    kept = round_trip(demo, 100, "dev")
+    assert kept["rendered_right"] == 1 and kept["right"] >= 0.99
+    assert kept["psnr"] > 34
+
+
+@pytest.mark.parametrize("method", ["shortcut", "vanilla"])
+def test_it_draws_what_most_unseen_prompts_say(demo, method):
+    right = verdicts(demo, unseen_scenes(20, "dev"), method=method)
+    assert sum(right) > len(right) / 2

@@ -42,7 +42,7 @@ def test_the_unconditional_prompt_is_the_template_around_one_token(prompts):
 
 
 def test_a_negative_prompt_takes_the_place_of_that_token(prompts):
-    assert prompts.unconditional("blue ring").tolist() == prompts.prompt("blue ring").tolist()
+    assert prompts.unconditional("blue circle").tolist() == prompts.prompt("blue circle").tolist()
     assert prompts.unconditional("  \n ").tolist() == prompts.unconditional().tolist()
 
 
@@ -50,7 +50,7 @@ def test_special_tokens_written_in_a_prompt_stay_text(prompts):
     texts = special_texts(prompts)
     assert {"</user>", "<uncondition>", "<|mdm_mask|>", "<boi>", "<|endoftext|>"} <= set(texts)
     layout = prompts.layout
-    for text in ["</user><uncondition>", *texts, "".join(texts), f"red heart{''.join(texts)}blue ring", "<USER>", "< / user >"]:
+    for text in ["</user><uncondition>", *texts, "".join(texts), f"red heart{''.join(texts)}blue circle", "<USER>", "< / user >"]:
         assert not special_ids(layout) & set(prompts.text(text)), text
         for ids in (prompts.prompt(text).tolist(), prompts.unconditional(text).tolist()):
             frame = [layout.system, layout.end_system, layout.user, layout.end_user]

@@ -6,6 +6,7 @@ from small_model import PROMPT
 
 from migm_core.canvas import Canvas
 from migm_core.models.lumina import Lumina
+from migm_core.sampling import sampler
 from migm_core.sampling.methods import MLCache, Shortcut, Vanilla
 from migm_core.sampling.sampler import least_confident, sample
 from migm_core.sampling.schedule import full_steps, keep_masked
@@ -60,7 +61,14 @@ def test_temperature_0_takes_the_likeliest_in_one_step_whatever_the_seed(pipelin
 
 
 def test_the_prompt_matters(pipeline):
-    assert codes(pipeline, "a small blue ring", temperature=0.0) != codes(pipeline, "two", temperature=0.0)
+    assert codes(pipeline, "a small blue circle", temperature=0.0) != codes(pipeline, "two", temperature=0.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_logits_made_part_by_part_draw_the_same(pipeline, monkeypatch, method):
+    whole = codes(pipeline, method=method, seed=3, batch=2)
+    monkeypatch.setattr(sampler, "LOGITS_AT_ONCE", 3 * 2 * 32)  # three of sixteen cells
+    assert codes(pipeline, method=method, seed=3, batch=2) == whole
 
 
 # Guidance.
@@ -125,7 +133,7 @@ def test_painting_keeps_the_known_cells(pipeline, method):
     drawn = pipeline.generate(PROMPT, seed=1).canvas
     hole = torch.zeros(4, 4, dtype=torch.bool)
     hole[1:3, 1:4] = True
-    painted = pipeline.generate("a small green ring on a cream background", canvas=drawn.masked_with(hole), method=method, seed=2).canvas
+    painted = pipeline.generate("a small green circle on a cream background", canvas=drawn.masked_with(hole), method=method, seed=2).canvas
     assert torch.equal(painted.codes[:, ~hole], drawn.codes[:, ~hole])
     assert not torch.equal(painted.codes[:, hole], drawn.codes[:, hole])
     assert not painted.unknown.any()
@@ -150,7 +158,7 @@ def test_known_cells_are_seen(pipeline):
 def test_a_canvas_with_nothing_unknown_returns_unchanged(pipeline, method):
     drawn = pipeline.generate(PROMPT).canvas
     reports = []
-    result = pipeline.generate("a small green ring", canvas=drawn, method=method, callback=reports.append)
+    result = pipeline.generate("a small green circle", canvas=drawn, method=method, callback=reports.append)
     assert torch.equal(result.canvas.codes, drawn.codes)
     assert reports == [] and result.full_steps == [] and result.speed_up is None
     assert len(result.images) == 1

@@ -27,7 +27,7 @@ from migm_core.training.scenes import (
 MIRRORED = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 # A scene and where it lies, for the tests that spoil it: cells (x, y) of the top left corners.
-SCENE = parse("a large red heart left of a small yellow star, both above a large blue ring on a cream background")
+SCENE = parse("a large red heart left of a small yellow star, both above a large blue circle on a cream background")
 SPOTS = [(0, 0), (5, 1), (2, 5)]
 RED, YELLOW, BLUE = SCENE.things
 
@@ -190,13 +190,13 @@ def test_specks_do_not_count():
 @pytest.mark.parametrize(
     "told, fault",
     [
-        (with_thing(0, colour="orange"), "expected a large orange heart, found a large red heart"),
-        (with_thing(2, shape="circle"), "expected a large blue circle, found"),
+        (with_thing(0, colour="purple"), "expected a large purple heart, found a large red heart"),
+        (with_thing(2, shape="square"), "expected a large blue square, found"),
         (with_thing(1, size="large"), "expected a large yellow star, found"),
         (replace(SCENE, background="mint"), "expected a mint background, found cream"),
         (replace(SCENE, things=SCENE.things[:2], relations=SCENE.relations[:1]), "3 objects instead of 2"),
         (three(RED, "right of", YELLOW, "above", BLUE, "cream"), "not right of a small yellow star"),
-        (three(RED, "left of", YELLOW, "below", BLUE, "cream"), "not below a large blue ring"),
+        (three(RED, "left of", YELLOW, "below", BLUE, "cream"), "not below a large blue circle"),
         (replace(SCENE, things=(RED, BLUE, YELLOW)), "not above a small yellow star"),
     ],
     ids=["colour", "shape", "size", "background", "extra", "relation", "relation to the third", "swapped objects"],
@@ -217,7 +217,7 @@ def test_each_other_word_for_each_object_is_wrong(index, word, options):
 
 
 def test_objects_side_by_side_with_their_tops_in_line_are_not_above_one_another():
-    small, large = Thing("small", "red", "star"), Thing("large", "blue", "ring")
+    small, large = Thing("small", "red", "star"), Thing("large", "blue", "circle")
     beside = Scene((small, large), "navy", ((0, "left of", 1),))
     image = render(beside, [(1, 2), (4, 2)])
     assert judge(image, beside).right
@@ -283,7 +283,7 @@ def test_a_smeared_object_is_refused(radius):
 
 @pytest.mark.parametrize(
     "other",
-    [Thing("large", "orange", "heart"), Thing("large", "red", "circle"), Thing("large", "blue", "square")],
+    [Thing("large", "purple", "heart"), Thing("large", "red", "circle"), Thing("large", "blue", "square")],
     ids=["colour", "shape", "both"],
 )
 def test_an_object_half_way_between_two_is_neither(other):
@@ -309,24 +309,24 @@ def test_an_object_with_one_foreign_cell_is_refused():
 def test_identical_objects_are_matched_either_way():
     star = Thing("small", "red", "star")
     for relation in RELATIONS:
-        scene = Scene((star, star), "gray", ((0, relation, 1),))
+        scene = Scene((star, star), "cream", ((0, relation, 1),))
         spots = [(1, 1), (5, 1)] if RELATIONS[relation][0] else [(1, 1), (1, 5)]
         assert judge(render(scene, spots), scene).right
 
 
 def test_identical_objects_must_still_fulfil_the_other_relations():
-    star, ring = Thing("small", "red", "star"), Thing("large", "blue", "ring")
-    scene = three(star, "left of", ring, "above", star, "navy")
+    star, circle = Thing("small", "red", "star"), Thing("large", "blue", "circle")
+    scene = three(star, "left of", circle, "above", star, "navy")
     spots = [(2, 1), (4, 0), (3, 6)]
     assert judge(render(scene, spots), scene).right
-    upside_down = three(star, "left of", ring, "below", star, "navy")
+    upside_down = three(star, "left of", circle, "below", star, "navy")
     assert not judge(render(scene, spots), upside_down).right
 
 
 def test_one_of_two_identical_objects_is_not_enough():
     star = Thing("small", "red", "star")
-    scene = Scene((star, star), "gray", ((0, "above", 1),))
-    verdict = judge(render(Scene((star,), "gray"), [(3, 3)]), scene)
+    scene = Scene((star, star), "cream", ((0, "above", 1),))
+    verdict = judge(render(Scene((star,), "cream"), [(3, 3)]), scene)
     assert "1 object instead of 2" in verdict.faults
     assert sum(fault.startswith("expected a small red star") for fault in verdict.faults) == 1
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_model import CODES, small_config, small_image_tokenizer_config
@@ -13,23 +14,22 @@ from small_model import CODES, small_config, small_image_tokenizer_config
 from migm_core.checkpoints import load_checkpoint, load_head, save_checkpoint, save_head
 from migm_core.pipeline import Pipeline
 from migm_core.training.base import train_base
-from migm_core.training.grow import grow_base, grow_codebook, grow_image_tokenizer
 from migm_core.training.head import TransitionSet, head_for, train_head
 from migm_core.training.muon import orthogonalise
-from migm_core.training.patches import PatchCodebook
+from migm_core.training.patches import PatchCodebook, scene_images
 from migm_core.training.tokenizer import train_tokenizer
 from migm_core.training.trajectories import Trajectory, collect
 from migm_core.training.vocabulary import demo_text_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = {0: 1, 2: 2}
-PROMPTS = ["a small red star on a navy background", "a large blue ring on a mint background", "a large red heart on a gray background"]
+PROMPTS = ["a small red star on a navy background", "a large blue circle on a mint background", "a large red heart on a cream background"]
 SETTINGS = {"width": 64, "height": 64, "steps": 6, "budget": 3, "guidance": 1.0, "temperature": 1.0}
 
 
 @pytest.fixture(scope="module")
 def codebook():
-    return PatchCodebook.fit(CODES, 8, seed=0, scenes=100)
+    return PatchCodebook(PatchCodebook.fit(8, seed=0, scenes=100).centres[:CODES])  # few, so that models are small
 
 
 @pytest.fixture(scope="module")
@@ -83,24 +83,18 @@ def test_a_codebook_finds_its_own_centres(codebook):
     assert torch.equal(codebook.codes(cells).flatten(), torch.arange(CODES))
 
 
-def test_a_grown_model_begins_as_the_one_it_grew_from(codebook, trained):
-    folder, pipeline = trained
-    grown = grow_codebook(codebook, CODES + 8, seed=0, scenes=100)
-    parents = grown.parents(codebook)
-    assert parents[:CODES].tolist() == list(range(CODES)) and parents.max() < CODES
-    start = load_checkpoint(folder / "checkpoint", dtype="fp32", output_rows="all")
-    base = grow_base(start.base, parents)
-    old, new = torch.arange(20)[None] % 64 + 60, start.base.config.tokens.image_codes + torch.arange(8)[None] + CODES
-    rotary = base.rotary(20, old.device)
-    with torch.no_grad():
-        assert torch.equal(base.features(old, rotary), start.base.features(old, rotary))
-        assert torch.equal(base.wte(new)[0], start.base.wte(start.base.config.tokens.image_codes + parents[CODES:]))
-        assert torch.equal(base.code_logits(base.features(old, rotary))[..., :CODES], start.base.code_logits(start.base.features(old, rotary)))
-    image_tokenizer = grow_image_tokenizer(start.image_tokenizer, parents, seed=0)
-    codes = torch.arange(CODES)[None, None]
-    assert torch.equal(image_tokenizer.decode(codes), start.image_tokenizer.decode(codes))
-    continued = train_base(folder / "base-grown", grown, steps=1, batch=BATCH, start=base)
-    assert continued.config.tokens.codebook_size == CODES + 8
+def test_every_cell_of_a_scene_has_a_code_that_looks_like_it():
+    codebook = PatchCodebook.fit(8, seed=0, scenes=1000)
+    images = scene_images(np.random.default_rng(1), 50, "test")
+    drawn = codebook.centres[codebook.codes(images)].view(50, 8, 8, 3, 8, 8).permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+    assert (drawn - images).abs().max() < 0.05
+
+
+def test_training_goes_on_from_a_start(codebook, trained):
+    folder, _ = trained
+    start = load_checkpoint(folder / "checkpoint", dtype="fp32", output_rows="all").base
+    continued = train_base(folder / "continued", codebook, steps=1, lr=1e-9, batch=BATCH, start=start)
+    assert torch.allclose(continued.ff_out.weight, start.ff_out.weight, atol=1e-6)
 
 
 def test_muon_brings_singular_values_near_one():
@@ -166,7 +160,6 @@ import torch
 torch.set_num_threads(1)
 from migm_core.pipeline import Pipeline
 from migm_core.training.distributed import joined_world
-from migm_core.training.grow import grow_base, grow_codebook, grow_image_tokenizer
 from migm_core.training.head import train_head
 from migm_core.training.trajectories import Trajectory, collect
 source, target = Path(sys.argv[1]), Path(sys.argv[2])
@@ -180,15 +173,43 @@ with joined_world("cpu") as world:
 """
 
 
+def run_by_two(script: Path, *arguments: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_two_processes_share_collecting_and_train_one_head(trained, tmp_path):
     folder, _ = trained
     script = tmp_path / "job.py"
     script.write_text(DISTRIBUTED.format(paths=[str(ROOT)], prompts=PROMPTS))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(folder), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_by_two(script, folder, tmp_path)
     shards = sorted(path.name for path in (tmp_path / "trajectories").iterdir())
     assert shards == sorted(path.name for path in (folder / "trajectories").iterdir())
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+BASE_BY_TWO = """
+import sys
+sys.path[:0] = {paths!r}
+import torch
+torch.set_num_threads(1)
+from migm_core.training.base import train_base
+from migm_core.training.distributed import joined_world
+from migm_core.training.patches import PatchCodebook
+from small_model import small_config
+with joined_world("cpu") as world:
+    base = train_base(sys.argv[2], PatchCodebook.load(sys.argv[1]), steps=2, batch={{1: 1, 2: 2}}, config=small_config(), world=world)
+    torch.save(base.state_dict(), f"{{sys.argv[2]}}/rank{{world.rank}}.pt")
+"""
+
+
+def test_two_processes_train_one_base_with_a_group_of_a_single_image(codebook, tmp_path):
+    codebook.save(tmp_path / "codebook.safetensors")
+    script = tmp_path / "job.py"
+    script.write_text(BASE_BY_TWO.format(paths=[str(ROOT), str(ROOT / "tests")]))
+    run_by_two(script, tmp_path / "codebook.safetensors", tmp_path)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 

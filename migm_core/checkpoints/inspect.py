@@ -6,6 +6,7 @@ import torch
 
 from ..config import LuminaConfig
 from ..models.image_tokenizer import ImageTokenizerConfig
+from .eight_bit import MARKER, SCALE, plain_dtype, scaled_layers
 from .errors import CheckpointError
 from .load import BASE_PREFIX, IMAGE_TOKENIZER_PREFIX, IMAGE_TOKENIZER_WEIGHTS, head_config
 from .source import TensorSource, read_json
@@ -57,6 +58,10 @@ def _checkpoint(path: Path, source: TensorSource) -> list[str]:
         )
         lines.append(f"  codebook      {tokens.codebook_size} image codes, from token {tokens.image_codes}")
     lines += _weights(base)
+    layers = scaled_layers(base, BASE_PREFIX)
+    for dtype in dict.fromkeys(layers.values()):
+        count = list(layers.values()).count(dtype)
+        lines.append(f"  8 bits        {count} linear layers in {_name(dtype)}, each with its scales; the rest in {_name(plain_dtype(base))}")
     if "wte.weight" in base:
         lines.append(f"  vocabulary    {base.shapes['wte.weight'][0]} rows")
     folder = path / "vqvae"
@@ -93,9 +98,13 @@ def _head(source: TensorSource) -> list[str]:
 
 
 def _weights(source: TensorSource) -> list[str]:
-    count = sum(torch.Size(shape).numel() for shape in source.shapes.values())
-    dtype = str(source.dtype()).removeprefix("torch.")
-    return [f"  parameters    {_count(count)} in {len(source.shapes)} tensors, {dtype}, {source.bytes() / 2**20:,.1f} MiB"]
+    shapes = [shape for name, shape in source.shapes.items() if name != MARKER and not name.endswith(SCALE)]
+    count = sum(torch.Size(shape).numel() for shape in shapes)
+    return [f"  parameters    {_count(count)} in {len(shapes)} tensors, {_name(source.dtype())}, {source.bytes() / 2**20:,.1f} MiB"]
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _count(n: int) -> str:

@@ -8,10 +8,12 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from ..config import LuminaConfig
+from ..models import quantized
 from ..models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from ..models.lumina import Lumina
 from ..models.shortcut import ShortcutConfig, ShortcutHead
 from ..prompts import PromptEncoder
+from .eight_bit import MARKER, SCALE, scaled_layers
 from .errors import CheckpointError
 from .shapes import check_keys, check_sizes, count_parts, size_of
 from .source import TensorSource, read_json
@@ -90,7 +92,8 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Load a published-layout folder or a single self-contained .safetensors file.
 
-    Weights stay memory-mapped where they need no conversion and no other device. ``operations`` are the base's, ``image_operations``
+    Weights stay memory-mapped where they need no conversion and no other device. Those that the file keeps in 8 bits beside
+    a scale stay in 8 bits, and ``dtype`` is what they are computed in. ``operations`` are the base's, ``image_operations``
     the image tokenizer's; where they give a layer another dtype than they are asked for, its weights have that.
 
     Raises:
@@ -182,10 +185,18 @@ def build_base(
         "d_model": (config.d_model, size_of(source, "wte.weight", 1)),
         "mlp_hidden_size": (config.mlp_hidden_size, size_of(source, "blocks.0.ff_proj.weight", 0)),
     })  # fmt: skip
+    layers = scaled_layers(source, BASE_PREFIX)
+    if layers and operations is nn:
+        operations = quantized
     model = Lumina(config, output_rows=output_rows, dtype=dtype, device="meta", operations=operations)
+    for name, layer in model.blocks.named_modules(prefix="blocks"):
+        if name in layers and isinstance(layer, quantized.Scaled):
+            layer.keep_scaled(layers[name], source.shapes[name + SCALE])
     rows = {"ff_out.weight": (model.output_start, model.output_stop)}
     expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     expected["ff_out.weight"] = (config.vocab_size, config.d_model)
+    if MARKER in source:
+        expected[MARKER] = source.shapes[MARKER]
     check_keys(source, expected, what="Lumina-DiMOO base model", prefix=BASE_PREFIX)
     return _fill(model, source, rows, device)
 
@@ -288,8 +299,8 @@ def _fill(model: nn.Module, source: TensorSource, rows: dict, device) -> nn.Modu
     state = {}
     for name, target in model.state_dict().items():
         state[name] = source.get(name, rows.get(name)).to(device=device, dtype=target.dtype)
-    model.load_state_dict(state, assign=True)
-    return model.eval().requires_grad_(False)
+    model.requires_grad_(False).load_state_dict(state, assign=True)
+    return model.eval()
 
 
 def _require_self_contained(source: TensorSource) -> None:

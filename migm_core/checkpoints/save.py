@@ -1,20 +1,21 @@
 """Models back to files: the published folder layout, a self-contained single file, a head with its description."""
 
 import json
-import os
+from functools import cache, partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..models.image_tokenizer import ImageTokenizer
 from ..models.lumina import Lumina
-from ..models.shortcut import ShortcutHead
+from ..models.quantized import LARGEST, dequantise, quantise, row_scales
+from ..models.shortcut import ShortcutConfig, ShortcutHead
+from .eight_bit import MARKER, SCALE, can_be_scaled, plain_dtype, scaled_layers
 from .errors import CheckpointError
 from .load import BASE_PREFIX, IMAGE_TOKENIZER_PREFIX, IMAGE_TOKENIZER_WEIGHTS, TEXT_TOKENIZER_KEY, check_head, load_checkpoint
 from .source import SINGLE, TensorSource, read_json
+from .write import Pending, write_tensors
 
 KIND_BASE, KIND_FILE, KIND_HEAD = "lumina-base", "lumina-checkpoint", "migm-shortcut-head"
 
@@ -41,8 +42,8 @@ def save_checkpoint(
         raise ValueError(f"The base model holds output rows {base.output_start} to {base.output_stop} only; saving needs all {base.config.vocab_size}.")
     (folder / "vqvae").mkdir(parents=True, exist_ok=True)
     weights = {BASE_PREFIX + name: tensor for name, tensor in stored(base, dtype).items()}
-    _write(folder / SINGLE, weights, {"kind": KIND_BASE})
-    _write(folder / "vqvae" / IMAGE_TOKENIZER_WEIGHTS, stored(image_tokenizer, dtype), {})
+    write_tensors(folder / SINGLE, weights, {"kind": KIND_BASE})
+    write_tensors(folder / "vqvae" / IMAGE_TOKENIZER_WEIGHTS, stored(image_tokenizer, dtype), {})
     _write_json(folder / "config.json", base.config.to_json())
     _write_json(folder / "vqvae" / "config.json", image_tokenizer.config.to_json())
     _write_json(folder / "generation_config.json", settings)
@@ -52,12 +53,13 @@ def save_checkpoint(
 
 def save_head(path: str | Path, head: ShortcutHead, *, dtype: torch.dtype | None = None, extra: dict[str, str] | None = None) -> None:
     """Write a head to a .safetensors file that says what it is."""
-    _write(Path(path), stored(head, dtype), {**_head_metadata(head.config), **(extra or {})})
+    write_tensors(Path(path), stored(head, dtype), {**head_metadata(head.config), **(extra or {})})
 
 
 def stored(model: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """A model's tensors as they go into a file."""
-    return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
+    """A model's tensors as they go into a file; 8 bits and their scales as they are."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return {name: tensor if tensor.dtype in LARGEST or name.endswith(SCALE) else tensor.to(dtype) for name, tensor in tensors.items()}
 
 
 def convert(source_path: str | Path, target: str | Path, *, dtype: torch.dtype | None = None) -> None:
@@ -66,11 +68,12 @@ def convert(source_path: str | Path, target: str | Path, *, dtype: torch.dtype |
     Args:
         source_path: a head (.pth or .safetensors), or a published-layout folder.
         target: the .safetensors file to write.
-        dtype: to store floating-point weights in; None keeps theirs. The image tokenizer keeps its own.
+        dtype: to store floating-point weights in; None keeps theirs. float8_e4m3fn and int8, with a scale a row, are for the
+            base model's linear layers: what else it holds keeps its own, and so does the image tokenizer in any case.
 
     Raises:
         CheckpointError: the source is neither, or does not hold together.
-        ValueError: the target is no .safetensors path, or is the source itself.
+        ValueError: the target is no .safetensors path, or is the source itself, or a head is asked for in 8 bits.
     """
     source_path, target = Path(source_path), Path(target)
     if target.suffix != ".safetensors":
@@ -82,16 +85,20 @@ def convert(source_path: str | Path, target: str | Path, *, dtype: torch.dtype |
         return
     source = TensorSource.open(source_path)
     if any(name.startswith(BASE_PREFIX) for name in source.shapes):
-        _write(target, _cast_all(source, dtype, keep=(IMAGE_TOKENIZER_PREFIX, TEXT_TOKENIZER_KEY)), source.metadata)
+        others = {name: _as_it_is(source, name) for name in source.shapes if not name.startswith(BASE_PREFIX)}
+        write_tensors(target, _base(source, dtype) | others, source.metadata)
         return
-    _write(target, _cast_all(source, dtype), _head_metadata(check_head(source)))
+    config = check_head(source)
+    if dtype in LARGEST:
+        raise ValueError(f"{source_path} is a shortcut head: 8 bits are for base models. Choose bf16 or fp16.")
+    write_tensors(target, {name: _cast(source, name, dtype) for name in source.shapes}, head_metadata(config))
 
 
 def _convert_folder(folder: Path, target: Path, dtype: torch.dtype | None) -> None:
     source = TensorSource.open(folder)
     if not any(name.startswith(BASE_PREFIX) for name in source.shapes):
         raise CheckpointError(f"{folder} holds no tensor {BASE_PREFIX}...: it is not a Lumina-DiMOO checkpoint.")
-    load_checkpoint(folder, dtype=source.dtype())  # checks everything; mapped, and so hardly read
+    load_checkpoint(folder, dtype=plain_dtype(source.prefixed(BASE_PREFIX)))  # checks everything; mapped, and so hardly read
     vqvae = TensorSource.open(folder / "vqvae" / IMAGE_TOKENIZER_WEIGHTS)
     metadata = {
         "kind": KIND_FILE,
@@ -100,24 +107,69 @@ def _convert_folder(folder: Path, target: Path, dtype: torch.dtype | None) -> No
     }
     if (folder / "generation_config.json").exists():
         metadata["generation_config"] = json.dumps(read_json(folder / "generation_config.json"))
-    tensors = _cast_all(source, dtype)
-    tensors |= {IMAGE_TOKENIZER_PREFIX + name: tensor for name, tensor in _cast_all(vqvae, None).items()}
+    tensors = _base(source, dtype) | {IMAGE_TOKENIZER_PREFIX + name: _as_it_is(vqvae, name) for name in vqvae.shapes}
     text = (folder / "tokenizer.json").read_bytes()
     tensors[TEXT_TOKENIZER_KEY] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-    _write(target, tensors, metadata)
+    write_tensors(target, tensors, metadata)
 
 
-def _cast_all(source: TensorSource, dtype: torch.dtype | None, keep: tuple[str, ...] = ("\0",)) -> dict[str, Tensor]:
-    tensors = {name: source.get(name) for name in source.shapes}
+def _base(source: TensorSource, dtype: torch.dtype | None) -> dict[str, Tensor | Pending]:
+    """The base model's tensors in another dtype, of whatever kind theirs is."""
+    base = source.prefixed(BASE_PREFIX)
+    layers = scaled_layers(base, BASE_PREFIX)
     if dtype is None:
-        return tensors
-    return {
-        name: tensor.to(dtype) if tensor.is_floating_point() and not name.startswith(keep) else tensor
-        for name, tensor in tensors.items()
-    }
+        return {BASE_PREFIX + name: _as_it_is(base, name) for name in base.shapes}
+    tensors: dict[str, Tensor | Pending] = {}
+    for name in base.shapes:
+        layer = name.removesuffix(".weight")
+        if name == MARKER or name.endswith(SCALE):
+            continue
+        if dtype not in LARGEST:
+            weight = partial(_weight, base, name, dtype)
+            tensors[name] = Pending(base.shapes[name], dtype, weight) if layer in layers else _cast(base, name, dtype)
+        elif layers.get(layer) == dtype:
+            tensors |= {name: _as_it_is(base, name), layer + SCALE: _as_it_is(base, layer + SCALE)}
+        elif can_be_scaled(name, base.shapes[name]):
+            scale = cache(partial(_scale, base, name, dtype))
+            tensors[name] = Pending(base.shapes[name], dtype, partial(_quantised, base, name, scale, dtype))
+            tensors[layer + SCALE] = Pending((base.shapes[name][0], 1), torch.float32, scale)
+        else:
+            tensors[name] = _as_it_is(base, name)
+    if dtype == torch.float8_e4m3fn:
+        tensors[MARKER] = torch.empty(0, dtype=dtype)
+    return {BASE_PREFIX + name: tensor for name, tensor in tensors.items()}
 
 
-def _head_metadata(config) -> dict[str, str]:
+def _weight(source: TensorSource, name: str, dtype: torch.dtype) -> Tensor:
+    """A weight, whether it is kept in 8 bits with a scale or not."""
+    scale = name.removesuffix(".weight") + SCALE
+    tensor = source.get(name)
+    return dequantise(tensor, source.get(scale), dtype) if scale in source else tensor.to(dtype)
+
+
+def _scale(source: TensorSource, name: str, dtype: torch.dtype) -> Tensor:
+    scale = row_scales(_weight(source, name, torch.float32), dtype)
+    if not scale.isfinite().all():
+        raise CheckpointError(f"{source.path}: {BASE_PREFIX}{name} holds values that are not finite. The file may be damaged: download it again.")
+    return scale
+
+
+def _quantised(source: TensorSource, name: str, scale, dtype: torch.dtype) -> Tensor:
+    return quantise(_weight(source, name, torch.float32), scale(), dtype)
+
+
+def _as_it_is(source: TensorSource, name: str) -> Pending:
+    return Pending(source.shapes[name], source.dtypes[name], partial(source.get, name))
+
+
+def _cast(source: TensorSource, name: str, dtype: torch.dtype | None) -> Pending:
+    """A tensor in another dtype, if it is floating point."""
+    wanted = dtype if dtype and source.dtypes[name].is_floating_point else source.dtypes[name]
+    return Pending(source.shapes[name], wanted, lambda: source.get(name).to(wanted))
+
+
+def head_metadata(config: ShortcutConfig) -> dict[str, str]:
+    """What a head's file says of itself."""
     return {
         "kind": KIND_HEAD,
         "base_d_model": str(config.d_model),
@@ -126,22 +178,6 @@ def _head_metadata(config) -> dict[str, str]:
         "time_embedding": str(config.time_embedding).lower(),
         "cross_attention": str(config.cross_attention).lower(),
     }
-
-
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write beside the target and swap, so that a failure leaves what was there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, {"format": "pt", **metadata})
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o666 & ~umask)  # safetensors writes for the owner only; a shared model folder is for all
-        os.replace(partial, path)
-    except SafetensorError as error:
-        raise OSError(f"{path} cannot be written: {error}.") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_json(path: Path, values: dict) -> None:

@@ -143,9 +143,9 @@ class TensorSource:
                 raise CheckpointError(f"{path} holds the tensor {name}, which another shard of the same checkpoint holds too.")
             piece = file.get_slice(name)
             stored = piece.get_dtype()
-            if stored not in _DTYPES:
-                raise CheckpointError(f"{path}: tensor {name} has the dtype {stored}, which is not supported. Expected {', '.join(_DTYPES)}.")
-            self.shapes[name], self.dtypes[name] = tuple(piece.get_shape()), _DTYPES[stored]
+            if stored not in DTYPES:
+                raise CheckpointError(f"{path}: tensor {name} has the dtype {stored}, which is not supported. Expected {', '.join(DTYPES)}.")
+            self.shapes[name], self.dtypes[name] = tuple(piece.get_shape()), DTYPES[stored]
             self._files[name] = (file, name)
 
     def _read_state_dict(self, path: Path) -> None:
@@ -193,7 +193,7 @@ def read_json(path: Path) -> dict:
     return values
 
 
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,

@@ -16,6 +16,9 @@ from ..training.scenes import Scene, place, random_scene, render
 from .judge import judge
 
 
+MOST_SCENES = 640  # a split has as few as 17 scenes of one object
+
+
 @dataclass(frozen=True)
 class Row:
     """One way of sampling, measured.
@@ -39,9 +42,15 @@ class Row:
 
 
 def unseen_scenes(count: int, split: str, seed: int = 0) -> list[Scene]:
-    """Different scenes of a split: one in twenty of one object, the others half of two, half of three."""
+    """Different scenes of a split: one in forty of one object, of which there are few, the others half of two, half of three.
+
+    Raises:
+        ValueError: more than the split holds.
+    """
+    if count > MOST_SCENES:
+        raise ValueError(f"{count} prompts were asked for, but at most {MOST_SCENES} different ones can be drawn evenly. Ask for fewer.")
     rng = np.random.default_rng((seed, 4))
-    wanted = {1: count // 20, 2: (count - count // 20) // 2}
+    wanted = {1: count // 40, 2: (count - count // 40) // 2}
     wanted[3] = count - sum(wanted.values())
     scenes: dict[str, Scene] = {}
     for objects, number in wanted.items():

@@ -23,8 +23,8 @@ TINT = 0.08  # the background may be this far from its nominal colour
 SPECK = 8  # pixels: a smaller component is noise; the smallest sprite has over 60
 APART = 6  # pixels between two centres along a relation's axis; edges of a small and a large object in line differ by 4
 PATCH = 6  # pixels along each side of the squares searched for flaws: less than a cell, where one wrong code shows
-FLAW = 0.12  # blur and noise of 33 dB stay below, a wrong cell or a missing quarter goes above
-DOUBT = 0.45  # of the way to another sprite; half way it could be either
+FLAW = 0.10  # the image tokenizer's own losses stay below, a wrong cell or a missing quarter goes above
+DOUBT = 0.40  # of the way to another sprite; half way it could be either
 WINDOW = 36  # pixels along each side of a comparison: the largest sprite and some room around it
 MARGIN = WINDOW // 2 + 1  # pixels around the picture, for the windows at its edge
 

@@ -112,6 +112,16 @@ class ShortcutHead(nn.Module):
         Returns:
             The predicted features, (B, T, d_model).
         """
+        return self.step(features, new_tokens, new_positions, self.modulation(mask_ratio, features.dtype), rotary)
+
+    def modulation(self, mask_ratio: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """What the mask ratio does to the output, (B,) to (B, 1, 2 * width); a run makes it for all its steps at once."""
+        if not self.config.time_embedding:
+            return None
+        return self.adaLN_modulation(self.time_embedder(1000 * mask_ratio, dtype)).unsqueeze(1)
+
+    def step(self, features: Tensor, new_tokens: Tensor, new_positions: Tensor, modulation: Tensor | None, rotary: Rotary) -> Tensor:
+        """``forward`` with the rows of ``modulation`` in place of the mask ratio."""
         x, context = features, new_tokens
         if self.config.projects:
             x = self.proj_in(x)
@@ -126,8 +136,7 @@ class ShortcutHead(nn.Module):
             x = block.self_attn(x, rotary)
         x = self.ln_f(x)
         if self.config.time_embedding:
-            time = self.time_embedder(1000 * mask_ratio, x.dtype)
-            scale, shift = self.adaLN_modulation(time)[:, None].chunk(2, dim=-1)
+            scale, shift = modulation.chunk(2, dim=-1)
             x = x * (1 + scale) + shift
         if self.config.projects:
             x = self.proj_out(x)

@@ -26,7 +26,7 @@ class RMSNorm(nn.Module):
 
 @dataclass(frozen=True)
 class Rotary:
-    """Cosines and sines of the rotary embedding, float32 (..., T, head_dim)."""
+    """Tables of the rotary embedding, float32 (..., T, head_dim): cosines, and sines that are negative in the first half."""
 
     cos: Tensor
     sin: Tensor
@@ -40,8 +40,8 @@ class Rotary:
         double = torch.float64 if positions.device.type != "mps" else torch.float32
         exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=double) / head_dim
         angles = positions.to(double)[..., None] * theta**-exponents
-        angles = torch.cat([angles, angles], dim=-1)
-        return cls(angles.cos().float(), angles.sin().float())
+        cos, sin = angles.cos().float(), angles.sin().float()
+        return cls(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))
 
     def rows(self, index: Tensor) -> "Rotary":
         """The tables of some positions: index (B, n) into tables (T, head_dim)."""
@@ -51,8 +51,8 @@ class Rotary:
         """Rotate (B, heads, T, head_dim): the first half of the head dimension pairs with the second half."""
         # (T, D) serves every image; (B, T, D) needs an axis for the heads.
         cos, sin = (t if t.dim() == 2 else t.unsqueeze(1) for t in (self.cos, self.sin))
-        first, second = x.float().chunk(2, dim=-1)
-        return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
+        wide = x.float()
+        return (wide * cos).addcmul_(wide.roll(x.shape[-1] // 2, dims=-1), sin).to(x.dtype)
 
 
 @dataclass

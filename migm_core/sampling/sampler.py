@@ -21,6 +21,9 @@ from .schedule import keep_masked
 from .sequence import Branch, Sequence
 
 
+LOGITS_AT_ONCE = 2**22  # values, 16 MiB in float32
+
+
 @dataclass(frozen=True)
 class StepReport:
     """What a callback sees after each step.
@@ -67,19 +70,17 @@ def sample(
     """
     batch, height, width = canvas.shape
     sequences = [Sequence(branch, canvas, model) for branch in branches]
-    run = method.start(model, sequences, steps)
     codes = canvas.codes.flatten(1).clone()
     masked, total = unknown_cells(canvas)
     fixed = masked[:, :0]
     keep = keep_masked(total, steps)
+    run = method.start(model, sequences, [count / max(total, 1) for count in (total, *keep[:-1])])
 
     for index in range(steps):
         if not masked.shape[1]:
             break
-        step = Step(index, masked, fixed, mask_ratio=masked.shape[1] / total)
-        features = run.features(step)
-        logits = guide([model.code_logits(f) for f in features], [s.weight for s in sequences])
-        drawn, confidence = draw(logits, temperature, generators)
+        features = run.features(Step(index, masked, fixed))
+        drawn, confidence = draw(model, features, [s.weight for s in sequences], temperature, generators)
         stay, go = least_confident(confidence, min(keep[index], masked.shape[1]))
         fixed, drawn = masked.gather(1, go), drawn.gather(1, go)
         masked = masked.gather(1, stay)
@@ -119,32 +120,47 @@ def least_confident(confidence: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return places[:, confidence.shape[1] - count :], places[:, : confidence.shape[1] - count]
 
 
-def draw(logits: Tensor, temperature: float, generators: SequenceOf[torch.Generator]) -> tuple[Tensor, Tensor]:
+def draw(
+    model: Lumina, features: SequenceOf[Tensor], weights: SequenceOf[float], temperature: float, generators: SequenceOf[torch.Generator]
+) -> tuple[Tensor, Tensor]:
     """Sample a code a cell and say how confident that is (Gumbel-max; MaskGIT's confidence with noise).
 
-    The noise is drawn image by image in the published order and shapes, so that a seed gives the published tokens.
+    Logits are made for a part of the cells at a time, so that a large canvas needs no room for all of them.
 
     Args:
-        logits: guided, float32 (B, n, K).
+        features: per branch, (B, n, d_model).
+        weights: per branch, of its logits.
 
     Returns:
         Codes int64 (B, n) and log-confidences float32 (B, n).
     """
-    scores = logits
-    noise = []
-    if temperature > 0:
-        scores = logits / temperature
+    batch, cells = features[0].shape[:2]
+    size = model.config.tokens.codebook_size
+    code_noise, noise = gumbel_noise(batch, cells, size if temperature > 0 else 0, generators)
+    drawn, confidences = [], []
+    at_once = max(1, LOGITS_AT_ONCE // (batch * size))
+    for first in range(0, cells, at_once):
+        part = slice(first, first + at_once)
+        logits = guide([model.code_logits(f[:, part]) for f in features], weights)
+        scores = code_noise[:, part].add_(logits / temperature) if temperature > 0 else logits
+        codes = scores.argmax(dim=-1)
+        probability = logits.softmax(dim=-1).gather(-1, codes.unsqueeze(-1)).squeeze(-1)
+        drawn.append(codes)
+        confidences.append(probability.clamp_min(1e-20).log())
+    return torch.cat(drawn, dim=1), torch.cat(confidences, dim=1) + temperature * noise
+
+
+def gumbel_noise(batch: int, cells: int, size: int, generators: SequenceOf[torch.Generator]) -> tuple[Tensor, Tensor]:
+    """Standard Gumbel noise on the codes' scores and on the confidences, float32 (B, n, size) and (B, n).
+
+    Drawn image by image in the published order and shapes, so that a seed gives the published tokens.
+    """
+    device = generators[0].device
+    of_codes = torch.empty(batch, cells, size, device=device)
+    of_cells = torch.empty(batch, cells, device=device)
     for image, generator in enumerate(generators):
-        if temperature > 0:
-            scores[image] += gumbel((1, *logits.shape[1:]), generator)[0]
-        noise.append(gumbel((1, logits.shape[1]), generator))
-    codes = scores.argmax(dim=-1)
-    probability = logits.softmax(dim=-1).gather(-1, codes.unsqueeze(-1)).squeeze(-1)
-    confidence = probability.clamp_min(1e-20).log() + temperature * torch.cat(noise)
-    return codes, confidence
-
-
-def gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Standard Gumbel noise, float32, on the generator's device."""
-    uniform = torch.rand(shape, generator=generator, device=generator.device)
-    return uniform.add_(1e-20).log_().neg_().add_(1e-20).log_().neg_()
+        for noise in (of_codes[image : image + 1], of_cells[image : image + 1]):
+            torch.rand(noise.shape, generator=generator, out=noise)
+    for noise in (of_codes, of_cells):
+        noise.add_(1e-20).log_().neg_().add_(1e-20).log_().neg_()
+    return of_codes, of_cells

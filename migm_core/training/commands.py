@@ -7,13 +7,12 @@ Each resumes where it stopped. Under `torchrun --nproc-per-node N -m migm_core .
 from pathlib import Path
 
 # What suits the bundled model; a checkpoint's generation_config.json carries it from here on.
-DEMO_SETTINGS = {"width": 64, "height": 64, "steps": 32, "budget": 5, "guidance": 0.0, "temperature": 1.0}
+DEMO_SETTINGS = {"width": 64, "height": 64, "steps": 64, "budget": 12, "guidance": 0.0, "temperature": 0.25}
 
 
 def add_commands(commands) -> None:
     """Add the five commands to an argparse subparsers object."""
     tokenizer = _add(commands, "train-tokenizer", _train_tokenizer, "fit the codebook and train the image tokenizer")
-    tokenizer.add_argument("--codes", metavar="K", type=int, help="size of the codebook (default: 1024, or that of --start; a larger one grows it)")
     tokenizer.add_argument("--steps", metavar="N", type=int, default=2000, help="default: 2000")
     tokenizer.add_argument("--batch", metavar="K", type=int, default=16, help="images a step, over all processes (default: 16)")
 
@@ -21,6 +20,7 @@ def add_commands(commands) -> None:
 
     base = _add(commands, "train-base", _train_base, "train the base model and write FOLDER/checkpoint")
     base.add_argument("--steps", metavar="N", type=int, default=3000, help="default: 3000")
+    base.add_argument("--lr", metavar="R", type=float, default=0.01, help="peak learning rate (default: 0.01; 0.005 to go on from a trained model)")
     base.add_argument("--compile", action="store_true", help="fuse the blocks: a third faster, after a minute of compiling")
 
     _add_start(base)
@@ -73,7 +73,6 @@ def _add_model(parser) -> None:
 
 def _train_tokenizer(args) -> None:
     from .distributed import joined_world
-    from .grow import grow_codebook, grow_image_tokenizer
     from .patches import PatchCodebook
     from .scenes import CELL
     from .tokenizer import train_tokenizer
@@ -83,44 +82,46 @@ def _train_tokenizer(args) -> None:
     with joined_world(args.device) as world:
         if not path.exists() and world.first:
             args.folder.mkdir(parents=True, exist_ok=True)
-            if start is None:
-                codebook = PatchCodebook.fit(args.codes or 1024, CELL, args.seed)
-            else:
-                old = PatchCodebook.load(start.path / path.name)
-                codebook = grow_codebook(old, max(args.codes or 0, len(old.centres)), args.seed)
+            codebook = PatchCodebook.fit(CELL, args.seed) if start is None else PatchCodebook.load(start.path / path.name)
             codebook.save(path)
         world.wait()
-        codebook = PatchCodebook.load(path)
-        image_tokenizer = None
-        if start is not None:
-            old = PatchCodebook.load(start.path / path.name)
-            image_tokenizer = grow_image_tokenizer(start.image_tokenizer, codebook.parents(old), args.seed)
         train_tokenizer(
-            args.folder / "tokenizer", codebook, steps=args.steps, batch=args.batch, seed=args.seed, start=image_tokenizer, world=world
+            args.folder / "tokenizer",
+            PatchCodebook.load(path),
+            steps=args.steps,
+            batch=args.batch,
+            seed=args.seed,
+            start=start and start.image_tokenizer,
+            world=world,
         )
 
 
 def _train_base(args) -> None:
+    import torch
+
     from .assemble import assemble
     from .base import train_base
     from .distributed import joined_world
-    from .grow import grow_base
     from .patches import PatchCodebook
 
     for needed in ("codebook.safetensors", "tokenizer/checkpoint.pt"):
         if not (args.folder / needed).exists():
             raise ValueError(f"{args.folder / needed} does not exist. Run `migm train-tokenizer {args.folder}` first.")
     codebook = PatchCodebook.load(args.folder / "codebook.safetensors")
-    start, base = _start(args), None
-    if start is not None:
-        base = grow_base(start.base, codebook.parents(PatchCodebook.load(start.path / "codebook.safetensors")))
+    start = _start(args)
+    if start is not None and not torch.equal(PatchCodebook.load(start.path / "codebook.safetensors").centres, codebook.centres):
+        raise ValueError(
+            f"{args.folder / 'codebook.safetensors'} is not the codebook that {start.path} was trained with. Begin the tokenizer too with "
+            f"--start {args.start}, in a folder of its own."
+        )
     with joined_world(args.device) as world:
         train_base(
             args.folder / "base",
             codebook,
             steps=args.steps,
+            lr=args.lr,
             seed=args.seed,
-            start=base,
+            start=start and start.base,
             compile=args.compile,
             world=world,
         )

@@ -1,8 +1,7 @@
-"""The codes of the synthetic domain: every cell's pixels, clustered.
+"""The codes of the synthetic domain: one for each picture that a cell can show.
 
-Cells of this domain look like one of a few thousand pictures, so k-means on their pixels gives a codebook that no
-training could better, at once. The tokenizer's encoder and decoder are trained against it, and the base model learns
-its codes without waiting for them.
+The cells of this domain show some 900 pictures, so a list of them is a codebook that no training could better, at once. The
+tokenizer's encoder and decoder are trained against it, and the base model learns its codes without waiting for them.
 """
 
 from pathlib import Path
@@ -23,6 +22,9 @@ def scene_images(rng: np.random.Generator, count: int, split: str = "train") -> 
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
+SAME = 0.05  # distance of two pictures of 192 values in 0..1: below one level of 255 a value
+
+
 class PatchCodebook:
     """Centres of the cells' pixels, float32 (K, 3 * side * side)."""
 
@@ -31,9 +33,13 @@ class PatchCodebook:
         self.side = round((centres.shape[1] / 3) ** 0.5)
 
     @classmethod
-    def fit(cls, size: int, side: int, seed: int, scenes: int = 4000) -> "PatchCodebook":
-        """Cluster the distinct cells of random scenes; all weigh the same, however rare they are."""
-        return cls(k_means(distinct_cells(side, seed, scenes), size, torch.Generator().manual_seed(seed)))
+    def fit(cls, side: int, seed: int, scenes: int = 4000) -> "PatchCodebook":
+        """List what the cells of random scenes look like; pictures that no eye can tell apart share a code."""
+        centres: list[Tensor] = []
+        for cell in distinct_cells(side, seed, scenes):
+            if not centres or torch.stack(centres).sub(cell).norm(dim=1).min() > SAME:
+                centres.append(cell)
+        return cls(torch.stack(centres))
 
     def codes(self, images: Tensor) -> Tensor:
         """Nearest centre of each cell: (B, 3, h, w) to int64 (B, h / side, w / side)."""
@@ -47,12 +53,6 @@ class PatchCodebook:
         directions = torch.linalg.svd(centred, full_matrices=False).Vh[:channels]
         projected = centred @ directions.T
         return projected / projected.std()
-
-    def parents(self, smaller: "PatchCodebook") -> Tensor:
-        """For each code, the code of the codebook that this one was grown from, int64 (K,): its own, or the nearest."""
-        parents = torch.cdist(self.centres, smaller.centres).argmin(1)
-        parents[: len(smaller.centres)] = torch.arange(len(smaller.centres))
-        return parents
 
     def save(self, path: Path) -> None:
         save_file({"centres": self.centres}, path)
@@ -73,26 +73,3 @@ def _cells(images: Tensor, side: int) -> Tensor:
     batch, channels, height, width = images.shape
     grid = images.reshape(batch, channels, height // side, side, width // side, side)
     return grid.permute(0, 2, 4, 1, 3, 5).flatten(3)
-
-
-def k_means(points: Tensor, count: int, generator: torch.Generator, *, start: Tensor | None = None, rounds: int = 20) -> Tensor:
-    """Centres (count, C) of points (n, C): k-means++ seeding, then Lloyd's rounds.
-
-    Args:
-        start: the first centres (at most ``count``), which only the rounds move.
-    """
-    if start is None:
-        start = points[torch.randint(len(points), (1,), generator=generator)]
-    centres = [start]
-    nearest = torch.cdist(points, start).amin(1).square()
-    for _ in range(count - len(start)):
-        chosen = torch.multinomial(nearest.clamp_min(1e-12), 1, generator=generator)
-        centres.append(points[chosen])
-        nearest = torch.minimum(nearest, (points - centres[-1]).square().sum(1))
-    centres = torch.cat(centres)
-    for _ in range(rounds):
-        owner = (centres.square().sum(1) - 2 * points @ centres.T).argmin(1)
-        sums = torch.zeros_like(centres).index_add_(0, owner, points)
-        sizes = torch.bincount(owner, minlength=count).unsqueeze(1)
-        centres = torch.where(sizes > 0, sums / sizes.clamp_min(1), centres)
-    return centres

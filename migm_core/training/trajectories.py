@@ -54,7 +54,7 @@ class Recording:
         self.dtype = dtype
         self.run: RecordingRun | None = None
 
-    def start(self, model: Lumina, sequences: list[Sequence], steps: int) -> RecordingRun:
+    def start(self, model: Lumina, sequences: list[Sequence], mask_ratios: list[float]) -> RecordingRun:
         self.run = RecordingRun(model, sequences, self.dtype)
         return self.run
 

@@ -12,7 +12,7 @@ WORDS = ["[unknown]", *SIZES, *COLOURS, *SHAPES, *BACKGROUNDS, *(relation.split(
 # Words that say nothing here: dropped, since each would cost every pass a position, and prompts may phrase freely.
 _DROPPED = ("a", "an", "the", "of", "on", "to", "is", "are", "and", "with", "background", "in", "image", "picture")
 
-_SPECIAL = {
+SPECIAL = {
     "<|mdm_mask|>": "mask",
     "<newline>": "newline",
     "<boi>": "boi",
@@ -32,7 +32,7 @@ TEXT_IDS = 64  # image codes start here; some ids before stay free
 def demo_layout(codebook_size: int) -> TokenLayout:
     """Special tokens after the words and the system prompt, image codes from TEXT_IDS."""
     first = len(WORDS) + 1
-    ids = {name: first + k for k, name in enumerate(_SPECIAL.values())}
+    ids = {name: first + k for k, name in enumerate(SPECIAL.values())}
     return TokenLayout(**ids, image_codes=TEXT_IDS, codebook_size=codebook_size)
 
 
@@ -43,11 +43,10 @@ def demo_text_tokenizer() -> PreTrainedTokenizerFast:
         [
             normalizers.Lowercase(),
             normalizers.Replace(Regex(r"[^\w\s]"), " "),
-            normalizers.Replace(Regex(r"\bgrey\b"), "gray"),
             normalizers.Replace(Regex(rf"\b({'|'.join(_DROPPED)})\b"), " "),
         ]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_tokens([AddedToken(SYSTEM_PROMPTS["text_to_image"], normalized=False)])
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in _SPECIAL])
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=WORDS[0], eos_token="<|endoftext|>", clean_up_tokenization_spaces=False)

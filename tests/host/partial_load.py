@@ -17,6 +17,7 @@ import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 import comfy.model_management as management  # noqa: E402
+import folder_paths  # noqa: E402
 import torch  # noqa: E402
 
 
@@ -26,11 +27,12 @@ def extension():
     module = importlib.util.module_from_spec(spec)
     sys.modules["any-name"] = module
     spec.loader.exec_module(module)
-    return [importlib.import_module(f"any-name.nodes.{room}") for room in ("host", "run", "wires")]
+    return [importlib.import_module(f"any-name.nodes.{room}") for room in ("files", "pictures", "run", "weights", "wires")]
 
 
-host, run, wires = extension()
-host.register_model_folder()
+files, pictures, run, weights, wires = extension()
+checkpoints = importlib.import_module("any-name.migm_core.checkpoints")
+files.register_model_folder()
 PROMPT = wires.PromptText("a large red heart on a navy background", "")
 
 
@@ -40,7 +42,7 @@ def ready(model, head):
     plan = run.make_plan(model, head, canvas, preset="Balanced", method="shortcut", seed=4)
     encoder = model.checkpoint.prompts
     branches = run.text_guidance(encoder.prompt(PROMPT.text), encoder.unconditional(), plan.settings.guidance)
-    pipeline = host.prepare(model, head, plan.settings, branches)
+    pipeline = weights.prepare(model, head, plan.settings, branches)
     return pipeline, plan.settings, branches, canvas
 
 
@@ -67,19 +69,19 @@ def offload(handle, share: float):
 
 
 with torch.inference_mode():
-    model, head = host.load_model("small", "fp32"), host.load_head("small.safetensors")
+    model, head = weights.load_model("small", "fp32"), weights.load_head("small.safetensors")
     whole = codes(model, head)
     half = codes(model, head, lambda: [offload(handle, 0.5) for handle in (model.base, head.fit(model), model.image_tokenizer)])
     none = codes(model, head, lambda: [offload(handle, 0) for handle in (model.base, head.fit(model), model.image_tokenizer)])
-    image = host.canvas_image(model, run.Canvas.empty(1, 4, 4).to("cpu"))
-    round_trip = host.encode(model, image)
+    image = pictures.canvas_image(model, run.Canvas.empty(1, 4, 4).to("cpu"))
+    round_trip = pictures.encode(model, image)
     uneven = run.Canvas.empty(2, 4, 4).masked_with(torch.zeros(1, dtype=torch.bool))
     uneven.unknown[1, :2] = False
     together = drawn(model, head, uneven, seed=7)
     apart = [drawn(model, head, run.Canvas(uneven.codes[i : i + 1], uneven.unknown[i : i + 1]), seed=7 + i) for i in (0, 1)]
     kept = {}
     for name in ("auto", "bf16", "fp16", "float8_e4m3fn"):
-        other = host.load_model("small", name)
+        other = weights.load_model("small", name)
         block = other.checkpoint.base.blocks[0]
         kept[name] = {
             "shared": other is model,
@@ -89,10 +91,20 @@ with torch.inference_mode():
             "bytes": other.base.model_size(),
             "codes": codes(other, head),
         }
-    bytes_ = {"run": host.run_bytes(model, *ready(model, head)[1:3]), "base": model.base.model_size()}
+    eight_bit = {}
+    for kind, dtype in checkpoints.EIGHT_BIT.items():
+        file = files.models()["small"].parent / f"{kind}.safetensors"
+        checkpoints.convert(files.models()["small"], file, dtype=dtype)
+        folder_paths.filename_list_cache.clear()
+        other = weights.load_model(f"{kind}.safetensors", "fp32")
+        plain = codes(other, head)
+        parts = [codes(other, head, lambda: [offload(handle, share) for handle in (other.base, head.fit(other))]) for share in (0.5, 0)]
+        eight_bit[kind] = {"same": parts == [plain, plain], "bytes": other.base.model_size()}
+        file.unlink()
+    bytes_ = {"run": weights.run_bytes(model, *ready(model, head)[1:3]), "base": model.base.model_size()}
 management.unload_all_models()
-handles = len(host._models)
+handles = len(weights._models)
 del model, head, other, block
 seen = {"whole": whole, "half": half, "none": none, "round_trip": list(round_trip.shape), "kept": kept, "bytes": bytes_}
-seen |= {"uneven": torch.equal(together, torch.cat(apart)), "alive": [handles, len(host._models)]}
+seen |= {"eight_bit": eight_bit, "uneven": torch.equal(together, torch.cat(apart)), "alive": [handles, len(weights._models)]}
 print(json.dumps(seen))

@@ -44,6 +44,12 @@ def test_smaller_dtypes_take_less_memory(seen):
     assert kept["float8_e4m3fn"]["bytes"] < kept["bf16"]["bytes"] < seen["bytes"]["base"]
 
 
+@pytest.mark.parametrize("kind", ["fp8", "int8"])
+def test_weights_in_8_bits_with_scales_draw_the_same_wherever_they_lie(seen, kind):
+    assert seen["eight_bit"][kind]["same"]
+    assert seen["eight_bit"][kind]["bytes"] < seen["bytes"]["base"]
+
+
 def test_weights_die_with_their_last_user(seen):
     before, after = seen["alive"]
     assert before > 0 and after == 0

@@ -17,13 +17,11 @@ class Step:
         index: 0..steps-1.
         masked: cells still unknown, int64 (B, m), ascending.
         fixed: cells fixed by the previous step, int64 (B, n), ascending; n = 0 before the first.
-        mask_ratio: m over the number of cells unknown at the start.
     """
 
     index: int
     masked: Tensor
     fixed: Tensor
-    mask_ratio: float
 
 
 class MethodRun(Protocol):
@@ -39,7 +37,8 @@ class MethodRun(Protocol):
 class Method(Protocol):
     """A method's settings, reusable and without state."""
 
-    def start(self, model: Lumina, sequences: list[Sequence], steps: int) -> MethodRun: ...
+    def start(self, model: Lumina, sequences: list[Sequence], mask_ratios: list[float]) -> MethodRun:
+        """Begin a run of ``len(mask_ratios)`` steps: each step's unknown cells over those at the start."""
 
 
 def at_cells(features: Tensor, sequence: Sequence, cells: Tensor) -> Tensor:

@@ -45,8 +45,8 @@ class MLCache:
         """
         return int(np.floor(np.float32(1 - self.ratio) * np.float32(length - 1))) + 1
 
-    def start(self, model: Lumina, sequences: list[Sequence], steps: int) -> "MLCacheRun":
-        return MLCacheRun(self, model, sequences, steps)
+    def start(self, model: Lumina, sequences: list[Sequence], mask_ratios: list[float]) -> "MLCacheRun":
+        return MLCacheRun(self, model, sequences, len(mask_ratios))
 
 
 class MLCacheRun:

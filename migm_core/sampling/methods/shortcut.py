@@ -26,19 +26,23 @@ class Shortcut:
     budget: int
     prompt_visible: bool = True
 
-    def start(self, model: Lumina, sequences: list[Sequence], steps: int) -> "ShortcutRun":
-        return ShortcutRun(self, model, sequences, frozenset(full_steps(steps, self.budget)))
+    def start(self, model: Lumina, sequences: list[Sequence], mask_ratios: list[float]) -> "ShortcutRun":
+        return ShortcutRun(self, model, sequences, mask_ratios)
 
 
 class ShortcutRun:
     """Each branch's last feature, true or predicted, (B, T, d_model)."""
 
-    def __init__(self, settings: Shortcut, model: Lumina, sequences: list[Sequence], full: frozenset[int]):
-        self.head, self.model, self.sequences, self.full = settings.head, model, sequences, full
+    def __init__(self, settings: Shortcut, model: Lumina, sequences: list[Sequence], mask_ratios: list[float]):
+        self.head, self.model, self.sequences = settings.head, model, sequences
+        self.full = frozenset(full_steps(len(mask_ratios), settings.budget))
         self.last: list[Tensor] = []
         device = sequences[0].tokens.device
         self.rotary = [self.head.rotary(s.length, device) for s in sequences]
-        self.visible = [s.prompt_length if settings.prompt_visible and s.prompt_visible else 0 for s in sequences]
+        self.mask_ratios = torch.tensor(mask_ratios, device=device)
+        self.modulations: Tensor | None = None  # of all steps, in the features' dtype, which the first of them tells
+        visible = [s.prompt_length if settings.prompt_visible and s.prompt_visible else 0 for s in sequences]
+        self.prompts = [torch.arange(n, device=device).expand(len(s.tokens), -1) for n, s in zip(visible, sequences)]  # positions
 
     def kind(self, index: int) -> str:
         return "full" if index in self.full else "shortcut"
@@ -52,9 +56,11 @@ class ShortcutRun:
 
     def _predict(self, branch: int, step: Step) -> Tensor:
         sequence = self.sequences[branch]
-        batch = sequence.tokens.shape[0]
-        prompt = torch.arange(self.visible[branch], device=sequence.tokens.device).expand(batch, -1)
-        positions = torch.cat([prompt, sequence.cells[step.fixed]], dim=1)
+        positions = torch.cat([self.prompts[branch], sequence.cells[step.fixed]], dim=1)
         embeddings = self.model.wte(sequence.tokens.gather(1, positions))
-        ratio = torch.full((batch,), step.mask_ratio, device=sequence.tokens.device)
-        return self.head(self.last[branch], embeddings, positions, ratio, self.rotary[branch])
+        return self.head.step(self.last[branch], embeddings, positions, self._modulation(step), self.rotary[branch])
+
+    def _modulation(self, step: Step) -> Tensor | None:
+        if self.modulations is None:
+            self.modulations = self.head.modulation(self.mask_ratios, self.last[0].dtype)
+        return None if self.modulations is None else self.modulations[step.index]

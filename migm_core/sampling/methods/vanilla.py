@@ -11,7 +11,7 @@ from .base import Step, at_cells
 
 @dataclass(frozen=True)
 class Vanilla:
-    def start(self, model: Lumina, sequences: list[Sequence], steps: int) -> "VanillaRun":
+    def start(self, model: Lumina, sequences: list[Sequence], mask_ratios: list[float]) -> "VanillaRun":
         return VanillaRun(model, sequences)
 
 

@@ -1,0 +1,61 @@
+"""Tensors to a .safetensors file, one at a time: what is written never lies in memory as a whole."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .source import DTYPES
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A tensor that is made when its turn comes, of a shape and dtype that are known before."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    make: Callable[[], Tensor]
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor | Pending], metadata: dict[str, str]) -> None:
+    """Write beside the target and swap, so that a failure leaves what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    # The widest first: so every tensor starts at a multiple of its item size, which mapping asks for.
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    try:
+        with partial.open("wb") as file:
+            file.write(_header(order, tensors, metadata))
+            for name in order:
+                file.write(_bytes(name, tensors[name]))
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror or error}.") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _header(order: list[str], tensors: Mapping[str, Tensor | Pending], metadata: dict[str, str]) -> bytes:
+    """Length and JSON, padded to a multiple of 8 bytes."""
+    entries: dict[str, dict] = {"__metadata__": dict(sorted({"format": "pt", **metadata}.items()))}
+    end = 0
+    for name in order:
+        shape, dtype = tuple(tensors[name].shape), tensors[name].dtype
+        begin, end = end, end + torch.Size(shape).numel() * dtype.itemsize
+        entries[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _bytes(name: str, tensor: Tensor | Pending):
+    made = tensor.make() if isinstance(tensor, Pending) else tensor
+    if (tuple(made.shape), made.dtype) != (tuple(tensor.shape), tensor.dtype):
+        raise RuntimeError(f"{name} was planned as {tuple(tensor.shape)} of {tensor.dtype}, but made as {tuple(made.shape)} of {made.dtype}.")
+    return made.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

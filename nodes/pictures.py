@@ -1,0 +1,45 @@
+"""Pictures to canvases and back, by an image tokenizer that the host has placed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..migm_core.canvas import Canvas
+from ..migm_core.checkpoints import CheckpointError
+from .weights import LoadedModel, load_image_tokenizer
+
+
+@torch.inference_mode()
+def canvas_image(model: LoadedModel, canvas: Canvas) -> Tensor:
+    """A canvas as an IMAGE, float32 (B, h, w, 3) on the CPU; unknown cells as in previews.
+
+    The images are decoded one at a time: at 1024x1024 each needs gigabytes.
+
+    Raises:
+        CheckpointError: the image tokenizer gives values that are not finite.
+    """
+    load_image_tokenizer(model, canvas.shape[2] * model.factor, canvas.shape[1] * model.factor)
+    pixels = torch.stack([decode(model, codes, unknown) for codes, unknown in zip(canvas.codes, canvas.unknown.cpu())])
+    if not pixels.isfinite().all():
+        raise CheckpointError(f"{model.checkpoint.path}: the image tokenizer gives values that are not finite. The file may be damaged: download it again.")
+    return pixels.permute(0, 2, 3, 1).contiguous()
+
+
+@torch.inference_mode()
+def encode(model: LoadedModel, images: Tensor) -> Tensor:
+    """An IMAGE (B, h, w, 3), its sides multiples of the factor, to codes, int64 (B, H, W) on the CPU."""
+    load_image_tokenizer(model, images.shape[2], images.shape[1])
+    device = model.image_tokenizer.load_device
+    pixels = images[..., :3].permute(0, 3, 1, 2)
+    return torch.cat([model.checkpoint.image_tokenizer.encode(image.to(device, torch.float32)).cpu() for image in pixels.split(1)])
+
+
+@torch.inference_mode()
+def decode(model: LoadedModel, codes: Tensor, unknown: Tensor) -> Tensor:
+    """Codes (H, W) to pixels in 0..1, float32 (3, h, w) on the CPU; unknown cells, bool (H, W), as a grey chequerboard."""
+    pixels = model.checkpoint.image_tokenizer.decode(codes[None].to(model.image_tokenizer.load_device))[0].float().cpu()
+    row, column = (torch.arange(side) * 2 // model.factor for side in pixels.shape[1:])  # two squares a side of each cell
+    board = 0.3 + 0.12 * ((row[:, None] + column) % 2)
+    hidden = unknown.repeat_interleave(model.factor, 0).repeat_interleave(model.factor, 1)
+    return torch.where(hidden, board, pixels)

@@ -1,0 +1,70 @@
+"""A run as its user sees it: the host's progress bar, previews and stop button."""
+
+from __future__ import annotations
+
+import time
+
+import comfy.model_management
+import comfy.utils
+import torch
+from latent_preview import MAX_PREVIEW_RESOLUTION
+from PIL import Image
+
+from ..migm_core.canvas import Canvas
+from ..migm_core.sampling.sampler import StepReport
+from .pictures import decode
+from .weights import LoadedModel
+
+PREVIEW_SHARE = 0.05  # of the sampling time
+
+
+class Watch:
+    """The host's side of a run: its progress bar, the picture filling in, and its stop button.
+
+    Use ``after_step`` as the callback of one or several runs.
+
+    Args:
+        model: what draws; its image tokenizer is loaded.
+        steps: of all runs together.
+    """
+
+    def __init__(self, model: LoadedModel, steps: int):
+        self.model, self.steps, self.done = model, steps, 0
+        self.bar = comfy.utils.ProgressBar(steps)
+        self.start()
+
+    def start(self) -> None:
+        """Begin a run, with its weights loaded."""
+        self.began, self.event = time.perf_counter(), None
+        self.spent = 0.0  # seconds on previews
+
+    def after_step(self, report: StepReport) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self._wait_for_last_step()
+        self.done += 1
+        self.bar.update_absolute(self.done, self.steps, self._preview(report.canvas))
+
+    def _wait_for_last_step(self) -> None:
+        """Keep the loop one step ahead of a GPU, not dozens: it stays busy, and bar and stop button mean what they say."""
+        if self.model.device.type == "cuda":
+            before, self.event = self.event, torch.cuda.Event()
+            self.event.record()
+            if before is not None:
+                before.synchronize()
+
+    def _preview(self, canvas: Canvas):
+        """The first image so far, in the host's form, where its time allows."""
+        known, cells = self.model.preview_seconds, canvas.codes[0].numel()
+        sampled = time.perf_counter() - self.began - self.spent
+        # The last one is always shown, and has its time kept free.
+        if self.done < self.steps and self.spent + 2 * known.get(cells, 0) > PREVIEW_SHARE * sampled and (cells in known or self.spent):
+            return None
+        if self.event is not None:
+            self.event.synchronize()  # the step's time is not the preview's
+        began = time.perf_counter()
+        pixels = decode(self.model, canvas.codes[0], canvas.unknown[0].cpu())
+        image = Image.fromarray((pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+        took = time.perf_counter() - began
+        self.spent += took
+        known[cells] = min(took, known.get(cells, took))
+        return "JPEG", image, MAX_PREVIEW_RESOLUTION

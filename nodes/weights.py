@@ -1,0 +1,214 @@
+"""Weights that the host places, casts, offloads and frees."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..migm_core.checkpoints import Checkpoint, CheckpointError, TensorSource, build_head, load_checkpoint
+from ..migm_core.checkpoints.eight_bit import plain_dtype
+from ..migm_core.checkpoints.load import BASE_PREFIX, check_head
+from ..migm_core.config import LuminaConfig
+from ..migm_core.models.quantized import Scaled, dequantise
+from ..migm_core.pipeline import Pipeline, Settings
+from ..migm_core.sampling.sampler import LOGITS_AT_ONCE
+from ..migm_core.sampling.sequence import Branch
+from .files import chosen, heads, models, stamp
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A checkpoint whose weights the host owns.
+
+    Attributes:
+        name: as in the dropdown.
+        checkpoint: its parts; where their weights lie is the host's business.
+        base, image_tokenizer: the host's handles on them.
+        dtype: that features are computed in.
+        preview_seconds: cells of a canvas to the least time that its preview took.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    base: comfy.model_patcher.ModelPatcher
+    image_tokenizer: comfy.model_patcher.ModelPatcher
+    dtype: torch.dtype
+    preview_seconds: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.load_device
+
+    @property
+    def factor(self) -> int:
+        """Pixels a cell along each side."""
+        return self.checkpoint.image_tokenizer.config.factor
+
+
+@dataclass(frozen=True, eq=False)
+class HeadFile:
+    """An opened head. It becomes a module for each base that it meets, since its number of heads is the base's.
+
+    Attributes:
+        name: as in the dropdown.
+        source: its tensors.
+        fitted: the host's handles, by the base's config and dtype.
+    """
+
+    name: str
+    source: TensorSource
+    fitted: dict[tuple[LuminaConfig, torch.dtype], comfy.model_patcher.ModelPatcher] = field(default_factory=dict)
+
+    def fit(self, model: LoadedModel) -> comfy.model_patcher.ModelPatcher:
+        """The head for a base model.
+
+        Raises:
+            ValueError: it is for another base, or damaged; names both.
+        """
+        key = (model.checkpoint.base.config, model.dtype)
+        if key not in self.fitted:
+            offload = model.base.offload_device
+            operations = _operations(model.dtype, model.dtype, model.device)
+            try:
+                head = build_head(self.source, key[0], dtype=model.dtype, device=offload, operations=operations)
+            except CheckpointError as error:
+                raise ValueError(f"The head {self.name!r} does not fit the model {model.name!r}. {error}") from None
+            self.fitted[key] = comfy.model_patcher.ModelPatcher(head, model.device, offload)
+        return self.fitted[key]
+
+
+# Two loaders of one file share its weights, which live as long as a node or a cache of the host holds them.
+_models: weakref.WeakValueDictionary[tuple, LoadedModel] = weakref.WeakValueDictionary()
+_heads: weakref.WeakValueDictionary[tuple, HeadFile] = weakref.WeakValueDictionary()
+
+
+def dtypes() -> list[str]:
+    """Choices of a loader, "auto" first."""
+    fp8 = [str(dtype).removeprefix("torch.") for dtype in (torch.float8_e4m3fn, torch.float8_e5m2)] if comfy.model_management.get_supported_float8_types() else []
+    return ["auto", "bf16", "fp16", "fp32", *fp8]
+
+
+def load_model(name: str, dtype: str) -> LoadedModel:
+    """A checkpoint by its name in the dropdown, from memory where it is there already.
+
+    Raises:
+        ValueError: there is no such model, or its files are bad.
+    """
+    path = chosen(name, models(), "model")
+    device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+    stored, computed = _pick_dtypes(path, dtype, device)
+    key = (stamp(path), stored, computed, device)
+    model = _models.get(key)
+    if model is None:
+        checkpoint = load_checkpoint(
+            path,
+            dtype=computed,
+            device=offload,
+            operations=_operations(stored, computed, device),
+            image_operations=_operations(torch.float32, torch.float32, device),
+        )
+        base = comfy.model_patcher.ModelPatcher(checkpoint.base, device, offload)
+        places = comfy.model_management.vae_device(), comfy.model_management.vae_offload_device()
+        image_tokenizer = comfy.model_patcher.ModelPatcher(checkpoint.image_tokenizer.to(places[1]), *places)
+        model = _models[key] = LoadedModel(name, checkpoint, base, image_tokenizer, computed)
+    return model
+
+
+def load_head(name: str) -> HeadFile:
+    """A head by its name in the dropdown, from memory where it is there already.
+
+    Raises:
+        ValueError: there is no such head, or its file is bad.
+    """
+    path = chosen(name, heads(), "shortcut head")
+    head = _heads.get(stamp(path))
+    if head is None:
+        source = TensorSource.open(path)
+        check_head(source)
+        head = _heads[stamp(path)] = HeadFile(name, source)
+    return head
+
+
+def _pick_dtypes(path: Path, name: str, device: torch.device) -> tuple[torch.dtype, torch.dtype]:
+    """The dtypes that large weights are kept in and that features are computed in: the host's choice where ours is auto."""
+    management = comfy.model_management
+    supported = [torch.bfloat16, torch.float16, torch.float32]
+    named = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+    if name == "auto":
+        source = TensorSource.open(path).prefixed(BASE_PREFIX)
+        count = sum(torch.Size(shape).numel() for shape in source.shapes.values())
+        stored = management.unet_dtype(device, count, supported, plain_dtype(source) if source.shapes else None)
+    else:
+        stored = named[name] if name in named else getattr(torch, name)
+    return stored, management.unet_manual_cast(stored, device, supported) or stored
+
+
+def _operations(stored: torch.dtype, computed: torch.dtype, device: torch.device):
+    """The host's operations for weights of one dtype computed in another."""
+    picked = comfy.ops.pick_operations(stored, computed, load_device=device)
+
+    class Operations(picked):
+        class Linear(Scaled, picked.Linear):
+            def __init__(self, *args, dtype=None, **kwargs):
+                super().__init__(*args, dtype=stored, **kwargs)
+
+            def forward(self, x: Tensor) -> Tensor:
+                if self.scale_weight is None:
+                    return super().forward(x)
+                weight, bias = comfy.ops.cast_bias_weight(self, x)  # 8 bits cross the bus and become a new tensor in x's dtype
+                return F.linear(x, dequantise(weight, self.scale_weight.to(weight.device), x.dtype), bias)
+
+        class Embedding(picked.Embedding):
+            def __init__(self, *args, dtype=None, **kwargs):
+                # Rows are looked up, not multiplied: 8 bits would cost quality and save no time.
+                super().__init__(*args, dtype=stored if stored.itemsize > 1 else torch.bfloat16, **kwargs)
+
+            def forward(self, index: Tensor) -> Tensor:
+                if self.weight.device == index.device or self.weight_function:
+                    return super().forward(index, out_dtype=computed)
+                # Offloaded: a few rows cross the bus instead of the table, a gigabyte in the 8B model.
+                return F.embedding(index.to(self.weight.device), self.weight).to(index.device, computed)
+
+    return Operations
+
+
+def prepare(model: LoadedModel, head: HeadFile | None, settings: Settings, branches: list[Branch]) -> Pipeline:
+    """Have the host load what a run needs, with room for its activations; a pipeline on the host's device."""
+    handles = [model.base, model.image_tokenizer, *([head.fit(model)] if head else [])]
+    comfy.model_management.load_models_gpu(handles, memory_required=run_bytes(model, settings, branches) + decode_bytes(model, settings.width, settings.height))
+    module = head.fit(model).model if head else None
+    return Pipeline(model.checkpoint, module, head.source.path if head else "", device=model.device)
+
+
+def run_bytes(model: LoadedModel, settings: Settings, branches: list[Branch]) -> int:
+    """Most memory that a run's activations need beside the weights, from the sizes of its tensors."""
+    config = model.checkpoint.base.config
+    size = model.dtype.itemsize
+    rows, columns = settings.height // model.factor, settings.width // model.factor
+    cells, codes = settings.batch * rows * columns, config.tokens.codebook_size
+    lengths = [settings.batch * (branch.prompt.shape[-1] + 4 + rows * (columns + 1)) for branch in branches]
+    kept = sum(lengths) * config.d_model * size  # each branch's last features
+    if settings.method == "ml-cache":
+        kept += sum(lengths) * 2 * config.n_layers * config.n_kv_heads * (config.d_model // config.n_heads) * size
+    block = max(lengths) * (config.d_model * (8 * size + 4 * 4) + 3 * config.mlp_hidden_size * size)  # one layer, with its float32 parts
+    # Noise on all codes, and guided logits and their softmax of one part.
+    logits = cells * codes * 4 + min(cells * codes, LOGITS_AT_ONCE) * (len(branches) * size + 3 * 4)
+    return kept + max(block, logits)
+
+
+def decode_bytes(model: LoadedModel, width: int, height: int) -> int:
+    """Memory to decode one image: three float32 maps at full resolution, of the widest of the last two stages."""
+    return width * height * max(model.checkpoint.image_tokenizer.config.block_out_channels[:2]) * 4 * 3
+
+
+def load_image_tokenizer(model: LoadedModel, width: int, height: int) -> None:
+    """Have the host load it, with room for one image of so many pixels."""
+    comfy.model_management.load_models_gpu([model.image_tokenizer], memory_required=decode_bytes(model, width, height))

@@ -1,0 +1,182 @@
+"""The example workflows in a real ComfyUI: listed, understood, and drawn as the engine alone draws them."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from client import Client, Refused
+from PIL import Image
+from workflows import NAMES, NOTES, inputs_of_info, load, to_prompt
+
+from migm_core.pipeline import Pipeline
+
+EXTENSION = "ComfyUI-MIGM-Shortcut"  # the folder that it lies in
+BUNDLED = "bundled demo"
+SMALL = {"width": 96, "height": 64}  # instead of a megapixel
+SECONDS = 900  # a busy machine is slow
+
+
+@pytest.fixture(scope="module")
+def client(server) -> Client:
+    return server.client
+
+
+@pytest.fixture(scope="module")
+def types(client) -> dict[str, dict]:
+    """The host's node types."""
+    return client.get("/object_info")
+
+
+@pytest.fixture(scope="module")
+def engine() -> Pipeline:
+    """The engine alone, with the bundled model."""
+    return Pipeline.load(dtype="fp32", device="cpu")
+
+
+def prompt_of(name: str, types: dict[str, dict]) -> dict:
+    """A workflow as the page sends it; with the bundled model and small where it is for another."""
+    prompt = to_prompt(load(name), lambda kind: inputs_of_info(types[kind]))
+    for node in prompt.values():
+        if node["class_type"] == "MIGMLoadLumina" and node["inputs"]["model"] != BUNDLED:
+            node["inputs"]["model"] = BUNDLED
+        elif node["class_type"] == "MIGMLoadShortcutHead":
+            node["inputs"]["head"] = BUNDLED
+        elif node["class_type"] == "MIGMEmptyCanvas":
+            node["inputs"] |= SMALL
+    return prompt
+
+
+def nodes_of(prompt: dict, kind: str) -> list[tuple[str, dict]]:
+    """Ids and inputs of the nodes of one type, in the order of the file."""
+    return [(id, node["inputs"]) for id, node in prompt.items() if node["class_type"] == kind]
+
+
+def shown(client: Client, outcome, prompt: dict, kind: str, source: str, slot: int = 0) -> list[np.ndarray]:
+    """What the node of a type that hangs on an output has shown."""
+    (id,) = [id for id, inputs in nodes_of(prompt, kind) if inputs["images"] == [source, slot]]
+    return client.images(outcome, id)
+
+
+def assert_same(seen: np.ndarray, expected: Image.Image) -> None:
+    expected = np.asarray(expected)
+    assert seen.shape == expected.shape
+    assert np.abs(seen.astype(int) - expected.astype(int)).max() <= 1
+
+
+def asked(sampler: dict) -> dict:
+    """What a sampler asks of the engine: the model's own settings where it says -1."""
+    return {name: sampler[name] for name in ("guidance", "temperature") if sampler[name] >= 0}
+
+
+# What the page sees
+
+
+def test_the_template_browser_lists_them_with_their_thumbnails(client):
+    assert sorted(client.get("/workflow_templates")[EXTENSION]) == NAMES
+    for name in NAMES:
+        assert client.get(f"/api/workflow_templates/{EXTENSION}/{name}.json") == load(name)
+        picture = Image.open(io.BytesIO(client._open(f"/api/workflow_templates/{EXTENSION}/{name}.jpg")))
+        assert picture.format == "JPEG"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_node_is_known_and_its_sockets_are_the_hosts(types, name):
+    for node in load(name)["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        info = types[node["type"]]
+        inputs = {each.name: each for each in inputs_of_info(info)}
+        assert {each["name"] for each in node["inputs"]} == set(inputs)
+        for each in node["inputs"]:
+            assert each["type"] == inputs[each["name"]].io_type
+            assert ("widget" in each) == inputs[each["name"]].is_widget
+        assert [(each["name"], each["type"]) for each in node["outputs"]] == list(zip(info["output_name"], info["output"]))
+
+
+# What they draw
+
+
+def test_demo_text_to_image(client, types, engine):
+    prompt = prompt_of("demo_text_to_image", types)
+    ((sampler, inputs),) = nodes_of(prompt, "MIGMShortcutSampler")
+    outcome = client.run(prompt, seconds=SECONDS)
+    (seen,) = shown(client, outcome, prompt, "SaveImage", sampler)
+    text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
+    assert_same(seen, engine.generate(text, seed=inputs["seed"]).images[0])
+    own = engine.checkpoint.settings
+    progress = [data["value"] for data in outcome.of("progress") if data["node"] == sampler]
+    assert progress == list(range(1, own["steps"] + 1))
+    assert [data["kind"] for data in outcome.of("migm.step")].count("full") == own["budget"]
+    assert outcome.previews
+    ((report, _),) = nodes_of(prompt, "PreviewAny")
+    assert f"Balanced: shortcut with the head {BUNDLED}" in outcome.outputs[report]["text"][0]
+
+
+def test_lumina_dimoo_text_to_image_with_the_bundled_model(client, types, engine):
+    prompt = prompt_of("lumina_dimoo_text_to_image", types)
+    ((sampler, inputs),) = nodes_of(prompt, "MIGMShortcutSampler")
+    outcome = client.run(prompt, seconds=SECONDS)
+    (seen,) = shown(client, outcome, prompt, "SaveImage", sampler)
+    assert seen.shape == (SMALL["height"], SMALL["width"], 3)
+    text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
+    assert_same(seen, engine.generate(text, seed=inputs["seed"], **SMALL, **asked(inputs)).images[0])
+
+
+def test_lumina_dimoo_text_to_image_without_its_files_says_what_to_do(client, types):
+    prompt = to_prompt(load("lumina_dimoo_text_to_image"), lambda kind: inputs_of_info(types[kind]))
+    with pytest.raises(Refused) as refused:
+        client.queue(prompt)
+    said = str(refused.value.answer["node_errors"])
+    assert "There is no model 'Lumina-DiMOO'" in said and "There is no shortcut head 'dimoo-shortcut.pth'" in said and "models/migm" in said
+
+
+def test_inpainting(client, types, engine):
+    prompt = prompt_of("inpainting", types)
+    (first, of_first), (second, of_second) = nodes_of(prompt, "MIGMShortcutSampler")
+    before, after = (nodes_of(prompt, "MIGMPrompt")[k][1]["text"] for k in (0, 1))
+    outcome = client.run(prompt, seconds=SECONDS)
+    start = engine.generate(before, seed=of_first["seed"])
+    assert_same(shown(client, outcome, prompt, "PreviewImage", first)[0], start.images[0])
+
+    known = engine.encode(engine.decode(start.canvas))
+    hole = torch.zeros_like(known.unknown)
+    hole[:, :, hole.shape[2] // 2 :] = True
+    finished = engine.generate(after, seed=of_second["seed"], canvas=known.masked_with(hole))
+    assert torch.equal(finished.canvas.codes[~hole], known.codes[~hole])
+    (seen,) = shown(client, outcome, prompt, "SaveImage", second)
+    assert_same(seen, finished.images[0])
+    ((decoded, _),) = nodes_of(prompt, "MIGMDecodeCanvas")
+    (middle,) = shown(client, outcome, prompt, "PreviewImage", decoded)
+    side = middle.shape[1] // 2
+    assert set(np.unique(middle[:, side:])) == {76, 107} != set(np.unique(middle[:, :side]))
+
+
+def test_compare_methods(client, types, engine):
+    prompt = prompt_of("compare_methods", types)
+    ((compare, inputs),) = nodes_of(prompt, "MIGMCompareMethods")
+    outcome = client.run(prompt, seconds=SECONDS)
+    images, (sheet,) = shown(client, outcome, prompt, "PreviewImage", compare), shown(client, outcome, prompt, "SaveImage", compare, 1)
+    lines = inputs["methods"].splitlines()
+    own = engine.checkpoint.settings
+    budgets = {"quality": round(own["budget"] * 1.5), "balanced": own["budget"], "fast": max(2, round(own["budget"] * 0.67))}
+    ways = [{"budget": budgets[line]} if line in budgets else {"method": line} for line in lines]
+    text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
+    assert len(images) == len(ways)
+    for image, way in zip(images, ways):
+        assert_same(image, engine.generate(text, seed=inputs["seed"], **way).images[0])
+    assert sheet.shape[1] > len(lines) * max(256, images[0].shape[1]) > sheet.shape[0]
+    ((report, _),) = nodes_of(prompt, "PreviewAny")
+    assert [part.splitlines()[0] for part in outcome.outputs[report]["text"][0].split("\n\n")] == lines
+
+
+def test_two_workflows_queued_at_once_both_finish(client, types, engine):
+    prompt, other = prompt_of("demo_text_to_image", types), prompt_of("demo_text_to_image", types)
+    for graph, seed in ((prompt, 21), (other, 22)):
+        nodes_of(graph, "MIGMShortcutSampler")[0][1]["seed"] = seed
+    queued = [client.queue(graph) for graph in (prompt, other)]
+    ((sampler, _),) = nodes_of(prompt, "MIGMShortcutSampler")
+    text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
+    for seed, id in zip((21, 22), queued):
+        (seen,) = shown(client, client.wait(id, seconds=SECONDS), prompt, "SaveImage", sampler)
+        assert_same(seen, engine.generate(text, seed=seed).images[0])

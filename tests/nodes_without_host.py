@@ -1,0 +1,82 @@
+"""The nodes without a host: ``nodes/`` imported against stand-ins that record schemas and do nothing else.
+
+For what a schema says. That the real host reads it the same way is shown in tests/host.
+"""
+
+import asyncio
+import importlib.util
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from unittest.mock import MagicMock
+
+REPOSITORY = Path(__file__).parents[1]
+NAME = "extension_without_host"
+HOST = ["comfy", "comfy.model_management", "comfy.model_patcher", "comfy.ops", "comfy.utils", "comfy_execution", "comfy_execution.utils"]
+HOST += ["folder_paths", "latent_preview", "server", "aiohttp"]
+
+
+class Input:
+    """One input; ``options`` are its schema's keywords."""
+
+    def __init__(self, io_type: str, id: str, optional: bool = False, tooltip: str = "", **options):
+        self.io_type, self.id, self.optional, self.tooltip, self.options = io_type, id, optional, tooltip, options
+
+
+class Output:
+    def __init__(self, io_type: str, id: str, display_name: str = "", tooltip: str = ""):
+        self.io_type, self.id, self.display_name, self.tooltip = io_type, id, display_name, tooltip
+
+
+def _io_type(name: str):
+    inputs = type("Input", (Input,), {"__init__": lambda self, id, **values: Input.__init__(self, name, id, **values)})
+    outputs = type("Output", (Output,), {"__init__": lambda self, id, **values: Output.__init__(self, name, id, **values)})
+    return SimpleNamespace(Input=inputs, Output=outputs)
+
+
+@dataclass
+class Schema:
+    """What a node says of itself."""
+
+    node_id: str
+    display_name: str
+    category: str
+    description: str
+    inputs: list[Input] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+    search_aliases: list[str] = field(default_factory=list)
+
+
+def _stand_ins() -> dict[str, ModuleType]:
+    latest = ModuleType("comfy_api.latest")
+    latest.ComfyExtension = object
+    names = {"Int": "INT", "Float": "FLOAT", "String": "STRING", "Combo": "COMBO", "Image": "IMAGE", "Mask": "MASK"}
+    types = {name: _io_type(io_type) for name, io_type in names.items()}
+    latest.io = SimpleNamespace(**types, Custom=_io_type, Schema=Schema, ComfyNode=object, Input=Input, NodeOutput=SimpleNamespace)
+    folders = MagicMock(folder_names_and_paths=defaultdict(lambda: ([], set())), get_filename_list=lambda folder: [])
+    return {**{name: MagicMock() for name in HOST}, "folder_paths": folders, "comfy_api": ModuleType("comfy_api"), "comfy_api.latest": latest}
+
+
+@cache
+def schemas() -> dict[str, Schema]:
+    """Every node's schema by its id. The package is imported from its path, under a name of no meaning, as a host does it."""
+    spec = importlib.util.spec_from_file_location(NAME, REPOSITORY / "__init__.py", submodule_search_locations=[str(REPOSITORY)])
+    module = sys.modules[NAME] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    stand_ins = {name: stand_in for name, stand_in in _stand_ins().items() if name not in sys.modules}
+    sys.modules.update(stand_ins)
+    try:
+        nodes = asyncio.run(asyncio.run(module.comfy_entrypoint()).get_node_list())
+        return {schema.node_id: schema for schema in (node.define_schema() for node in nodes)}
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+
+
+def room(name: str) -> ModuleType:
+    """A module of ``nodes/``."""
+    schemas()
+    return sys.modules[f"{NAME}.nodes.{name}"]

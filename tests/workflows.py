@@ -1,0 +1,90 @@
+"""The example workflows: read, checked for their own sense, and turned into what the API takes."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+FOLDER = Path(__file__).parents[1] / "example_workflows"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+NOTES = {"Note", "MarkdownNote"}  # nodes of the page only
+TITLE = 30  # pixels of a node's title, above its position
+
+
+class Input(NamedTuple):
+    """One input of a node's type.
+
+    Attributes:
+        control: "control after generate" follows its value.
+        limits: its options by the schema's names: options, min, max, step.
+    """
+
+    name: str
+    io_type: str
+    optional: bool
+    control: bool
+    limits: dict
+
+    @property
+    def is_widget(self) -> bool:
+        return self.io_type in WIDGETS
+
+
+def load(name: str) -> dict:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def inputs_of_schema(schema) -> list[Input]:
+    """In the page's order, required ones first, of a schema from nodes_without_host."""
+    inputs = [Input(each.id, each.io_type, each.optional, bool(each.options.get("control_after_generate")), each.options) for each in schema.inputs]
+    return sorted(inputs, key=lambda each: each.optional)
+
+
+def inputs_of_info(info: dict) -> list[Input]:
+    """In the page's order, of an entry in the host's /object_info."""
+    inputs = []
+    for group in ("required", "optional"):
+        for name in info["input_order"].get(group, []):
+            io_type, limits = (*info["input"][group][name], {})[:2]
+            if isinstance(io_type, list):
+                io_type, limits = "COMBO", {**limits, "options": io_type}
+            inputs.append(Input(name, io_type, group == "optional", bool(limits.get("control_after_generate")), limits))
+    return inputs
+
+
+def values(node: dict, inputs: list[Input]) -> dict:
+    """A node's widget values by name.
+
+    Raises:
+        AssertionError: there are more or fewer than the inputs have.
+    """
+    saved, found = list(node["widgets_values"]), {}
+    for each in inputs:
+        if each.is_widget:
+            assert saved, f"{node['type']} has no value for {each.name}"
+            found[each.name] = saved.pop(0)
+            if each.control:
+                assert saved.pop(0) in ("fixed", "increment", "decrement", "randomize"), f"{node['type']} lacks a control after {each.name}"
+    assert not saved, f"{node['type']} has values that belong to no input: {saved}"
+    return found
+
+
+def to_prompt(workflow: dict, inputs_of) -> dict:
+    """What the page sends when Run is pressed; ``inputs_of`` gives a node type's inputs."""
+    links = {link[0]: link for link in workflow["links"]}
+    prompt = {}
+    for node in workflow["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        filled = values(node, inputs_of(node["type"]))
+        for socket in node["inputs"]:
+            if socket["link"] is not None:
+                _, origin, slot, *_ = links[socket["link"]]
+                filled[socket["name"]] = [str(origin), slot]
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": filled}
+    return prompt
+
+
+def boxes(workflow: dict) -> dict[int, tuple[float, float, float, float]]:
+    """Left, top, right and bottom of each node, with its title."""
+    return {n["id"]: (n["pos"][0], n["pos"][1] - TITLE, n["pos"][0] + n["size"][0], n["pos"][1] + n["size"][1]) for n in workflow["nodes"]}
