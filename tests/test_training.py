@@ -12,9 +12,10 @@ import torch
 from small_model import CODES, small_config, small_image_tokenizer_config
 
 from migm_core.checkpoints import load_checkpoint, load_head, save_checkpoint, save_head
+from migm_core.models.lumina import Lumina
 from migm_core.pipeline import Pipeline
-from migm_core.training.base import train_base
-from migm_core.training.head import TransitionSet, head_for, train_head
+from migm_core.training.base import deepened, train_base
+from migm_core.training.head import TransitionSet, divergence, head_for, train_head
 from migm_core.training.muon import orthogonalise
 from migm_core.training.patches import PatchCodebook, scene_images
 from migm_core.training.tokenizer import train_tokenizer
@@ -220,3 +221,28 @@ def test_the_published_head_has_about_220_million_parameters():
 
     head = ShortcutHead(head_for(LuminaConfig()), device="meta")
     assert sum(p.numel() for p in head.parameters()) == pytest.approx(220e6, rel=0.05)
+
+
+def test_added_layers_change_nothing_before_they_are_trained(trained):
+    base = trained[1].checkpoint.base
+    shallow = Lumina(base.config, output_rows="all")
+    deep = deepened(shallow, base.config.n_layers + 3)
+    assert len(deep.blocks) == deep.config.n_layers == base.config.n_layers + 3
+    tokens = torch.arange(20).view(1, 20)
+    rotary = shallow.rotary(20, tokens.device)
+    assert torch.equal(deep.features(tokens, rotary), shallow.features(tokens, rotary))
+    assert torch.equal(deep.ff_out.weight, shallow.ff_out.weight)
+
+
+def test_a_rollout_goes_on_from_the_heads_own_predictions(trained, tmp_path):
+    folder, pipeline = trained
+    base = pipeline.checkpoint.base
+    kept = trajectories(folder / "trajectories")
+    transitions = TransitionSet(kept, base, torch.device("cpu"))
+    head = train_head(tmp_path, kept, base, steps=3, rollout=3, kl=1.0, unconditional_every=2)
+    first, second, _ = transitions.rollout(head, head, kept[:1], 1, 0, 3)
+    (_, *arguments), target, _ = transitions.transition(kept[:1], 2, 0, head)
+    assert torch.equal(second.features, head(first.features, *arguments))
+    assert torch.equal(second.target, target)
+    assert divergence(base, first._replace(features=first.target)).item() == pytest.approx(0, abs=1e-6)
+    assert divergence(base, first._replace(features=100 * first.target)) > 1e-3

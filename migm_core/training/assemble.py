@@ -20,12 +20,14 @@ def assemble(folder: str | Path, codes: int, settings: dict) -> Path:
         settings: sensible defaults of a run.
     """
     folder = Path(folder)
-    config = base.demo_config(codes)
-    model = Lumina(config, output_rows="all")
+    weights, image_weights = (
+        torch.load(folder / part / "checkpoint.pt", map_location="cpu", weights_only=True)["model"] for part in ("base", "tokenizer")
+    )
+    layers = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
+    model = Lumina(base.demo_config(codes, layers), output_rows="all")
+    model.load_state_dict(weights)
     image_tokenizer = ImageTokenizer(tokenizer.demo_config(codes))
-    for trained, part in ((model, "base"), (image_tokenizer, "tokenizer")):
-        state = torch.load(folder / part / "checkpoint.pt", map_location="cpu", weights_only=True)
-        trained.load_state_dict(state["model"])
+    image_tokenizer.load_state_dict(image_weights)
     text = demo_text_tokenizer().backend_tokenizer.to_str(pretty=True)
     save_checkpoint(folder / "checkpoint", model, image_tokenizer, text, settings, dtype=torch.float16)
     shutil.copy(folder / "codebook.safetensors", folder / "checkpoint")  # for training that starts from this checkpoint

@@ -1,6 +1,7 @@
 """Train a base model on the synthetic domain: predict masked image codes from the prompt and the codes that are left."""
 
-import math
+import copy
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,25 +15,30 @@ from ..models.lumina import Lumina
 from ..prompts import PromptEncoder
 from ..sampling.sequence import Branch, Sequence
 from .distributed import World, sum_gradients
+from .examples import Example, random_examples
 from .muon import Muon
+from .own_runs import OwnRuns
 from .patches import PatchCodebook
 from .run import TrainingRun
-from .scenes import place, random_scene, render
 from .vocabulary import TEXT_IDS, demo_layout, demo_text_tokenizer
 
 # Images a step by number of objects; 0 stands for the unconditional prompt. Sequences of one group have one length, so
 # nothing is padded; scenes of three are both the hardest and the most instructive.
 DEMO_BATCH = {0: 2, 1: 6, 2: 11, 3: 13}
+LAYERS = 16
+OWN_SHARE = 0.5  # of a step's images that come from the model's own runs, where they are asked for
+OWN_RUNS = {1: 2, 2: 12, 3: 12}  # how many the model draws at a time, by number of objects and process
+OWN_EVERY = 250  # steps from one such time to the next
 ADAM_SHARE = 0.16  # of Muon's learning rate: for embeddings, output rows and norms
 
 
-def demo_config(codebook_size: int) -> LuminaConfig:
-    """Deep and narrow: twelve layers cost twelve times the shortcut head, which has about one layer's parameters."""
+def demo_config(codebook_size: int, n_layers: int = LAYERS) -> LuminaConfig:
+    """Deep and narrow: the shortcut head has about as many parameters as one of the layers."""
     return LuminaConfig(
         d_model=160,
         n_heads=5,
         n_kv_heads=5,
-        n_layers=12,
+        n_layers=n_layers,
         mlp_hidden_size=480,
         rope_theta=1000.0,  # a hundred positions: faster rotations tell them apart
         vocab_size=TEXT_IDS + codebook_size,
@@ -49,32 +55,29 @@ def initialise(model: Lumina) -> None:
     nn.init.zeros_(model.ff_out.weight)
 
 
+def deepened(model: Lumina, layers: int) -> Lumina:
+    """A model of more layers that computes the same: copies of blocks among them, with outputs of zero (LLaMA Pro, arXiv 2401.02415)."""
+    deeper = Lumina(dataclasses.replace(model.config, n_layers=layers), output_rows="all")
+    sources = [index * model.config.n_layers // layers for index in range(layers)]
+    blocks = [copy.deepcopy(model.blocks[source]) for source in sources]
+    for index in range(1, layers):
+        if sources[index] == sources[index - 1]:
+            nn.init.zeros_(blocks[index].attn_out.weight)
+            nn.init.zeros_(blocks[index].ff_out.weight)
+    deeper.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("blocks.")}, strict=False)
+    deeper.blocks = nn.ModuleList(blocks)
+    return deeper
+
+
 def learning_rate(step: int, steps: int) -> float:
-    """Share of the peak: up over 100 steps, level, and down to zero over the last 40%."""
-    return min((step + 1) / 100, 1.0, (steps - step) / (0.4 * steps))
+    """Share of the peak: up over 100 steps, level, and down to zero over the last 80%."""
+    return min((step + 1) / 100, 1.0, (steps - step) / (0.8 * steps))
 
 
-def random_masks(codes: Tensor, rng: np.random.Generator) -> Tensor:
-    """Masked cells of images (B, H, W), bool alike, at the rate of a random time of the cosine schedule (MaskGIT, section 3.1).
-
-    Half of the masks are uniform, the others such as a sampler leaves that fixes first what it is surest of: background rather
-    than objects, and one region before another. Uniform masks alone hardly ever show a model the choice of the last free place.
-    """
-    batch, height, width = codes.shape
-    cells = height * width
-    late = rng.random((batch, height, width))  # the later, the longer masked
-    regions = rng.random((batch, 2, 2)).repeat(-(-height // 2), 1).repeat(-(-width // 2), 2)[:, :height, :width]
-    objects = (codes != codes.flatten(1).mode(1).values[:, None, None]).numpy()
-    late += rng.integers(2, size=(batch, 1, 1)) * (regions + rng.random((batch, 1, 1)) * objects)
-    masked = np.ceil(np.cos(rng.random(batch) * math.pi / 2) * cells).clip(1, cells)
-    rank = late.reshape(batch, cells).argsort(1).argsort(1)
-    return torch.from_numpy(rank >= cells - masked[:, None]).view(codes.shape)
-
-
-def group_loss(model: Lumina, encoder: PromptEncoder, codes: Tensor, captions: list[str], rng: np.random.Generator) -> tuple[Tensor, int]:
-    """Summed cross-entropy of the masked cells and their number, for images whose prompts have one length."""
-    unknown = random_masks(codes, rng)
-    prompts = torch.stack([encoder.prompt(text) if text else encoder.unconditional() for text in captions])
+def group_loss(model: Lumina, encoder: PromptEncoder, examples: list[Example]) -> tuple[Tensor, int]:
+    """Summed cross-entropy of the unknown cells and their number, for examples whose prompts have one length."""
+    codes, unknown = (torch.stack(tensors) for tensors in zip(*((e.codes, e.unknown) for e in examples)))
+    prompts = torch.stack([encoder.prompt(e.caption) if e.caption else encoder.unconditional() for e in examples])
     sequence = Sequence(Branch(prompts, 1.0), Canvas(codes, unknown), model)
     features = model.features(sequence.tokens, sequence.rotary)[:, sequence.cells]
     logits = model.code_logits(features[unknown.flatten(1)])
@@ -91,6 +94,7 @@ def train_base(
     batch: dict[int, int] = DEMO_BATCH,
     config: LuminaConfig | None = None,
     start: Lumina | None = None,
+    own_runs: bool = False,
     compile: bool = False,
     world: World = World(),
 ) -> Lumina:
@@ -102,6 +106,8 @@ def train_base(
             at 0.012; at 0.005 it goes on falling.
         batch: images a step by number of objects (0: unconditional), over all processes.
         start: weights to begin with, with all output rows, instead of random ones.
+        own_runs: take half of the images from the model's own runs, for a model that draws some scenes right already. A resumed
+            run begins to collect them anew.
         compile: fuse the blocks with torch.compile; a third faster, after a minute of compiling.
     """
     config = start.config if start is not None else config or demo_config(len(codebook.centres))
@@ -123,27 +129,29 @@ def train_base(
         for block in model.blocks:
             block.compile()
 
+    runs = OwnRuns(codebook, encoder)
     for step in run.steps_left():
+        if own_runs and (step % OWN_EVERY == 0 or not runs.kept):
+            rng = np.random.default_rng((seed, 6, step, world.rank))
+            run.note({"step": step, **{f"own_right_{n}": round(runs.add(model, n, count, rng), 3) for n, count in OWN_RUNS.items()}})
         # Each step draws from its own seed, so that a resumed run sees what an uninterrupted one would have.
         rng = np.random.default_rng((seed, 1, step, world.rank))
-        losses, total, count = {}, 0.0, 0
+        losses, total, cells = {}, 0.0, 0
         for objects, size in batch.items():
-            if world.share(size) == 0:
+            if (count := world.share(size)) == 0:
                 continue
-            scenes = [random_scene(rng, objects or int(rng.integers(1, 4)), "train") for _ in range(world.share(size))]
-            images = np.stack([render(scene, place(rng, scene)) for scene in scenes])
-            codes = codebook.codes(torch.from_numpy(images).permute(0, 3, 1, 2))
-            loss, cells = group_loss(model, encoder, codes, [scene.caption if objects else "" for scene in scenes], rng)
+            own = runs.draw(objects, int(OWN_SHARE * count), rng)
+            loss, unknown = group_loss(model, encoder, own + random_examples(objects, count - len(own), codebook, rng))
             loss.backward()
-            losses[f"loss_{objects}"] = loss.item() / cells
-            total, count = total + loss.item(), count + cells
-        sum_gradients(list(model.parameters()), count, world)
+            losses[f"loss_{objects}"] = loss.item() / unknown
+            total, cells = total + loss.item(), cells + unknown
+        sum_gradients(list(model.parameters()), cells, world)
         for optimizer, peak in zip(optimizers, (lr, ADAM_SHARE * lr)):
             optimizer.param_groups[0]["lr"] = peak * learning_rate(step, steps)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         run.tick(
-            {"loss": total / count, **losses},
+            {"loss": total / cells, **losses},
             lambda: {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers]},
         )
     return model.eval()

@@ -21,6 +21,8 @@ def add_commands(commands) -> None:
     base = _add(commands, "train-base", _train_base, "train the base model and write FOLDER/checkpoint")
     base.add_argument("--steps", metavar="N", type=int, default=3000, help="default: 3000")
     base.add_argument("--lr", metavar="R", type=float, default=0.01, help="peak learning rate (default: 0.01; 0.005 to go on from a trained model)")
+    base.add_argument("--layers", metavar="N", type=int, help="more than --start has: added as blocks that change nothing at first (default: as --start, or 16)")
+    base.add_argument("--own-runs", action="store_true", help="take half of the images from the model's own runs, for one that draws some scenes right already")
     base.add_argument("--compile", action="store_true", help="fuse the blocks: a third faster, after a minute of compiling")
 
     _add_start(base)
@@ -38,6 +40,10 @@ def add_commands(commands) -> None:
     _add_model(head)
     head.add_argument("--steps", metavar="N", type=int, default=20000, help="default: 20000")
     head.add_argument("--batch", metavar="K", type=int, default=1, help="trajectories a step and process (default: 1)")
+    head.add_argument("--lr", metavar="R", type=float, default=1e-3, help="learning rate, a tenth of it in the end (default: 0.001)")
+    head.add_argument("--rollout", metavar="N", type=int, default=1, help="steps predicted in turn from the head's own features (default: 1, as published)")
+    head.add_argument("--kl", metavar="W", type=float, default=0.0, help="weight of the codes' KL divergence in the loss (default: 0, as published)")
+    head.add_argument("--unconditional-every", metavar="N", type=int, default=1, help="learn the unconditional branch at every N-th step (default: 1)")
     head.add_argument("--low-from", metavar="N", type=int, default=1000, help="step from which the learning rate is a tenth (default: 1000)")
     head.add_argument("--ema", metavar="D", type=float, default=0.9999, help="decay of the weights' average (default: 0.9999)")
 
@@ -100,7 +106,7 @@ def _train_base(args) -> None:
     import torch
 
     from .assemble import assemble
-    from .base import train_base
+    from .base import LAYERS, deepened, demo_config, train_base
     from .distributed import joined_world
     from .patches import PatchCodebook
 
@@ -114,6 +120,11 @@ def _train_base(args) -> None:
             f"{args.folder / 'codebook.safetensors'} is not the codebook that {start.path} was trained with. Begin the tokenizer too with "
             f"--start {args.start}, in a folder of its own."
         )
+    base = start and start.base
+    if base is not None and args.layers is not None:
+        if args.layers < base.config.n_layers:
+            raise ValueError(f"--layers is {args.layers}, but {start.path} has {base.config.n_layers}, and layers can only be added.")
+        base = deepened(base, args.layers)
     with joined_world(args.device) as world:
         train_base(
             args.folder / "base",
@@ -121,7 +132,9 @@ def _train_base(args) -> None:
             steps=args.steps,
             lr=args.lr,
             seed=args.seed,
-            start=start and start.base,
+            start=base,
+            config=demo_config(len(codebook.centres), args.layers or LAYERS),
+            own_runs=args.own_runs,
             compile=args.compile,
             world=world,
         )
@@ -169,7 +182,12 @@ def _train_head(args) -> None:
             _pipeline(args, None, world.device).checkpoint.base,
             steps=args.steps,
             batch=args.batch,
+            lr=args.lr,
+            low_lr=args.lr / 10,
             low_from=args.low_from,
+            rollout=args.rollout,
+            kl=args.kl,
+            unconditional_every=args.unconditional_every,
             ema=args.ema,
             seed=args.seed,
             world=world,

@@ -110,11 +110,16 @@ def random_scene(rng: np.random.Generator, count: int, split: str | None = None)
             return scene
 
 
-def place(rng: np.random.Generator, scene: Scene) -> list[tuple[int, int]]:
-    """Top left cells (x, y) of the objects: each in a quarter of its own, uniform over the ways to fulfil the relations."""
+def placements(scene: Scene) -> list[list[tuple[int, int]]]:
+    """Every way to fulfil the relations with each object in a quarter of its own: the objects' top left cells (x, y)."""
     layouts = _layouts(len(scene.things), scene.relations)
-    quarters = layouts[rng.integers(len(layouts))]
-    return [tuple(EDGES[thing.size][side] for side in quarter) for thing, quarter in zip(scene.things, quarters)]
+    return [[tuple(EDGES[thing.size][side] for side in quarter) for thing, quarter in zip(scene.things, q)] for q in layouts]
+
+
+def place(rng: np.random.Generator, scene: Scene) -> list[tuple[int, int]]:
+    """One of the placements, each as likely as the others."""
+    ways = placements(scene)
+    return ways[rng.integers(len(ways))]
 
 
 @cache
