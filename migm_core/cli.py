@@ -62,7 +62,7 @@ def _add_generate(commands) -> None:
     parser = commands.add_parser("generate", help="draw images of a prompt", epilog="Settings that are not given come with the model.")
     parser.add_argument("prompt", metavar="PROMPT", help="what to draw")
     parser.add_argument("--negative", metavar="TEXT", default="", help="what to steer away from, with guidance above 0")
-    parser.add_argument("--model", metavar="PATH", default="demo", help="a checkpoint folder or file (default: demo, the bundled model)")
+    parser.add_argument("--model", metavar="PATH", default="demo", help="a checkpoint folder, or a .safetensors or .gguf file (default: demo, the bundled model)")
     parser.add_argument("--head", metavar="PATH", default="auto", help="a shortcut head, or none (default: the bundled model's own)")
     parser.add_argument("--size", metavar="WxH", type=_size, default=(None, None), help="of the image, in pixels")
     parser.add_argument("--steps", metavar="N", type=int, help="passes over the image")
@@ -74,6 +74,10 @@ def _add_generate(commands) -> None:
     parser.add_argument("--batch", metavar="K", type=int, default=1, help="images to draw at once (default: 1)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
     parser.add_argument("--dtype", metavar="T", default="auto", help="auto, bf16, fp16 or fp32 (default: auto)")
+    parser.add_argument("--compile", action="store_true", help="compile the base model's blocks: faster steps, after a slow first run")
+    parser.add_argument("--channels-last", action="store_true", help="another memory layout of the image tokenizer, which GPUs may decode faster")
+    parser.add_argument("--tile", metavar="PX", type=int, default=0, help="decode larger images in parts of PX x PX pixels, 64 or more: less memory, the same image")
+    parser.add_argument("--tf32", action="store_true", help="CUDA, with dtype fp32: matrix products with fewer digits, and faster")
     parser.add_argument("--out", metavar="PATH", type=Path, default=Path("migm.png"), help="default: migm.png; of a batch: migm-0.png, ...")
     parser.add_argument("--report", metavar="PATH", type=Path, help="write the run's settings and times to a .json file")
     parser.set_defaults(run=_generate)
@@ -97,8 +101,10 @@ def _generate(args) -> None:
     from tqdm import tqdm
 
     from .pipeline import Pipeline
+    from .switches import Switches
 
-    pipeline = Pipeline.load(args.model, None if args.head == "none" else args.head, dtype=args.dtype, device=args.device)
+    switches = Switches(compile=args.compile, channels_last=args.channels_last, tile=args.tile, tf32=args.tf32)
+    pipeline = Pipeline.load(args.model, None if args.head == "none" else args.head, dtype=args.dtype, device=args.device, switches=switches)
     names = ("steps", "budget", "method", "guidance", "temperature", "seed", "batch")
     asked = {"width": args.size[0], "height": args.size[1], **{name: getattr(args, name) for name in names}}
     settings = pipeline.settings(**asked)
@@ -109,7 +115,7 @@ def _generate(args) -> None:
         with tqdm(total=settings.steps, unit="step", leave=False, disable=None) as bar:  # None: on a terminal only
             result = pipeline.generate(args.prompt, args.negative, callback=lambda _: bar.update(), **asked)
     except torch.OutOfMemoryError:
-        raise ValueError(f"{pipeline.device} has not enough memory for this run. Choose a smaller size or batch, or dtype bf16.") from None
+        raise ValueError(f"{pipeline.device} has not enough memory for this run. Choose a smaller size or batch, dtype bf16, or --tile 256.") from None
     head = args.head if args.head != "auto" else "demo" if args.model == "demo" else "none"
     save_images(result, paths, {"prompt": args.prompt, "negative": args.negative, "model": args.model, "head": head})
     if args.report:

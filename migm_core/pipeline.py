@@ -23,6 +23,7 @@ from .sampling.methods import Method, MLCache, Shortcut, Vanilla
 from .sampling.sampler import StepReport, sample
 from .sampling.sequence import text_guidance
 from .sampling.timing import StepTimer
+from .switches import Switches
 
 DEMO = Path(__file__).parent / "demo"
 DEMO_HEAD = DEMO / "shortcut.safetensors"
@@ -116,19 +117,32 @@ class Pipeline:
     Args:
         head_path: where the head came from, for messages.
         device: to compute on, where that is not where the base model's weights lie now.
+        switches: what a run turns on; ``load`` has prepared the models for them.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, head: ShortcutHead | None, head_path: str | Path = "the head", device: torch.device | None = None
+        self,
+        checkpoint: Checkpoint,
+        head: ShortcutHead | None,
+        head_path: str | Path = "the head",
+        device: torch.device | None = None,
+        switches: Switches = Switches(),
     ):
         self.checkpoint = checkpoint
         self.head = head
         self.head_path = head_path
         self._device = device
+        self.switches = switches
 
     @classmethod
     def load(
-        cls, model: str | Path = "demo", head: str | Path | None = "auto", *, dtype="auto", device: str | None = None
+        cls,
+        model: str | Path = "demo",
+        head: str | Path | None = "auto",
+        *,
+        dtype="auto",
+        device: str | None = None,
+        switches: Switches = Switches(),
     ) -> "Pipeline":
         """Load a checkpoint and a head.
 
@@ -136,13 +150,16 @@ class Pipeline:
             model: "demo" for the bundled model, or a folder or file.
             head: a file, None for none, or "auto": the bundled head with the bundled model, else none.
             device: None takes CUDA where there is one.
+            switches: for speed or memory; all off by default.
         """
         device = resolve_device(device)
+        switches.check(device)
         if head == "auto":
             head = DEMO_HEAD if str(model) == "demo" else None
         checkpoint = load_checkpoint(DEMO if str(model) == "demo" else model, dtype=dtype, device=device)
         loaded = load_head(head, checkpoint.base.config, dtype=dtype, device=device) if head is not None else None
-        return cls(checkpoint, loaded, head or "")
+        switches.prepare(checkpoint)
+        return cls(checkpoint, loaded, head or "", switches=switches)
 
     @property
     def device(self) -> torch.device:
@@ -168,6 +185,11 @@ class Pipeline:
         settings.check(self.checkpoint.image_tokenizer.config.factor)
         if settings.method == "shortcut" and self.head is None:
             raise ValueError("The shortcut method needs a shortcut head, and none is loaded. Give one, or choose the vanilla method.")
+        if settings.method == "ml-cache" and self.switches.compile:
+            raise ValueError(
+                "The ml-cache method does not run compiled: its passes write into a cache, and each layer would be compiled for itself. "
+                "Leave compile out, or choose another method."
+            )
         return settings
 
     def method(self, settings: Settings) -> Method:
@@ -240,16 +262,17 @@ class Pipeline:
 
         began = time.perf_counter()
         timer.start()
-        finished = sample(
-            self.checkpoint.base,
-            branches,
-            canvas,
-            self.method(settings),
-            steps=settings.steps,
-            temperature=settings.temperature,
-            generators=generators,
-            callback=after_step,
-        )
+        with self.switches.during_run():
+            finished = sample(
+                self.checkpoint.base,
+                branches,
+                canvas,
+                self.method(settings),
+                steps=settings.steps,
+                temperature=settings.temperature,
+                generators=generators,
+                callback=after_step,
+            )
         steps, medians = timer.seconds(), timer.median_seconds()
         return Result(finished, [], settings, time.perf_counter() - began, steps, medians)
 
@@ -259,12 +282,15 @@ class Pipeline:
 
         One by one: the decoder's memory would grow with the batch, and an image would differ a little with its company.
         """
-        return torch.cat([self.checkpoint.image_tokenizer.decode(codes).float() for codes in canvas.codes.split(1)])
+        decode, tile = self.checkpoint.image_tokenizer.decode, self.switches.tile
+        with self.switches.during_run():
+            return torch.cat([decode(codes, tile).float() for codes in canvas.codes.split(1)])
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Canvas:
         """Pixels in 0..1, (B, 3, h, w), to a canvas with nothing unknown."""
-        codes = self.checkpoint.image_tokenizer.encode(images.to(self.device, torch.float32))
+        with self.switches.during_run():
+            codes = self.checkpoint.image_tokenizer.encode(images.to(self.device, torch.float32))
         return Canvas(codes, torch.zeros_like(codes, dtype=torch.bool))
 
     def _culprit(self, kind: str) -> str:

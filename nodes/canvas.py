@@ -102,12 +102,24 @@ class DecodeCanvas(io.ComfyNode):
             node_id="MIGMDecodeCanvas",
             display_name="Decode Canvas",
             category="MIGM",
-            search_aliases=["vae decode", "canvas to image", "migm decode"],
+            search_aliases=["vae decode", "vae decode tiled", "canvas to image", "migm decode"],
             description="Turn a canvas into an image. Cells that are still unknown are shown as a grey chequerboard.",
-            inputs=[CANVAS.Input("canvas", tooltip="From Shortcut Sampler, Encode Image to Canvas or Empty Canvas.")],
+            inputs=[
+                CANVAS.Input("canvas", tooltip="From Shortcut Sampler, Encode Image to Canvas or Empty Canvas."),
+                io.Int.Input(
+                    "tile_size",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=64,
+                    optional=True,
+                    tooltip="Pixels a side of the parts that a larger image is decoded in: a third of the memory, twice the time, the same image. "
+                    "0 decodes it whole, and in tiles only where memory does not suffice.",
+                ),
+            ],
             outputs=[io.Image.Output("image", display_name="image", tooltip="One image for each on the canvas.")],
         )
 
     @classmethod
-    def execute(cls, canvas) -> io.NodeOutput:
-        return io.NodeOutput(pictures.canvas_image(canvas.model, canvas.canvas))
+    def execute(cls, canvas, tile_size=0) -> io.NodeOutput:
+        return io.NodeOutput(pictures.canvas_image(canvas.model, canvas.canvas, tile_size))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+
+import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -9,18 +12,24 @@ from ..migm_core.canvas import Canvas
 from ..migm_core.checkpoints import CheckpointError
 from .weights import LoadedModel, load_image_tokenizer
 
+TILE = 256  # pixels a side, where a whole image has no room
+
 
 @torch.inference_mode()
-def canvas_image(model: LoadedModel, canvas: Canvas) -> Tensor:
+def canvas_image(model: LoadedModel, canvas: Canvas, tile: int = 0) -> Tensor:
     """A canvas as an IMAGE, float32 (B, h, w, 3) on the CPU; unknown cells as in previews.
 
-    The images are decoded one at a time: at 1024x1024 each needs gigabytes.
+    The images are decoded one at a time: at 1024x1024 each needs gigabytes, or a third of that in tiles.
+
+    Args:
+        tile: pixels a side of the parts to decode in; 0 for whole.
 
     Raises:
+        ValueError: the tile is too small.
         CheckpointError: the image tokenizer gives values that are not finite.
     """
-    load_image_tokenizer(model, canvas.shape[2] * model.factor, canvas.shape[1] * model.factor)
-    pixels = torch.stack([decode(model, codes, unknown) for codes, unknown in zip(canvas.codes, canvas.unknown.cpu())])
+    load_image_tokenizer(model, canvas.shape[2] * model.factor, canvas.shape[1] * model.factor, tile)
+    pixels = torch.stack([decode(model, codes, unknown, tile) for codes, unknown in zip(canvas.codes, canvas.unknown.cpu())])
     if not pixels.isfinite().all():
         raise CheckpointError(f"{model.checkpoint.path}: the image tokenizer gives values that are not finite. The file may be damaged: download it again.")
     return pixels.permute(0, 2, 3, 1).contiguous()
@@ -36,10 +45,27 @@ def encode(model: LoadedModel, images: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def decode(model: LoadedModel, codes: Tensor, unknown: Tensor) -> Tensor:
-    """Codes (H, W) to pixels in 0..1, float32 (3, h, w) on the CPU; unknown cells, bool (H, W), as a grey chequerboard."""
-    pixels = model.checkpoint.image_tokenizer.decode(codes[None].to(model.image_tokenizer.load_device))[0].float().cpu()
+def decode(model: LoadedModel, codes: Tensor, unknown: Tensor, tile: int = 0) -> Tensor:
+    """Codes (H, W) to pixels in 0..1, float32 (3, h, w) on the CPU; unknown cells, bool (H, W), as a grey chequerboard.
+
+    Where the memory does not suffice for the whole image, it is decoded in tiles, which gives the same.
+    """
+    pixels = _pixels(model, codes, tile)
     row, column = (torch.arange(side) * 2 // model.factor for side in pixels.shape[1:])  # two squares a side of each cell
     board = 0.3 + 0.12 * ((row[:, None] + column) % 2)
     hidden = unknown.repeat_interleave(model.factor, 0).repeat_interleave(model.factor, 1)
     return torch.where(hidden, board, pixels)
+
+
+def _pixels(model: LoadedModel, codes: Tensor, tile: int) -> Tensor:
+    """Codes (H, W) to pixels in 0..1, float32 (3, h, w) on the CPU."""
+    codes = codes[None].to(model.image_tokenizer.load_device)
+    try:
+        return model.checkpoint.image_tokenizer.decode(codes, tile)[0].float().cpu()
+    except comfy.model_management.OOM_EXCEPTION:
+        if tile and tile <= TILE:
+            raise
+    # Out here the error no longer holds what the attempt had made.
+    logging.warning("MIGM-Shortcut: not enough memory to decode the image at once; it is decoded in tiles of %d pixels.", TILE)
+    comfy.model_management.soft_empty_cache()
+    return model.checkpoint.image_tokenizer.decode(codes, TILE)[0].float().cpu()

@@ -19,7 +19,7 @@ from ..migm_core.checkpoints.load import BASE_PREFIX, check_head
 from ..migm_core.config import LuminaConfig
 from ..migm_core.models.quantized import Scaled, dequantise
 from ..migm_core.pipeline import Pipeline, Settings
-from ..migm_core.sampling.sampler import LOGITS_AT_ONCE
+from ..migm_core.sampling.memory import run_bytes as sampling_bytes
 from ..migm_core.sampling.sequence import Branch
 from .files import chosen, heads, models, stamp
 
@@ -183,32 +183,32 @@ def _operations(stored: torch.dtype, computed: torch.dtype, device: torch.device
 def prepare(model: LoadedModel, head: HeadFile | None, settings: Settings, branches: list[Branch]) -> Pipeline:
     """Have the host load what a run needs, with room for its activations; a pipeline on the host's device."""
     handles = [model.base, model.image_tokenizer, *([head.fit(model)] if head else [])]
-    comfy.model_management.load_models_gpu(handles, memory_required=run_bytes(model, settings, branches) + decode_bytes(model, settings.width, settings.height))
+    needed = max(run_bytes(model, settings, branches), decode_bytes(model, settings.width, settings.height))  # one after the other
+    comfy.model_management.load_models_gpu(handles, memory_required=needed)
     module = head.fit(model).model if head else None
     return Pipeline(model.checkpoint, module, head.source.path if head else "", device=model.device)
 
 
 def run_bytes(model: LoadedModel, settings: Settings, branches: list[Branch]) -> int:
-    """Most memory that a run's activations need beside the weights, from the sizes of its tensors."""
+    """Most memory that a run needs on the device beside the weights that stay there."""
     config = model.checkpoint.base.config
-    size = model.dtype.itemsize
     rows, columns = settings.height // model.factor, settings.width // model.factor
-    cells, codes = settings.batch * rows * columns, config.tokens.codebook_size
     lengths = [settings.batch * (branch.prompt.shape[-1] + 4 + rows * (columns + 1)) for branch in branches]
-    kept = sum(lengths) * config.d_model * size  # each branch's last features
-    if settings.method == "ml-cache":
-        kept += sum(lengths) * 2 * config.n_layers * config.n_kv_heads * (config.d_model // config.n_heads) * size
-    block = max(lengths) * (config.d_model * (8 * size + 4 * 4) + 3 * config.mlp_hidden_size * size)  # one layer, with its float32 parts
-    # Noise on all codes, and guided logits and their softmax of one part.
-    logits = cells * codes * 4 + min(cells * codes, LOGITS_AT_ONCE) * (len(branches) * size + 3 * 4)
-    return kept + max(block, logits)
+    visiting = 2 * config.d_model * config.mlp_hidden_size * model.dtype.itemsize  # an offloaded or 8-bit weight, as it came and as it is used
+    return visiting + sampling_bytes(config, model.dtype, lengths, settings.batch * rows * columns, settings.method)
 
 
-def decode_bytes(model: LoadedModel, width: int, height: int) -> int:
-    """Memory to decode one image: three float32 maps at full resolution, of the widest of the last two stages."""
-    return width * height * max(model.checkpoint.image_tokenizer.config.block_out_channels[:2]) * 4 * 3
+def decode_bytes(model: LoadedModel, width: int, height: int, tile: int = 0) -> int:
+    """Memory to decode one image: three float32 maps at full resolution, of the widest of the last two stages.
+
+    In tiles: two whole ones of the last stage, and three of a tile with its margins.
+    """
+    channels = model.checkpoint.image_tokenizer.config.block_out_channels
+    whole = width * height * max(channels[:2]) * 4 * 3
+    tiled = width * height * channels[0] * 4 * 2 + (tile + 8) ** 2 * max(channels[:2]) * 4 * 3
+    return min(whole, tiled) if tile else whole
 
 
-def load_image_tokenizer(model: LoadedModel, width: int, height: int) -> None:
+def load_image_tokenizer(model: LoadedModel, width: int, height: int, tile: int = 0) -> None:
     """Have the host load it, with room for one image of so many pixels."""
-    comfy.model_management.load_models_gpu([model.image_tokenizer], memory_required=decode_bytes(model, width, height))
+    comfy.model_management.load_models_gpu([model.image_tokenizer], memory_required=decode_bytes(model, width, height, tile))

@@ -1,12 +1,14 @@
 """The stand-in of the published checkpoint: of the published size on paper, and in the published layout when it is written small."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from small_model import edit_tensors
 from stand_in import HEAD, planned, size, write_stand_in
 
-from migm_core.checkpoints import describe
+from migm_core.checkpoints import CheckpointError, describe, load_checkpoint
 from migm_core.config import LuminaConfig
 from migm_core.models.image_tokenizer import ImageTokenizerConfig
 from migm_core.models.lumina import Lumina
@@ -63,3 +65,24 @@ def test_no_two_of_its_tensors_or_rows_are_alike(folder):
     rows = torch.cat([weight for block in blocks for weight in (block.q_proj.weight, block.k_proj.weight, block.up_proj.weight)])
     assert len(rows.unique(dim=0)) == len(rows)
     assert rows.std() == pytest.approx(16**-0.5, rel=0.1)
+
+
+LAYER = "model.transformer.blocks.1.ff_out.weight"
+CHANGES = {
+    "missing": lambda path: path.unlink(),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "of another model": lambda path: edit_tensors(path, lambda tensors: tensors.update({LAYER: torch.zeros(16, 33)})),
+    "without a tensor": lambda path: edit_tensors(path, lambda tensors: tensors.pop(LAYER)),
+    "with one more": lambda path: edit_tensors(path, lambda tensors: tensors.update({LAYER + "_too": torch.zeros(1)})),
+    "with one of another": lambda path: edit_tensors(path, lambda tensors: tensors.update({"model.transformer.wte.weight": torch.zeros(1)})),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_shard_that_is_not_what_it_was_is_named(folder, tmp_path, change):
+    shutil.copytree(folder, tmp_path / "copy")
+    shard = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"][LAYER]
+    assert shard == "model-00002-of-00003.safetensors"
+    CHANGES[change](tmp_path / "copy" / shard)
+    with pytest.raises(CheckpointError, match=shard):
+        load_checkpoint(tmp_path / "copy")

@@ -15,6 +15,7 @@ from ..models.shortcut import ShortcutConfig, ShortcutHead
 from ..prompts import PromptEncoder
 from .eight_bit import MARKER, SCALE, scaled_layers
 from .errors import CheckpointError
+from .gguf_file import SUFFIX
 from .shapes import check_keys, check_sizes, count_parts, size_of
 from .source import TensorSource, read_json
 
@@ -90,7 +91,7 @@ def load_checkpoint(
     operations=nn,
     image_operations=nn,
 ) -> Checkpoint:
-    """Load a published-layout folder or a single self-contained .safetensors file.
+    """Load a published-layout folder, a single self-contained .safetensors file, or a .gguf file beside such a folder's others.
 
     Weights stay memory-mapped where they need no conversion and no other device. Those that the file keeps in 8 bits beside
     a scale stay in 8 bits, and ``dtype`` is what they are computed in. ``operations`` are the base's, ``image_operations``
@@ -102,12 +103,13 @@ def load_checkpoint(
     path = Path(path)
     source = TensorSource.open(path)
     dtype = resolve_dtype(dtype, device)
-    if path.is_dir():
-        config = read_json(path / "config.json"), str(path / "config.json")
-        image_config = read_json(path / "vqvae" / "config.json"), str(path / "vqvae" / "config.json")
-        image_source = TensorSource.open(path / "vqvae" / IMAGE_TOKENIZER_WEIGHTS)
-        text_tokenizer, text_path = _read_bytes(path / "tokenizer.json"), path / "tokenizer.json"
-        generation = read_json(path / "generation_config.json") if (path / "generation_config.json").exists() else {}
+    if path.is_dir() or path.suffix == SUFFIX:
+        folder = path if path.is_dir() else path.parent
+        config = read_json(folder / "config.json"), str(folder / "config.json")
+        image_config = read_json(folder / "vqvae" / "config.json"), str(folder / "vqvae" / "config.json")
+        image_source = TensorSource.open(folder / "vqvae" / IMAGE_TOKENIZER_WEIGHTS)
+        text_tokenizer, text_path = _read_bytes(folder / "tokenizer.json"), folder / "tokenizer.json"
+        generation = read_json(folder / "generation_config.json") if (folder / "generation_config.json").exists() else {}
     else:
         _require_self_contained(source)
         config = source.metadata_json("config"), f"{path}: config"

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import CheckpointError
+from .gguf_file import SUFFIX, GgufFile
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -35,11 +36,12 @@ class TensorSource:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype] = {}
         self._files: dict[str, tuple[object, str]] = {}  # name to the open file and the name there
+        self._paths: dict[str, Path] = {}
         self._state: dict[str, Tensor] = {}
 
     @classmethod
     def open(cls, path: Path) -> "TensorSource":
-        """Open a .safetensors file, a folder with one or with shards and their index, or a .pth / .pt / .bin state dict.
+        """Open a .safetensors or .gguf file, a folder with the former or with shards and their index, or a .pth / .pt / .bin state dict.
 
         Raises:
             CheckpointError: nothing there, a shard missing, or a file that is damaged or carries code.
@@ -51,6 +53,10 @@ class TensorSource:
             source._open_folder(path)
         elif path.suffix == ".safetensors":
             source._add(path)
+        elif path.suffix == SUFFIX:
+            file = GgufFile(path)
+            source.shapes, source.dtypes = file.shapes, file.dtypes
+            source._files = {name: (file, name) for name in file.shapes}
         elif path.suffix in (".pth", ".pt", ".bin"):
             source._read_state_dict(path)
         else:
@@ -72,7 +78,12 @@ class TensorSource:
                     part._state[short] = self._state[name]
                 else:
                     part._files[short] = (self._files[name][0], name)
+                    part._paths[short] = self.file(name)
         return part
+
+    def file(self, name: str) -> Path:
+        """The file, of several, that holds a tensor."""
+        return self._paths.get(name, self.path)
 
     def get(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
         """A tensor, or some rows of it, as a view of the mapped file."""
@@ -80,6 +91,8 @@ class TensorSource:
             tensor = self._state[name]
             return tensor[rows[0] : rows[1]] if rows else tensor
         file, stored = self._files[name]
+        if isinstance(file, GgufFile):
+            return file.get(stored, rows)
         if rows:
             return file.get_slice(stored)[rows[0] : rows[1]]
         return file.get_tensor(stored)
@@ -140,13 +153,13 @@ class TensorSource:
         self.metadata = self.metadata or dict(file.metadata() or {})
         for name in file.keys():
             if name in self.shapes:
-                raise CheckpointError(f"{path} holds the tensor {name}, which another shard of the same checkpoint holds too.")
+                raise CheckpointError(f"{path} holds the tensor {name}, which {self._paths[name].name} holds too. Download both again.")
             piece = file.get_slice(name)
             stored = piece.get_dtype()
             if stored not in DTYPES:
                 raise CheckpointError(f"{path}: tensor {name} has the dtype {stored}, which is not supported. Expected {', '.join(DTYPES)}.")
             self.shapes[name], self.dtypes[name] = tuple(piece.get_shape()), DTYPES[stored]
-            self._files[name] = (file, name)
+            self._files[name], self._paths[name] = (file, name), path
 
     def _read_state_dict(self, path: Path) -> None:
         try:

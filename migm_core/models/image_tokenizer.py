@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .tiled_decoding import check_tile, decode_tiled
+
 
 @dataclass(frozen=True)
 class ImageTokenizerConfig:
@@ -106,8 +108,15 @@ class ResnetBlock(nn.Module):
             self.conv_shortcut = None
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        return self.second(x, self.first(x, self.norm1), self.norm2)
+
+    def first(self, x: Tensor, norm) -> Tensor:
+        """The first half, by a norm that a tiled decoding may have gathered."""
+        return self.conv1(F.silu(norm(x)))
+
+    def second(self, x: Tensor, h: Tensor, norm) -> Tensor:
+        """The second half, of the first one's result, and the residual."""
+        h = self.conv2(F.silu(norm(h)))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
@@ -252,11 +261,20 @@ class ImageTokenizer(nn.Module):
             )
         return self.quantize.nearest(self.latents(images))
 
-    def decode_latents(self, quantised: Tensor) -> Tensor:
-        """Codebook vectors (B, C, H, W) to pixels (B, 3, H * factor, W * factor), not clamped."""
-        return self.decoder(self.post_quant_conv(quantised))
+    def decode_latents(self, quantised: Tensor, tile: int = 0) -> Tensor:
+        """Codebook vectors (B, C, H, W) to pixels (B, 3, H * factor, W * factor), not clamped; ``tile`` as in ``decode``."""
+        latents = self.post_quant_conv(quantised)
+        return decode_tiled(self.decoder, latents, tile) if tile else self.decoder(latents)
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Codes 0..K-1, int64 (B, H, W), to pixels in 0..1, (B, 3, H * factor, W * factor)."""
+    def decode(self, codes: Tensor, tile: int = 0) -> Tensor:
+        """Codes 0..K-1, int64 (B, H, W), to pixels in 0..1, (B, 3, H * factor, W * factor).
+
+        Args:
+            tile: pixels a side of the parts that a larger image is decoded in, for less memory and the same image; 0 for whole.
+
+        Raises:
+            ValueError: the tile is too small to be worth it.
+        """
+        check_tile(tile)
         quantised = self.quantize.embedding(codes).permute(0, 3, 1, 2)
-        return self.decode_latents(quantised).clamp(0, 1)
+        return self.decode_latents(quantised, tile).clamp(0, 1)

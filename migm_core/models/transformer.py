@@ -123,6 +123,14 @@ class Block(nn.Module):
             cache, layer: where keys and values of this layer are stored, or, with positions, read.
             positions: (B, T) indices of x in the cached sequence; attention then reads the whole cache.
         """
+        attended = self._attention(x, rotary, context, context_rotary, cache, layer, positions)
+        if attended is not None:
+            x = x + attended
+            del attended
+        return x + self.mlp(x)
+
+    def _attention(self, x, rotary, context, context_rotary, cache, layer, positions) -> Tensor | None:
+        """What attention adds to x; None where there is nothing to attend to. Its inner tensors are gone when the MLP's come."""
         h = self.attn_norm(x)
         source, source_rotary = (h, rotary) if context is None else (self.attn_norm(context), context_rotary)
         q = rotary.rotate(self._heads(self.q_proj(h), self.n_heads))
@@ -132,9 +140,7 @@ class Block(nn.Module):
             k, v = cache.replace(layer, positions, k, v)
         elif cache is not None:
             cache.store(layer, k, v)
-        if k.shape[2]:
-            x = x + self.attn_out(self._attend(q, k, v))
-        return x + self.mlp(x)
+        return self.attn_out(self._attend(q, k, v)) if k.shape[2] else None
 
     def mlp(self, x: Tensor) -> Tensor:
         h = self.ff_norm(x)

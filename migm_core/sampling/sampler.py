@@ -74,13 +74,14 @@ def sample(
     masked, total = unknown_cells(canvas)
     fixed = masked[:, :0]
     keep = keep_masked(total, steps)
+    weights = [sequence.weight for sequence in sequences]
     run = method.start(model, sequences, [count / max(total, 1) for count in (total, *keep[:-1])])
 
     for index in range(steps):
         if not masked.shape[1]:
             break
-        features = run.features(Step(index, masked, fixed))
-        drawn, confidence = draw(model, features, [s.weight for s in sequences], temperature, generators)
+        # Features have no name here, so that they are gone before the next step makes its own.
+        drawn, confidence = draw(model, run.features(Step(index, masked, fixed)), weights, temperature, generators)
         stay, go = least_confident(confidence, min(keep[index], masked.shape[1]))
         fixed, drawn = masked.gather(1, go), drawn.gather(1, go)
         masked = masked.gather(1, stay)

@@ -70,7 +70,7 @@ class MLCacheRun:
         return [at_cells(last, s, step.masked) for last, s in zip(self.last, self.sequences)]
 
     def _compute_all(self) -> None:
-        self.caches = [KeyValueCache() for _ in self.sequences]
+        self.caches, self.last = [KeyValueCache() for _ in self.sequences], []  # what they held is gone before the new comes
         self.last = [
             self.model.features(s.tokens, s.rotary, cache) for s, cache in zip(self.sequences, self.caches)
         ]

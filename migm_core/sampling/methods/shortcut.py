@@ -49,6 +49,7 @@ class ShortcutRun:
 
     def features(self, step: Step) -> list[Tensor]:
         if step.index in self.full:
+            self.last = []  # no longer needed, and as large as what comes
             self.last = [self.model.features(s.tokens, s.rotary) for s in self.sequences]
         else:
             self.last = [self._predict(branch, step) for branch in range(len(self.sequences))]
