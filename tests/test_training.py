@@ -246,3 +246,13 @@ def test_a_rollout_goes_on_from_the_heads_own_predictions(trained, tmp_path):
     assert torch.equal(second.target, target)
     assert divergence(base, first._replace(features=first.target)).item() == pytest.approx(0, abs=1e-6)
     assert divergence(base, first._replace(features=100 * first.target)) > 1e-3
+
+
+@pytest.mark.parametrize("ratio", [2, 1])
+def test_a_head_starts_with_features_that_do_not_move(trained, tmp_path, ratio):
+    folder, pipeline = trained
+    base = pipeline.checkpoint.base
+    kept = trajectories(folder / "trajectories")
+    head = train_head(tmp_path, kept, base, steps=0, config=head_for(base.config, ratio))
+    arguments, _, _ = TransitionSet(kept, base, torch.device("cpu")).transition(kept[:1], 1, 0, head)
+    assert torch.equal(head(*arguments), arguments[0])

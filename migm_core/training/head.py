@@ -39,6 +39,18 @@ def head_for(base: LuminaConfig, bottleneck_ratio: float = 2, n_blocks: int = 1)
     )
 
 
+@torch.no_grad()
+def start_without_motion(head: ShortcutHead) -> None:
+    """Make the head predict that the feature does not move, where its variant has a last layer that can say so."""
+    if head.config.projects:
+        nn.init.zeros_(head.proj_out.weight)
+        nn.init.zeros_(head.proj_out.bias)
+    elif head.config.time_embedding:
+        nn.init.zeros_(head.adaLN_modulation.weight)
+        head.adaLN_modulation.bias[: head.config.width] = -1  # times 1 + scale
+        head.adaLN_modulation.bias[head.config.width :] = 0
+
+
 def learning_rate(step: int, lr: float, low_lr: float, low_from: int) -> float:
     """``lr`` up to step ``low_from``, then ``low_lr``; the first 50 steps warm up."""
     return (lr if step < low_from else low_lr) * min(1, (step + 1) / 50)
@@ -143,9 +155,7 @@ def train_head(
     run = TrainingRun(folder, steps, quiet=not world.first)
     torch.manual_seed(seed)
     head = ShortcutHead(config or head_for(base.config)).to(device)
-    if head.config.projects:
-        nn.init.zeros_(head.proj_out.weight)  # starts as "the feature does not move"
-        nn.init.zeros_(head.proj_out.bias)
+    start_without_motion(head)
     average = copy.deepcopy(head).requires_grad_(False)
     optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=weight_decay)
     if saved := run.resume():
