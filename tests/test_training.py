@@ -135,8 +135,8 @@ def test_collecting_again_writes_nothing_anew(trained):
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "trajectories").iterdir()}
 
 
-@pytest.mark.parametrize("keep_features", [True, False])
-def test_a_trained_head_predicts_better_than_no_motion(trained, tmp_path, keep_features):
+@pytest.mark.parametrize(("keep_features", "muon"), [(True, 0.0), (True, 0.02), (False, 0.0)])
+def test_a_trained_head_predicts_better_than_no_motion(trained, tmp_path, keep_features, muon):
     from migm_core.training.head import validate
 
     folder, pipeline = trained
@@ -146,7 +146,7 @@ def test_a_trained_head_predicts_better_than_no_motion(trained, tmp_path, keep_f
         source = tmp_path / "tokens-only"
         collect(pipeline, PROMPTS, source, steps=6, guidance=1.0, temperature=1.0, keep_features=False)
     kept = trajectories(source)
-    head = train_head(tmp_path / "head", kept, base, steps=150, ema=0.9)
+    head = train_head(tmp_path / "head", kept, base, steps=150, ema=0.9, muon=muon)
     scores = validate(head, TransitionSet(kept, base, torch.device("cpu")), batch=1)
     assert scores["val_mse"] < 0.9 * scores["val_mse_still"]
     save_head(tmp_path / "head.safetensors", head)

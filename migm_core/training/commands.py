@@ -7,7 +7,7 @@ Each resumes where it stopped. Under `torchrun --nproc-per-node N -m migm_core .
 from pathlib import Path
 
 # What suits the bundled model; a checkpoint's generation_config.json carries it from here on.
-DEMO_SETTINGS = {"width": 64, "height": 64, "steps": 64, "budget": 12, "guidance": 0.0, "temperature": 0.25}
+DEMO_SETTINGS = {"width": 64, "height": 64, "steps": 64, "budget": 11, "guidance": 0.0, "temperature": 0.25}
 
 
 def add_commands(commands) -> None:
@@ -41,6 +41,7 @@ def add_commands(commands) -> None:
     head.add_argument("--steps", metavar="N", type=int, default=20000, help="default: 20000")
     head.add_argument("--batch", metavar="K", type=int, default=1, help="trajectories a step and process (default: 1)")
     head.add_argument("--lr", metavar="R", type=float, default=1e-3, help="learning rate, a tenth of it in the end (default: 0.001)")
+    head.add_argument("--muon", metavar="R", type=float, default=0.0, help="train the blocks' matrices with Muon at this peak rate (default: 0, AdamW as published)")
     head.add_argument("--rollout", metavar="N", type=int, default=1, help="steps predicted in turn from the head's own features (default: 1, as published)")
     head.add_argument("--kl", metavar="W", type=float, default=0.0, help="weight of the codes' KL divergence in the loss (default: 0, as published)")
     head.add_argument("--unconditional-every", metavar="N", type=int, default=1, help="learn the unconditional branch at every N-th step (default: 1)")
@@ -186,6 +187,7 @@ def _train_head(args) -> None:
             lr=args.lr,
             low_lr=args.lr / 10,
             low_from=args.low_from,
+            muon=args.muon,
             rollout=args.rollout,
             kl=args.kl,
             unconditional_every=args.unconditional_every,

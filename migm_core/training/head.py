@@ -21,7 +21,9 @@ from ..config import LuminaConfig
 from ..models.lumina import Lumina
 from ..models.shortcut import ShortcutConfig, ShortcutHead
 from ..sampling.sequence import Branch, Sequence
+from .base import learning_rate as falling_rate
 from .distributed import World
+from .muon import Muon
 from .run import TrainingRun
 from .trajectories import Trajectory
 
@@ -130,6 +132,7 @@ def train_head(
     lr: float = 1e-3,
     low_lr: float = 1e-4,
     low_from: int = 1000,
+    muon: float = 0.0,
     weight_decay: float = 0.01,
     ema: float = 0.9999,
     rollout: int = 1,
@@ -145,6 +148,8 @@ def train_head(
         trajectories: one in ten, by order, is kept for validation.
         batch: transitions a step and process.
         low_from: the step from which the learning rate is ``low_lr``.
+        muon: peak learning rate of Muon, which then trains the blocks' matrices while AdamW trains the rest, both with rates that fall
+            to zero as the base's do; 0 for AdamW alone, as published.
         ema: decay of the weights' moving average; smaller in the first steps, where there is little to average.
         rollout: steps predicted in turn, each but the first from the head's own prediction; 1 as published.
         kl: weight of the KL divergence of the codes' probabilities at the masked cells, beside the squared error; 0 as published.
@@ -157,11 +162,16 @@ def train_head(
     head = ShortcutHead(config or head_for(base.config)).to(device)
     start_without_motion(head)
     average = copy.deepcopy(head).requires_grad_(False)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=weight_decay)
+    matrices = [p for p in head.blocks.parameters() if p.dim() == 2] if muon else []
+    others = [p for p in head.parameters() if not any(p is matrix for matrix in matrices)]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=lr, weight_decay=weight_decay)]
+    if muon:
+        optimizers.append(Muon(matrices, lr=muon))
     if saved := run.resume():
         head.load_state_dict(saved["head"])
         average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, state in zip(optimizers, saved["optimizers"]):
+            optimizer.load_state_dict(state)
     held_out = trajectories[::10] if len(trajectories) >= 10 else trajectories
     training = TransitionSet([t for i, t in enumerate(trajectories) if i % 10] or trajectories, base, device)
     validation = TransitionSet(held_out, base, device)
@@ -180,10 +190,13 @@ def train_head(
                     if kl:
                         losses[-1] = losses[-1] + kl * divergence(base, prediction)
         loss = sum(losses) / len(losses)
-        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.param_groups[0]["lr"] = learning_rate(step, lr, low_lr, low_from)
-        optimizer.step()
+        falling = falling_rate(step, steps)
+        rates = (falling * lr, falling * muon) if muon else (learning_rate(step, lr, low_lr, low_from),)
+        for optimizer, rate in zip(optimizers, rates):
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         decay = min(ema, (1 + step) / (10 + step))
         for mean, parameter in zip(average.parameters(), head.parameters()):
             mean.lerp_(parameter, 1 - decay)
@@ -191,7 +204,7 @@ def train_head(
             run.note({"step": step + 1, **validate(average, validation, batch, ahead=rollout)})
         run.tick(
             {"loss": loss.item()},
-            lambda: {"head": head.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()},
+            lambda: {"head": head.state_dict(), "average": average.state_dict(), "optimizers": [o.state_dict() for o in optimizers]},
             log_every=100,
         )
     return average.eval()
