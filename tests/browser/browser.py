@@ -10,14 +10,26 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the protocol's name for a reference to one
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 DRIVERS = ("chromedriver", "chromium.chromedriver")
 START_SECONDS = 120
 WAIT_SECONDS = 90
+TRY_SECONDS = 8  # for the effect of a gesture
+TRIES = 5
+LOOK_SECONDS = 0.2
 KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "Tab": "\ue004", "Control": "\ue009", "Delete": "\ue017"}
+
+# The first visible element of a selector, with a text in it, and if it is to be the innermost, with no such in it.
+FIND = """const [css, text, innermost] = arguments;
+    const fits = (e) => e.getClientRects().length && (text === null || e.textContent.includes(text));
+    return [...document.querySelectorAll(css)].find((e) => fits(e) && !(innermost && [...e.children].some(fits))) ?? null"""
+
+T = TypeVar("T")
 
 
 def missing() -> str | None:
@@ -99,14 +111,7 @@ class Browser:
                 return found
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not in {seconds:g} s: {what or body}")
-            time.sleep(0.2)
-
-    def find(self, css: str, text: str | None = None, innermost: bool = False, seconds: float = WAIT_SECONDS) -> dict:
-        """The first visible element of a selector, with this text in it if one is given; waited for. ``innermost``: and no such in it."""
-        body = """const [css, text, innermost] = arguments;
-            const fits = (e) => e.getClientRects().length && (text === null || e.textContent.includes(text));
-            return [...document.querySelectorAll(css)].find((e) => fits(e) && !(innermost && [...e.children].some(fits))) ?? null"""
-        return self.wait(body, css, text, innermost, seconds=seconds, what=f"{css} with {text!r}")
+            time.sleep(LOOK_SECONDS)
 
     def screenshot(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,14 +124,53 @@ class Browser:
     # Doing
 
     def click(self, css: str, text: str | None = None, innermost: bool = False) -> None:
-        self.click_element(self.find(css, text, innermost))
+        """Click the first visible element of a selector, with this text in it if one is given; waited for. ``innermost``: and no such in it."""
+        self.click_at(*self.point(FIND, css, text, innermost, what=f"{css} with {text!r}"))
 
-    def click_element(self, element: dict) -> None:
-        self.click_at(*self.middle(element))
+    def point(self, body: str, *arguments, seconds: float = WAIT_SECONDS, what: str = "") -> tuple[float, float]:
+        """The middle of the element that a function with this body returns, once it rests there and nothing lies over it."""
+        look = f"""const element = (function () {{ {body} }}).apply(null, arguments);
+            if (!element) return {{ over: 'it is not there' }};
+            element.scrollIntoView({{ block: 'nearest' }});
+            const box = element.getBoundingClientRect(), at = [box.x + box.width / 2, box.y + box.height / 2];
+            const hit = document.elementFromPoint(...at);
+            return {{ at, free: element.contains(hit) || hit?.contains(element), over: hit?.outerHTML }}"""
+        return self.settled(look, *arguments, seconds=seconds, what=what or body)
 
-    def middle(self, element: dict) -> tuple[int, int]:
-        body = "arguments[0].scrollIntoView({ block: 'nearest' }); const r = arguments[0].getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]"
-        return tuple(self.script(body, element))
+    def settled(self, look: str, *arguments, seconds: float = WAIT_SECONDS, what: str = "") -> tuple[float, float]:
+        """A place, once it is free and the same at two looks.
+
+        Args:
+            look: the body of a function that returns the place as ``at``, whether it is ``free``, and what is ``over`` it.
+        """
+        deadline, before = time.monotonic() + seconds, None
+        while True:
+            seen = self.script(look, *arguments)
+            if seen.get("free") and seen["at"] == before:
+                return tuple(before)
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not free and at rest in {seconds:g} s: {what}, at {seen.get('at')}; over it: {(seen.get('over') or 'nothing')[:200]}")
+            before = seen.get("at")
+            time.sleep(LOOK_SECONDS)
+
+    def do_until(self, do: Callable[[], None], seen: Callable[[float], T], what: str, tries: int = TRIES, seconds: float = TRY_SECONDS) -> T:
+        """Do something by hand until its effect is seen; return that. A busy page loses a gesture: then people do it again.
+
+        Args:
+            do: the gesture. It looks anew where things are, and may raise TimeoutError.
+            seen: waits as many seconds as it is told for the effect, which a second gesture must not undo; raises TimeoutError.
+        """
+        for _ in range(tries):
+            lost = None
+            try:
+                do()
+            except TimeoutError as error:
+                lost = error
+            try:
+                return seen(seconds)
+            except TimeoutError as error:
+                lost = lost or error
+        raise TimeoutError(f"not by doing it {tries} times: {what}; at last: {lost}") from lost
 
     def click_at(self, x: float, y: float, count: int = 1) -> None:
         press = [{"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}]

@@ -5,7 +5,10 @@ import time
 from pathlib import Path
 
 import pytest
-from page import SAMPLER, is_saved, saved
+from page import SAMPLER, saved
+
+# A machine may be too busy for a browser for a while; what is broken fails again.
+pytestmark = pytest.mark.flaky(reruns=2, only_rerun=["TimeoutError"])
 
 EXAMPLE = json.loads((Path(__file__).parents[2] / "example_workflows/demo_text_to_image.json").read_text())
 
@@ -36,7 +39,7 @@ def test_a_template_runs(page):
     page.wait_for_words("as fast")
     kinds = page.kinds()
     assert 1 < kinds.count("full") < kinds.count("shortcut")
-    assert page.timeline_is_in_its_node()
+    page.wait_for_timeline_in_its_node()
     page.set("seed", new_seed())
     page.run(RECORD)
     page.press_run()
@@ -79,7 +82,7 @@ def test_a_node_from_search_is_dragged_in_and_connected(page):
     page.connect(("MIGMLoadShortcutHead", "head"), (SAMPLER, "head"))
     page.wait_for_words("as fast")
     assert "shortcut" in page.kinds()
-    assert page.timeline_is_in_its_node()
+    page.wait_for_timeline_in_its_node()
     page.screenshot()
 
 
@@ -111,7 +114,7 @@ def test_what_is_wrong_is_said_in_words(demo):
     demo.set("steps", 5)
     demo.set("budget", 9)
     demo.wait_for_words("budget is 9")
-    assert demo.timeline_is_in_its_node()
+    demo.wait_for_timeline_in_its_node()
     demo.screenshot()
     demo.set("budget", 2)
     demo.wait("kinds().length === 5")
@@ -125,14 +128,7 @@ def test_it_survives_save_and_reload(demo):
     demo.wait("kinds().filter((k) => k === 'full').length < arguments[0]", full)
     kinds = demo.kinds()
     name = f"kept-{demo.renderer}"
-    demo.browser.type("s", "Control")
-    demo.browser.click(".p-dialog input, [role='dialog'] input")
-    demo.browser.type("a", "Control")
-    demo.browser.type(name)
-    demo.browser.type("Enter")
-    deadline = time.monotonic() + 60
-    while not is_saved(demo.client, name) and time.monotonic() < deadline:
-        time.sleep(0.5)
+    demo.save_as(name)
     demo.reload()
     demo.wait_for_words("as fast")
     assert demo.kinds() == kinds
