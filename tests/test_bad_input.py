@@ -304,8 +304,8 @@ def test_a_pth_that_is_no_state_dict(tmp_path, value):
 
 
 def test_an_unknown_kind_of_file(tmp_path):
-    path = tmp_path / "model.gguf"
-    path.write_bytes(b"GGUF")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"ONNX")
     refused(lambda: load_checkpoint(path), str(path), ".safetensors")
     other = tmp_path / "other.safetensors"
     save_file({"conv.weight": torch.ones(3)}, other)
