@@ -61,12 +61,14 @@ def main() -> None:
     for name, run in (("load", compare_loading), ("memory", measure_memory), ("speed", measure_speed), ("once", load_once)):
         command = commands.add_parser(name)
         command.add_argument("folder", metavar="FOLDER", type=Path)
-        command.add_argument("--repeats", metavar="K", type=int, default=3)
+        if run in (compare_loading, measure_speed):
+            command.add_argument("--repeats", metavar="K", type=int, default=3, help="the least time of so many counts (default: 3)")
         command.set_defaults(run=run)
-    args = parser.parse_args()
-    if args.run is not load_once:
-        print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; {args.folder}\n", flush=True)
-    args.run(args.folder, args.repeats)
+    args = vars(parser.parse_args())
+    run = args.pop("run")
+    if run is not load_once:
+        print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; {args['folder']}\n", flush=True)
+    run(**args)
 
 
 # Loading.
@@ -98,7 +100,7 @@ def compare_loading(folder: Path, repeats: int) -> None:
     )
 
 
-def load_once(folder: Path, repeats: int) -> None:
+def load_once(folder: Path) -> None:
     """Load, read every weight, and print seconds and bytes as JSON."""
     began = time.perf_counter()
     checkpoint = load_checkpoint(folder, dtype="bf16", device="cpu")
@@ -146,7 +148,7 @@ def resident(field: str) -> int:
 # Memory.
 
 
-def measure_memory(folder: Path, repeats: int) -> None:
+def measure_memory(folder: Path) -> None:
     """Print what short runs keep alive beside the weights, in three counts, and the account of the largest."""
     pipeline = Pipeline.load(folder, folder / HEAD, dtype="fp32", device="cpu")
     print(
