@@ -1,7 +1,8 @@
-"""Draw the thumbnails of the example workflows with the bundled model: python tests/make_thumbnails.py
+"""Draw the pictures of the README and the thumbnails of the example workflows with the bundled model: python tests/make_thumbnails.py
 
-Each shows what its workflow draws, by the same prompts and seeds. The one for Lumina-DiMOO shows how a picture fills in, drawn by
-the bundled model too, so that no weights need to be downloaded.
+Each thumbnail shows what its workflow draws, by the same prompts and seeds. The one for Lumina-DiMOO shows how a picture fills in,
+drawn by the bundled model too, so that no weights need to be downloaded. The README's picture shows the first unseen scenes of each
+number of objects, drawn three ways.
 """
 
 import sys
@@ -10,10 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from nodes_without_host import REPOSITORY, room, schemas
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from workflows import FOLDER, NAMES, inputs_of_schema, load, values
 
 sys.path.insert(0, str(REPOSITORY))
+from migm_core.evaluation.evaluate import unseen_scenes  # noqa: E402
 from migm_core.pipeline import Pipeline  # noqa: E402
 
 SIDE = 512  # pixels
@@ -94,8 +96,35 @@ def compare_methods(pipeline: Pipeline) -> Image.Image:
     return picture
 
 
+FEW_STEPS = 18  # of vanilla, which take about as long as the bundled model's own settings
+
+
+def hero(pipeline: Pipeline) -> Image.Image:
+    """Rows: all steps full, the model's own settings, as few steps as take that long. Columns: scenes."""
+    side, gap, left = 160, 8, 142
+    own = pipeline.checkpoint.settings
+    ways = {
+        "vanilla": ({"method": "vanilla"}, f"{own['steps']} full steps of {own['steps']}"),
+        "shortcut": ({"method": "shortcut"}, f"{own['budget']} full steps of {own['steps']}"),
+        f"vanilla, {FEW_STEPS} steps": ({"method": "vanilla", "steps": FEW_STEPS}, f"{FEW_STEPS} full steps of {FEW_STEPS}"),
+    }
+    scenes = unseen_scenes(500, "test")
+    shown = [scene for objects, count in ((1, 1), (2, 2), (3, 3)) for scene in [s for s in scenes if len(s.things) == objects][:count]]
+    sheet = Image.new("RGB", (left + len(shown) * (side + gap), len(ways) * (side + gap) + gap), (250, 250, 250))
+    pen = ImageDraw.Draw(sheet)
+    for row, (name, (settings, words)) in enumerate(ways.items()):
+        top = gap + row * (side + gap)
+        pen.text((gap, top + 54), name, fill=(20, 20, 20), font=ImageFont.load_default(14))
+        pen.text((gap, top + 78), words, fill=(90, 90, 90), font=ImageFont.load_default(12))
+        for column, scene in enumerate(shown):
+            picture = pipeline.generate(scene.caption, seed=0, **settings).images[0]
+            sheet.paste(picture.resize((side, side), Image.Resampling.BICUBIC), (left + column * (side + gap), top))
+    return sheet
+
+
 if __name__ == "__main__":
-    demo = Pipeline.load()
+    demo = Pipeline.load(dtype="fp32")
+    hero(demo).save(REPOSITORY / "web" / "docs" / "hero.png", optimize=True)
     for name in NAMES:
         globals()[name](demo).save(FOLDER / f"{name}.jpg", quality=90)
         print(FOLDER / f"{name}.jpg")

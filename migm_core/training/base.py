@@ -19,12 +19,15 @@ from .examples import Example, random_examples
 from .muon import Muon
 from .own_runs import OwnRuns
 from .patches import PatchCodebook
+from .pictures import ScenePictures
 from .run import TrainingRun
 from .vocabulary import TEXT_IDS, demo_layout, demo_text_tokenizer
 
 # Images a step by number of objects; 0 stands for the unconditional prompt. Sequences of one group have one length, so
-# nothing is padded; scenes of three are both the hardest and the most instructive.
-DEMO_BATCH = {0: 2, 1: 6, 2: 11, 3: 13}
+# nothing is padded; scenes of two leave most open, and scenes of three show most.
+DEMO_BATCH = {0: 2, 1: 4, 2: 14, 3: 12}
+# Of the unconditional images' loss, the only one that is learned from samples: their noise would drown what the others teach.
+UNCONDITIONAL_WEIGHT = 0.1
 LAYERS = 16
 OWN_SHARE = 0.5  # of a step's images that come from the model's own runs, where they are asked for
 OWN_RUNS = {1: 2, 2: 12, 3: 12}  # how many the model draws at a time, by number of objects and process
@@ -75,13 +78,25 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 def group_loss(model: Lumina, encoder: PromptEncoder, examples: list[Example]) -> tuple[Tensor, int]:
-    """Summed cross-entropy of the unknown cells and their number, for examples whose prompts have one length."""
+    """Summed KL divergence of the unknown cells' codes from what is possible, and the cells' number.
+
+    Args:
+        examples: their prompts have one length.
+    """
     codes, unknown = (torch.stack(tensors) for tensors in zip(*((e.codes, e.unknown) for e in examples)))
     prompts = torch.stack([encoder.prompt(e.caption) if e.caption else encoder.unconditional() for e in examples])
     sequence = Sequence(Branch(prompts, 1.0), Canvas(codes, unknown), model)
     features = model.features(sequence.tokens, sequence.rotary)[:, sequence.cells]
     logits = model.code_logits(features[unknown.flatten(1)])
-    return F.cross_entropy(logits, codes[unknown], reduction="sum"), int(unknown.sum())
+    truth = torch.cat([probabilities(e, logits.shape[-1]) for e in examples])
+    return F.kl_div(logits.log_softmax(-1), truth, reduction="sum"), int(unknown.sum())
+
+
+def probabilities(example: Example, codes: int) -> Tensor:
+    """How likely each code is at each unknown cell, in reading order: float32 (cells, codes)."""
+    possible = example.possible[:, example.unknown].T
+    share = torch.full(possible.shape, 1 / possible.shape[1])
+    return torch.zeros(len(possible), codes).scatter_add_(1, possible, share)
 
 
 def train_base(
@@ -120,7 +135,7 @@ def train_base(
         model.load_state_dict(start.state_dict())
     matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if p.dim() == 1] + [model.wte.weight, model.ff_out.weight]
-    optimizers = [Muon(matrices, lr=lr), torch.optim.AdamW(others, lr=ADAM_SHARE * lr, betas=(0.9, 0.95), weight_decay=0)]
+    optimizers = [Muon(matrices, lr=lr, world=world), torch.optim.AdamW(others, lr=ADAM_SHARE * lr, betas=(0.9, 0.95), weight_decay=0)]
     if saved := run.resume():
         model.load_state_dict(saved["model"])
         for optimizer, state in zip(optimizers, saved["optimizers"]):
@@ -129,7 +144,8 @@ def train_base(
         for block in model.blocks:
             block.compile()
 
-    runs = OwnRuns(codebook, encoder)
+    pictures = ScenePictures(codebook)
+    runs = OwnRuns(pictures, encoder)
     for step in run.steps_left():
         if own_runs and (step % OWN_EVERY == 0 or not runs.kept):
             rng = np.random.default_rng((seed, 6, step, world.rank))
@@ -141,9 +157,10 @@ def train_base(
             if (count := world.share(size)) == 0:
                 continue
             own = runs.draw(objects, int(OWN_SHARE * count), rng)
-            loss, unknown = group_loss(model, encoder, own + random_examples(objects, count - len(own), codebook, rng))
-            loss.backward()
+            loss, unknown = group_loss(model, encoder, own + random_examples(objects, count - len(own), pictures, rng))
             losses[f"loss_{objects}"] = loss.item() / unknown
+            loss = loss * (1 if objects else UNCONDITIONAL_WEIGHT)
+            loss.backward()
             total, cells = total + loss.item(), cells + unknown
         sum_gradients(list(model.parameters()), cells, world)
         for optimizer, peak in zip(optimizers, (lr, ADAM_SHARE * lr)):

@@ -41,6 +41,7 @@ def add_commands(commands) -> None:
     head.add_argument("--steps", metavar="N", type=int, default=20000, help="default: 20000")
     head.add_argument("--batch", metavar="K", type=int, default=1, help="trajectories a step and process (default: 1)")
     head.add_argument("--lr", metavar="R", type=float, default=1e-3, help="learning rate, a tenth of it in the end (default: 0.001)")
+    head.add_argument("--ratio", metavar="R", type=float, default=2, help="how many times narrower than the base (default: 2, as published)")
     head.add_argument("--muon", metavar="R", type=float, default=0.0, help="train the blocks' matrices with Muon at this peak rate (default: 0, AdamW as published)")
     head.add_argument("--rollout", metavar="N", type=int, default=1, help="steps predicted in turn from the head's own features (default: 1, as published)")
     head.add_argument("--kl", metavar="W", type=float, default=0.0, help="weight of the codes' KL divergence in the loss (default: 0, as published)")
@@ -72,7 +73,7 @@ def _add(commands, name: str, run, summary: str):
 
 
 def _add_start(parser) -> None:
-    parser.add_argument("--start", metavar="PATH", help="begin with a checkpoint's weights (demo: the bundled model and its codebook)")
+    parser.add_argument("--start", metavar="PATH", help="begin with a checkpoint's weights and codebook (demo: the bundled model)")
 
 
 def _add_model(parser) -> None:
@@ -107,16 +108,16 @@ def _train_tokenizer(args) -> None:
 def _train_base(args) -> None:
     import torch
 
-    from .assemble import assemble
+    from .assemble import assemble, trained_image_tokenizer
     from .base import LAYERS, deepened, demo_config, train_base
     from .distributed import joined_world
     from .patches import PatchCodebook
 
-    for needed in ("codebook.safetensors", "tokenizer/checkpoint.pt"):
-        if not (args.folder / needed).exists():
-            raise ValueError(f"{args.folder / needed} does not exist. Run `migm train-tokenizer {args.folder}` first.")
-    codebook = PatchCodebook.load(args.folder / "codebook.safetensors")
     start = _start(args)
+    trained = (args.folder / "tokenizer" / "checkpoint.pt").exists()
+    if not trained and start is None:
+        raise ValueError(f"{args.folder / 'tokenizer/checkpoint.pt'} does not exist. Run `migm train-tokenizer {args.folder}` first, or give --start.")
+    codebook = PatchCodebook.load((args.folder if trained else start.path) / "codebook.safetensors")
     if start is not None and not torch.equal(PatchCodebook.load(start.path / "codebook.safetensors").centres, codebook.centres):
         raise ValueError(
             f"{args.folder / 'codebook.safetensors'} is not the codebook that {start.path} was trained with. Begin the tokenizer too with "
@@ -141,7 +142,8 @@ def _train_base(args) -> None:
             world=world,
         )
         if world.first:
-            assemble(args.folder, len(codebook.centres), DEMO_SETTINGS)
+            image_tokenizer = trained_image_tokenizer(args.folder, len(codebook.centres)) if trained else start.image_tokenizer
+            assemble(args.folder, image_tokenizer, codebook, DEMO_SETTINGS)
 
 
 def _collect(args) -> None:
@@ -171,17 +173,19 @@ def _train_head(args) -> None:
 
     from ..checkpoints import save_head
     from .distributed import joined_world
-    from .head import train_head
+    from .head import head_for, train_head
     from .trajectories import Trajectory
 
     shards = sorted((args.folder / "trajectories").glob("*.safetensors"))
     if not shards:
         raise ValueError(f"{args.folder / 'trajectories'} holds no trajectories. Run `migm collect {args.folder}` first.")
     with joined_world(args.device) as world:
+        base = _pipeline(args, None, world.device).checkpoint.base
         head = train_head(
             args.folder / "head",
             [Trajectory.open(path) for path in shards],
-            _pipeline(args, None, world.device).checkpoint.base,
+            base,
+            config=head_for(base.config, args.ratio),
             steps=args.steps,
             batch=args.batch,
             lr=args.lr,
@@ -247,4 +251,5 @@ def _scenes(count: int, seed: int) -> list[str]:
     from .scenes import random_scene
 
     rng = np.random.default_rng((seed, 3))
-    return [random_scene(rng, int(rng.integers(1, 4)), "train").caption for _ in range(count)]
+    objects = rng.choice([1, 2, 3], count, p=[0.1, 0.45, 0.45])  # a single object leaves little to learn
+    return [random_scene(rng, int(n), "train").caption for n in objects]

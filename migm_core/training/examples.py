@@ -1,4 +1,8 @@
-"""What the base model learns from: pictures of random scenes, a part of their cells masked."""
+"""What the base model learns from: partly known pictures of scenes, and all pictures that they may yet become.
+
+A picture drawn at random says of each masked cell what it happened to be; the domain knows more, namely how likely each code
+is there. Learning that exactly, rather than from samples of it, spares a small model most of what it would have to see.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,31 +11,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .patches import PatchCodebook
-from .scenes import place, random_scene, render
+from .pictures import ScenePictures, consistent
+from .scenes import random_scene
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture and what a model has yet to tell of it.
+    """A picture of which some cells are known.
 
     Attributes:
         caption: "" for the unconditional prompt.
         codes: int64 (H, W).
         unknown: bool (H, W).
+        possible: what it may become, given the caption and the known cells, each as likely as the others: int64 (n, H, W), n >= 1.
     """
 
     caption: str
     codes: Tensor
     unknown: Tensor
+    possible: Tensor
 
 
-def random_examples(objects: int, count: int, codebook: PatchCodebook, rng: np.random.Generator) -> list[Example]:
-    """Scenes of the training split with so many objects, randomly masked; 0 objects: any number, without captions."""
+def random_examples(objects: int, count: int, pictures: ScenePictures, rng: np.random.Generator) -> list[Example]:
+    """Scenes of the training split with so many objects, randomly masked.
+
+    0 objects: any number, without captions. Too many pictures are possible then to list them; one drawn at random stands for all.
+    """
     scenes = [random_scene(rng, objects or int(rng.integers(1, 4)), "train") for _ in range(count)]
-    images = np.stack([render(scene, place(rng, scene)) for scene in scenes])
-    codes = codebook.codes(torch.from_numpy(images).permute(0, 3, 1, 2))
-    return [Example(scene.caption if objects else "", *tensors) for scene, *tensors in zip(scenes, codes, random_masks(codes, rng))]
+    of_scenes = [pictures.of(scene) for scene in scenes]
+    codes = torch.stack([possible[rng.integers(len(possible))] for possible in of_scenes])
+    examples = []
+    for scene, possible, drawn, unknown in zip(scenes, of_scenes, codes, random_masks(codes, rng)):
+        possible = consistent(possible, drawn, unknown) if objects else drawn[None]
+        examples.append(Example(scene.caption if objects else "", drawn, unknown, possible))
+    return examples
 
 
 def random_masks(codes: Tensor, rng: np.random.Generator) -> Tensor:

@@ -5,7 +5,10 @@ this one uses the parameters' dtype, and treats all matrices of one shape in a s
 """
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+
+from .distributed import World
 
 
 class Muon(torch.optim.Optimizer):
@@ -14,10 +17,12 @@ class Muon(torch.optim.Optimizer):
     Args:
         params: parameters of two or more dimensions; a kernel counts as a matrix of one row an output channel.
         lr: of an update whose singular values are about 1, scaled by sqrt(max(1, rows / columns)).
+        world: processes that hold the same parameters and gradients; each does its share of the iterations.
     """
 
-    def __init__(self, params, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0):
+    def __init__(self, params, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0, world: World = World()):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.world = world
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -29,8 +34,17 @@ class Muon(torch.optim.Optimizer):
             for (rows, columns), matrices in by_shape.items():
                 updates = torch.stack([self._nesterov(p, group["momentum"]).flatten(1) for p in matrices])
                 scale = group["lr"] * max(1, rows / columns) ** 0.5
-                for p, update in zip(matrices, orthogonalise(updates)):
+                for p, update in zip(matrices, self._orthogonalised(updates)):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view_as(p), alpha=-scale)
+
+    def _orthogonalised(self, updates: Tensor) -> Tensor:
+        if self.world.size == 1:
+            return orthogonalise(updates)
+        mine = torch.arange(len(updates)).tensor_split(self.world.size)[self.world.rank]
+        whole = torch.zeros_like(updates)
+        whole[mine] = orthogonalise(updates[mine])
+        dist.all_reduce(whole)
+        return whole
 
     def _nesterov(self, p: Tensor, momentum: float) -> Tensor:
         state = self.state[p]

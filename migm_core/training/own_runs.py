@@ -1,8 +1,7 @@
-"""The model's own pictures that came out right, with the order in which it drew them.
+"""The states that the model's own runs go through, with what each may still become.
 
 Random masks seldom show the states on which a run turns, such as the first cell of an object that two places would suit. The
-model's own runs are made of them; learning from those that ended right teaches it which of its choices go together (expert
-iteration, arXiv 1705.08439).
+model's own runs are made of them (dataset aggregation, arXiv 1011.0686).
 """
 
 from collections import defaultdict, deque
@@ -15,54 +14,61 @@ from ..canvas import Canvas
 from ..models.lumina import Lumina
 from ..prompts import PromptEncoder
 from ..sampling.methods import Vanilla
-from ..sampling.sampler import sample
+from ..sampling.sampler import StepReport, sample
 from ..sampling.sequence import Branch
 from .examples import Example
-from .patches import PatchCodebook
-from .scenes import Scene, placements, random_scene, render
+from .pictures import ScenePictures, consistent
+from .scenes import Scene, random_scene
 
 
 class OwnRuns:
-    """The latest right pictures, by number of objects: each an example for every step of its run.
+    """The latest runs, by number of objects: each an example for every step up to its first error.
 
     Args:
         temperature: of the runs; above the one that suits drawing, so that their states differ.
-        keep: pictures of each number of objects.
+        keep: runs of each number of objects.
     """
 
-    def __init__(self, codebook: PatchCodebook, encoder: PromptEncoder, *, temperature: float = 0.4, keep: int = 150):
-        self.codebook, self.encoder, self.temperature = codebook, encoder, temperature
+    def __init__(self, pictures: ScenePictures, encoder: PromptEncoder, *, temperature: float = 0.6, keep: int = 150):
+        self.pictures, self.encoder, self.temperature = pictures, encoder, temperature
         self.kept: dict[int, deque[list[Example]]] = defaultdict(lambda: deque(maxlen=keep))
 
     def add(self, model: Lumina, objects: int, count: int, rng: np.random.Generator) -> float:
-        """Let the model draw ``count`` random scenes, one cell a step; keep the right ones and return their share."""
+        """Let the model draw ``count`` random scenes, one cell a step, and return the share that came out right."""
         scenes = [random_scene(rng, objects, "train") for _ in range(count)]
-        rendered = [possible_codes(scene, self.codebook) for scene in scenes]
-        canvas = Canvas.empty(count, *rendered[0].shape[1:], torch.device("cpu"))
-        unknown = [canvas.unknown]
-        drawn = sample(
-            model,
-            [Branch(torch.stack([self.encoder.prompt(scene.caption) for scene in scenes]), 1.0)],
-            canvas,
-            Vanilla(),
-            steps=canvas.unknown[0].numel(),
-            temperature=self.temperature,
-            generators=[torch.Generator().manual_seed(int(rng.integers(2**62))) for _ in scenes],
-            callback=lambda report: unknown.append(report.canvas.unknown),
+        pictures = [self.pictures.of(scene) for scene in scenes]
+        canvas = Canvas.empty(count, *pictures[0].shape[1:], torch.device("cpu"))
+        states = [canvas]
+
+        def watch(report: StepReport) -> None:
+            states.append(report.canvas)
+
+        prompts = torch.stack([self.encoder.prompt(scene.caption) for scene in scenes])
+        cells = canvas.unknown[0].numel()
+        generators = [torch.Generator().manual_seed(int(rng.integers(2**62))) for _ in scenes]
+        sample(
+            model, [Branch(prompts, 1.0)], canvas, Vanilla(), steps=cells, temperature=self.temperature, generators=generators, callback=watch
         )
-        right = [bool((codes == possible).all((1, 2)).any()) for codes, possible in zip(drawn.codes, rendered)]
-        for place in (i for i in range(count) if right[i]):
-            codes = drawn.codes[place].clone()  # outside of inference mode, so that a loss may use it
-            self.kept[objects].append([Example(scenes[place].caption, codes, state[place].clone()) for state in unknown[:-1]])
-        return sum(right) / count
+        right = 0
+        for place, (scene, possible) in enumerate(zip(scenes, pictures)):
+            examples, finished = _until_wrong(scene, possible, [(s.codes[place].clone(), s.unknown[place].clone()) for s in states])
+            self.kept[objects].append(examples)
+            right += finished
+        return right / count
 
     def draw(self, objects: int, count: int, rng: np.random.Generator) -> list[Example]:
-        """Random pictures at random steps: ``count`` of them, or as many as there are."""
+        """Random runs at random steps: ``count`` of them, or as many as there are."""
         kept = self.kept[objects]
         return [kept[i][rng.integers(len(kept[i]))] for i in rng.permutation(len(kept))[:count]]
 
 
-def possible_codes(scene: Scene, codebook: PatchCodebook) -> Tensor:
-    """The codes of every picture that shows the scene, int64 (n, H, W)."""
-    images = np.stack([render(scene, spots) for spots in placements(scene)])
-    return codebook.codes(torch.from_numpy(images).permute(0, 3, 1, 2))
+def _until_wrong(scene: Scene, possible: Tensor, states: list[tuple[Tensor, Tensor]]) -> tuple[list[Example], bool]:
+    """An example for each state (codes, unknown) that has unknown cells, until no picture is possible; whether one was to the end."""
+    examples = []
+    for codes, unknown in states:
+        possible = consistent(possible, codes, unknown)
+        if not len(possible):
+            return examples, False
+        if unknown.any():
+            examples.append(Example(scene.caption, codes, unknown, possible))
+    return examples, True

@@ -55,11 +55,12 @@ class PatchCodebook:
         return projected / projected.std()
 
     def save(self, path: Path) -> None:
-        save_file({"centres": self.centres}, path)
+        """In float16: four times as fine as the levels of an image."""
+        save_file({"centres": self.centres.half()}, path)
 
     @classmethod
     def load(cls, path: Path) -> "PatchCodebook":
-        return cls(load_file(path)["centres"])
+        return cls(load_file(path)["centres"].float())
 
 
 def distinct_cells(side: int, seed: int, scenes: int) -> Tensor:

@@ -85,7 +85,7 @@ def train_tokenizer(
     ends = (model.encoder.conv_in, model.encoder.conv_out, model.decoder.conv_in, model.decoder.conv_out)
     kernels = {id(p): p for p in model.parameters() if p.dim() == 4 and not any(p is end.weight for end in ends)}
     others = [p for p in model.parameters() if id(p) not in kernels]
-    optimizers = [Muon(kernels.values(), lr=muon_lr), torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0)]
+    optimizers = [Muon(kernels.values(), lr=muon_lr, world=world), torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0)]
     if saved := run.resume():
         model.load_state_dict(saved["model"])
         for optimizer, state in zip(optimizers, saved["optimizers"]):

@@ -1,38 +1,23 @@
 """Run by the host's own Python, in the host's folder, with a base directory: draw with weights kept in several ways.
 
 No second device is needed: what the host offloads is cast and moved by the same calls, here from the CPU to the CPU.
-Prints one JSON object.
+The model "large" is more than the memory of a card that it is made to believe in. Prints one JSON object.
 """
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
-base, repository = Path(sys.argv[1]), Path(sys.argv[2])
-sys.argv = ["main.py", "--cpu", "--base-directory", str(base), "--disable-api-nodes"]
-sys.path.insert(0, str(Path.cwd()))
+sys.path.insert(0, str(Path(__file__).parent))
+from inside import enter  # noqa: E402
 
-import comfy.options  # noqa: E402
-
-comfy.options.enable_args_parsing()
+extension = enter(sys.argv[1])
 import comfy.model_management as management  # noqa: E402
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
 
-
-def extension():
-    """The extension's rooms, imported as the host imports them: under a name of no meaning."""
-    spec = importlib.util.spec_from_file_location("any-name", repository / "__init__.py", submodule_search_locations=[str(repository)])
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["any-name"] = module
-    spec.loader.exec_module(module)
-    return [importlib.import_module(f"any-name.nodes.{room}") for room in ("files", "pictures", "run", "weights", "wires")]
-
-
-files, pictures, run, weights, wires = extension()
-checkpoints = importlib.import_module("any-name.migm_core.checkpoints")
-files.register_model_folder()
+files, pictures, run, weights, wires = (extension(f"nodes.{room}") for room in ("files", "pictures", "run", "weights", "wires"))
+checkpoints = extension("migm_core.checkpoints")
 PROMPT = wires.PromptText("a large red heart on a navy background", "")
 
 
@@ -68,7 +53,27 @@ def offload(handle, share: float):
     assert cast, "nothing was offloaded"
 
 
+def with_free_memory(amount: int, do):
+    """What ``do`` returns on a device that has so many bytes left, and whatever a run needs beside the weights."""
+    asked = management.is_device_cpu, management.get_free_memory, management.minimum_inference_memory
+    management.is_device_cpu = lambda device: False
+    management.get_free_memory = lambda device=None, torch_free_too=False: amount
+    management.minimum_inference_memory = lambda: 0
+    try:
+        return do()
+    finally:
+        management.is_device_cpu, management.get_free_memory, management.minimum_inference_memory = asked
+
+
 with torch.inference_mode():
+    large, large_head = weights.load_model("large", "fp32"), weights.load_head("large.safetensors")
+    unlimited = codes(large, large_head)
+    size = large.base.model_size()
+    management.unload_all_models()
+    limited = with_free_memory(int(0.6 * size), lambda: codes(large, large_head))
+    limits = {"same": limited == unlimited, "loaded": large.base.loaded_size(), "size": size}
+    management.unload_all_models()
+    del large, large_head
     model, head = weights.load_model("small", "fp32"), weights.load_head("small.safetensors")
     whole = codes(model, head)
     half = codes(model, head, lambda: [offload(handle, 0.5) for handle in (model.base, head.fit(model), model.image_tokenizer)])
@@ -106,5 +111,5 @@ management.unload_all_models()
 handles = len(weights._models)
 del model, head, other, block
 seen = {"whole": whole, "half": half, "none": none, "round_trip": list(round_trip.shape), "kept": kept, "bytes": bytes_}
-seen |= {"eight_bit": eight_bit, "uneven": torch.equal(together, torch.cat(apart)), "alive": [handles, len(weights._models)]}
+seen |= {"limits": limits, "eight_bit": eight_bit, "uneven": torch.equal(together, torch.cat(apart)), "alive": [handles, len(weights._models)]}
 print(json.dumps(seen))

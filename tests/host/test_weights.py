@@ -1,19 +1,27 @@
 """Weights under the host's memory manager: offloaded in part or wholly, cast, shared and freed."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from small_model import make_small_model
 
 HERE = Path(__file__).parent
+LARGE = {"d_model": 512, "n_heads": 8, "n_kv_heads": 8, "n_layers": 24, "mlp_hidden_size": 1536}  # 330 MB: the host loads 128 MiB at least
 
 
 @pytest.fixture(scope="module")
 def seen(host, base, python, environment) -> dict:
     """What partial_load.py prints."""
-    command = [python, str(HERE / "partial_load.py"), str(base), str(HERE.parents[1])]
+    made = make_small_model(base / "made", **LARGE)
+    shutil.move(made.folder, base / "models/migm/large")
+    shutil.move(made.head, base / "models/migm/large.safetensors")
+    command = [python, str(HERE / "partial_load.py"), str(base)]
     done = subprocess.run(command, cwd=host, env=environment, capture_output=True, text=True, timeout=600)
+    shutil.rmtree(base / "models/migm/large")
+    (base / "models/migm/large.safetensors").unlink()
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -21,6 +29,12 @@ def seen(host, base, python, environment) -> dict:
 def test_offloaded_weights_draw_the_same(seen):
     assert seen["half"] == seen["whole"]
     assert seen["none"] == seen["whole"]
+
+
+def test_a_model_larger_than_the_memory_is_loaded_in_part_and_draws_the_same(seen):
+    limits = seen["limits"]
+    assert 0 < limits["loaded"] < 0.7 * limits["size"]
+    assert limits["same"]
 
 
 def test_images_with_different_numbers_of_unknown_cells_are_drawn_as_if_alone(seen):
