@@ -12,8 +12,9 @@ import torch
 from small_model import CODES, small_config, small_image_tokenizer_config
 
 from migm_core.checkpoints import load_checkpoint, load_head, save_checkpoint, save_head
+from migm_core.cli import main
 from migm_core.models.lumina import Lumina
-from migm_core.pipeline import Pipeline
+from migm_core.pipeline import DEMO, Pipeline
 from migm_core.training.base import deepened, train_base
 from migm_core.training.head import TransitionSet, divergence, head_for, train_head
 from migm_core.training.muon import orthogonalise
@@ -256,3 +257,17 @@ def test_a_head_starts_with_features_that_do_not_move(trained, tmp_path, ratio):
     head = train_head(tmp_path, kept, base, steps=0, config=head_for(base.config, ratio))
     arguments, _, _ = TransitionSet(kept, base, torch.device("cpu")).transition(kept[:1], 1, 0, head)
     assert torch.equal(head(*arguments), arguments[0])
+
+
+def test_a_base_needs_an_image_tokenizer_or_a_start(tmp_path, capsys):
+    assert main(["train-base", str(tmp_path)]) == 2
+    assert f"Run `migm train-tokenizer {tmp_path}` first, or give --start." in capsys.readouterr().err
+
+
+def test_the_bundled_model_is_trained_on_with_its_own_image_tokenizer(tmp_path):
+    assert main(["train-base", str(tmp_path), "--start", "demo", "--steps", "1"]) == 0
+    made = Pipeline.load(tmp_path / "checkpoint", None, dtype="fp32").checkpoint
+    bundled = Pipeline.load(head=None, dtype="fp32").checkpoint
+    assert same(made.image_tokenizer, bundled.image_tokenizer)
+    assert not same(made.base, bundled.base)
+    assert torch.equal(PatchCodebook.load(tmp_path / "checkpoint" / "codebook.safetensors").centres, PatchCodebook.load(DEMO / "codebook.safetensors").centres)

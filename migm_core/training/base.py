@@ -25,12 +25,12 @@ from .vocabulary import TEXT_IDS, demo_layout, demo_text_tokenizer
 
 # Images a step by number of objects; 0 stands for the unconditional prompt. Sequences of one group have one length, so
 # nothing is padded; scenes of two leave most open, and scenes of three show most.
-DEMO_BATCH = {0: 2, 1: 4, 2: 14, 3: 12}
+DEMO_BATCH = {0: 2, 1: 3, 2: 12, 3: 15}
 # Of the unconditional images' loss, the only one that is learned from samples: their noise would drown what the others teach.
 UNCONDITIONAL_WEIGHT = 0.1
 LAYERS = 16
 OWN_SHARE = 0.5  # of a step's images that come from the model's own runs, where they are asked for
-OWN_RUNS = {1: 2, 2: 12, 3: 12}  # how many the model draws at a time, by number of objects and process
+OWN_RUNS = {1: 2, 2: 10, 3: 14}  # how many the model draws at a time, by number of objects and process
 OWN_EVERY = 250  # steps from one such time to the next
 ADAM_SHARE = 0.16  # of Muon's learning rate: for embeddings, output rows and norms
 

@@ -32,6 +32,7 @@ class RecordingRun:
     def __init__(self, model: Lumina, sequences: list[Sequence], dtype: torch.dtype):
         self.model, self.sequences, self.dtype = model, sequences, dtype
         self.features_of_steps: list[list[Tensor]] = [[] for _ in sequences]
+        self.last: list[Tensor] = []  # whole features of each branch
         batch, cells = sequences[0].tokens.shape[0], len(sequences[0].cells)
         self.fixed_at = torch.full((batch, cells), -1, dtype=torch.int16, device=sequences[0].tokens.device)
 
@@ -41,10 +42,11 @@ class RecordingRun:
     def features(self, step: Step) -> list[Tensor]:
         # A cell that is masked now is fixed by this step or a later one.
         self.fixed_at.scatter_(1, step.masked, step.index)
-        whole = [self.model.features(s.tokens, s.rotary) for s in self.sequences]
-        for kept, features in zip(self.features_of_steps, whole):
+        if step.fixed.shape[1] or not self.last:  # on a small canvas some steps fix no cell, and change nothing
+            self.last = [self.model.features(s.tokens, s.rotary) for s in self.sequences]
+        for kept, features in zip(self.features_of_steps, self.last):
             kept.append(features.to("cpu", self.dtype))
-        return [at_cells(features, s, step.masked) for features, s in zip(whole, self.sequences)]
+        return [at_cells(features, s, step.masked) for features, s in zip(self.last, self.sequences)]
 
 
 class Recording:
