@@ -55,14 +55,15 @@ def offload(handle, share: float):
 
 def with_free_memory(amount: int, do):
     """What ``do`` returns on a device that has so many bytes left, and whatever a run needs beside the weights."""
-    asked = management.is_device_cpu, management.get_free_memory, management.minimum_inference_memory
+    asked = management.vram_state, management.is_device_cpu, management.get_free_memory, management.minimum_inference_memory
+    management.vram_state = management.VRAMState.NORMAL_VRAM
     management.is_device_cpu = lambda device: False
     management.get_free_memory = lambda device=None, torch_free_too=False: amount
     management.minimum_inference_memory = lambda: 0
     try:
         return do()
     finally:
-        management.is_device_cpu, management.get_free_memory, management.minimum_inference_memory = asked
+        management.vram_state, management.is_device_cpu, management.get_free_memory, management.minimum_inference_memory = asked
 
 
 with torch.inference_mode():
