@@ -138,7 +138,6 @@ def train_head(
     rollout: int = 1,
     kl: float = 0.0,
     unconditional_every: int = 1,
-    compile: bool = False,
     seed: int = 0,
     config: ShortcutConfig | None = None,
     world: World = World(),
@@ -156,7 +155,6 @@ def train_head(
         kl: weight of the KL divergence of the codes' probabilities at the masked cells, beside the squared error; 0 as published.
         unconditional_every: steps from one that learns the unconditional branch too to the next; 1 as published, more for a base
             that draws without guidance.
-        compile: fuse the blocks with torch.compile.
     """
     device = world.device
     run = TrainingRun(folder, steps, quiet=not world.first)
@@ -174,10 +172,6 @@ def train_head(
         average.load_state_dict(saved["average"])
         for optimizer, state in zip(optimizers, saved["optimizers"]):
             optimizer.load_state_dict(state)
-    if compile:
-        for block in head.blocks:
-            block.cross_attn.compile(dynamic=True)  # the new tokens differ in number
-            block.self_attn.compile()
     held_out = trajectories[::10] if len(trajectories) >= 10 else trajectories
     training = TransitionSet([t for i, t in enumerate(trajectories) if i % 10] or trajectories, base, device)
     validation = TransitionSet(held_out, base, device)
