@@ -53,6 +53,17 @@ def test_draws_are_repeatable_and_of_different_runs(runs):
     assert runs.draw(3, 5, np.random.default_rng(1)) == []
 
 
+def test_draws_favour_the_states_that_the_model_gets_wrong(runs):
+    runs, _ = runs
+    errors = np.concatenate(runs.errors[2])
+    assert len(errors) == sum(len(states) for states in runs.kept[2]) and (errors >= 0).all()
+    error_of = {id(state): error for states, run in zip(runs.kept[2], runs.errors[2]) for state, error in zip(states, run)}
+    rng = np.random.default_rng(0)
+    drawn = [error_of[id(state)] for _ in range(500) for state in runs.draw(2, 1, rng)]
+    evenly = np.mean([run.mean() for run in runs.errors[2]])
+    assert np.mean(drawn) == pytest.approx((evenly + (errors**2).sum() / errors.sum()) / 2, rel=0.2)
+
+
 @pytest.fixture
 def untrained():
     codebook = PatchCodebook(PatchCodebook.fit(8, seed=0, scenes=100).centres[:CODES])

@@ -129,6 +129,40 @@ def test_features_computed_anew_equal_the_stored_ones(trained):
         assert ratio.item() == pytest.approx((kept[0].fixed_at >= 3).float().mean().item())
 
 
+def test_without_guidance_the_unconditional_features_are_left_to_the_training(trained, tmp_path):
+    _, pipeline = trained
+    collect(pipeline, PROMPTS, tmp_path, steps=6, guidance=0.0, temperature=1.0)
+    kept = trajectories(tmp_path)
+    assert kept[0].features(0, 2) is not None and kept[0].features(1, 2) is None
+    head = train_head(tmp_path / "head", kept, pipeline.checkpoint.base, steps=2)
+    transitions = TransitionSet(kept, pipeline.checkpoint.base, torch.device("cpu"))
+    _, target, sequence = transitions.transition(kept[:1], 2, 1, head)
+    assert torch.equal(pipeline.checkpoint.base.features(sequence.tokens, sequence.rotary), target)
+
+
+def test_focus_favours_the_transitions_that_move_the_feature_far(trained):
+    folder, pipeline = trained
+    kept = trajectories(folder / "trajectories")
+
+    def motion(focus: float) -> float:
+        transitions = TransitionSet(kept, pipeline.checkpoint.base, torch.device("cpu"), focus)
+        rng = np.random.default_rng(0)
+        drawn = [transitions.draw(rng, 1) for _ in range(300)]
+        return float(np.mean([chosen.motion()[step] for (chosen,), step in drawn]))
+
+    motions = np.stack([t.motion() for t in kept])
+    assert motion(0.0) == pytest.approx(motions.mean(), rel=0.2)
+    assert motion(1.0) == pytest.approx((motions**2).sum() / motions.sum(), rel=0.2)  # chances in proportion to the motion
+    assert motion(1.0) > 1.2 * motion(0.0)
+
+
+def test_focus_needs_features(trained, tmp_path):
+    _, pipeline = trained
+    collect(pipeline, PROMPTS[:1], tmp_path, steps=6, guidance=1.0, temperature=1.0, keep_features=False)
+    with pytest.raises(ValueError, match="trajectory-000000.safetensors has no features.conditional"):
+        TransitionSet(trajectories(tmp_path), pipeline.checkpoint.base, torch.device("cpu"), 0.5)
+
+
 def test_collecting_again_writes_nothing_anew(trained):
     folder, pipeline = trained
     before = {path: path.stat().st_mtime_ns for path in (folder / "trajectories").iterdir()}

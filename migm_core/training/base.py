@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..canvas import Canvas
@@ -15,7 +14,7 @@ from ..models.lumina import Lumina
 from ..prompts import PromptEncoder
 from ..sampling.sequence import Branch, Sequence
 from .distributed import World, sum_gradients
-from .examples import Example, random_examples
+from .examples import Example, divergence, random_examples
 from .muon import Muon
 from .own_runs import OwnRuns
 from .patches import PatchCodebook
@@ -31,7 +30,7 @@ UNCONDITIONAL_WEIGHT = 0.1
 LAYERS = 16
 OWN_SHARE = 0.5  # of a step's images that come from the model's own runs, where they are asked for
 OWN_RUNS = {1: 2, 2: 10, 3: 14}  # how many the model draws at a time, by number of objects and process
-OWN_EVERY = 250  # steps from one such time to the next
+OWN_EVERY = 125  # steps from one such time to the next
 ADAM_SHARE = 0.16  # of Muon's learning rate: for embeddings, output rows and norms
 
 
@@ -88,15 +87,7 @@ def group_loss(model: Lumina, encoder: PromptEncoder, examples: list[Example]) -
     sequence = Sequence(Branch(prompts, 1.0), Canvas(codes, unknown), model)
     features = model.features(sequence.tokens, sequence.rotary)[:, sequence.cells]
     logits = model.code_logits(features[unknown.flatten(1)])
-    truth = torch.cat([probabilities(e, logits.shape[-1]) for e in examples])
-    return F.kl_div(logits.log_softmax(-1), truth, reduction="sum"), int(unknown.sum())
-
-
-def probabilities(example: Example, codes: int) -> Tensor:
-    """How likely each code is at each unknown cell, in reading order: float32 (cells, codes)."""
-    possible = example.possible[:, example.unknown].T
-    share = torch.full(possible.shape, 1 / possible.shape[1])
-    return torch.zeros(len(possible), codes).scatter_add_(1, possible, share)
+    return divergence(logits, examples), int(unknown.sum())
 
 
 def train_base(

@@ -46,6 +46,7 @@ def add_commands(commands) -> None:
     head.add_argument("--rollout", metavar="N", type=int, default=1, help="steps predicted in turn from the head's own features (default: 1, as published)")
     head.add_argument("--kl", metavar="W", type=float, default=0.0, help="weight of the codes' KL divergence in the loss (default: 0, as published)")
     head.add_argument("--unconditional-every", metavar="N", type=int, default=1, help="learn the unconditional branch at every N-th step (default: 1)")
+    head.add_argument("--focus", metavar="S", type=float, default=0.0, help="share of the steps that favour transitions in which the feature moves far (default: 0, as published)")
     head.add_argument("--low-from", metavar="N", type=int, default=1000, help="step from which the learning rate is a tenth (default: 1000)")
     head.add_argument("--ema", metavar="D", type=float, default=0.9999, help="decay of the weights' average (default: 0.9999)")
 
@@ -195,6 +196,7 @@ def _train_head(args) -> None:
             rollout=args.rollout,
             kl=args.kl,
             unconditional_every=args.unconditional_every,
+            focus=args.focus,
             ema=args.ema,
             seed=args.seed,
             world=world,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .pictures import ScenePictures, consistent
@@ -45,6 +46,23 @@ def random_examples(objects: int, count: int, pictures: ScenePictures, rng: np.r
         possible = consistent(possible, drawn, unknown) if objects else drawn[None]
         examples.append(Example(scene.caption if objects else "", drawn, unknown, possible))
     return examples
+
+
+def probabilities(example: Example, codes: int) -> Tensor:
+    """How likely each code is at each unknown cell, in reading order: float32 (cells, codes)."""
+    possible = example.possible[:, example.unknown].T
+    share = torch.full(possible.shape, 1 / possible.shape[1])
+    return torch.zeros(len(possible), codes).scatter_add_(1, possible, share)
+
+
+def divergence(logits: Tensor, examples: list[Example]) -> Tensor:
+    """KL divergence of the unknown cells' codes from what is possible: summed over the cells of all examples, in nats.
+
+    Args:
+        logits: of the unknown cells in reading order, example by example: (cells, codes).
+    """
+    truth = torch.cat([probabilities(e, logits.shape[-1]) for e in examples])
+    return F.kl_div(logits.log_softmax(-1), truth, reduction="sum")
 
 
 def random_masks(codes: Tensor, rng: np.random.Generator) -> Tensor:

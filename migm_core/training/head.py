@@ -71,21 +71,38 @@ class TransitionSet:
 
     Trajectories whose prompts have one length and whose canvases have one size fix equally many cells at each step, so a
     batch of them at one step needs no padding.
+
+    Args:
+        focus: share of the draws that favour transitions in proportion to how far the feature moves. Most steps of a small
+            canvas move it little; the few that settle where an object goes are what a head must learn.
+
+    Raises:
+        ValueError: ``focus`` above 0 for trajectories without features.
     """
 
-    def __init__(self, trajectories: list[Trajectory], base: Lumina, device: torch.device):
-        self.base, self.device = base, device
+    def __init__(self, trajectories: list[Trajectory], base: Lumina, device: torch.device, focus: float = 0.0):
+        self.base, self.device, self.focus = base, device, focus
         groups: dict[tuple, list[Trajectory]] = {}
         for t in trajectories:
             groups.setdefault((len(t.prompts[0]), tuple(t.codes.shape), t.steps), []).append(t)
         self.groups = list(groups.values())
         self.shares = np.array([len(group) for group in self.groups]) / len(trajectories)
+        self.motions = [np.stack([t.motion() for t in group]) for group in self.groups] if focus else []
 
     def draw(self, rng: np.random.Generator, batch: int, ahead: int = 1) -> tuple[list[Trajectory], int]:
         """Trajectories of a random group and a step that ``ahead`` others follow."""
-        group = self.groups[rng.choice(len(self.groups), p=self.shares)]
-        chosen = [group[i] for i in rng.choice(len(group), min(batch, len(group)), replace=False)]
-        return chosen, int(rng.integers(chosen[0].steps - ahead))
+        place = rng.choice(len(self.groups), p=self.shares)
+        group = self.groups[place]
+        starts, shares = group[0].steps - ahead, None
+        if rng.random() < self.focus:
+            windows = np.lib.stride_tricks.sliding_window_view(self.motions[place], ahead, axis=1).sum(-1) + 1e-9  # none is impossible
+            totals = windows.sum(0)
+            start = rng.choice(starts, p=totals / totals.sum())
+            shares = windows[:, start] / totals[start]
+        else:
+            start = rng.integers(starts)
+        chosen = rng.choice(len(group), min(batch, len(group)), replace=False, p=shares)
+        return [group[i] for i in chosen], int(start)
 
     @torch.no_grad()
     def transition(self, trajectories: list[Trajectory], step: int, branch: int, head: ShortcutHead) -> tuple[tuple, Tensor, Sequence]:
@@ -138,6 +155,7 @@ def train_head(
     rollout: int = 1,
     kl: float = 0.0,
     unconditional_every: int = 1,
+    focus: float = 0.0,
     seed: int = 0,
     config: ShortcutConfig | None = None,
     world: World = World(),
@@ -155,6 +173,7 @@ def train_head(
         kl: weight of the KL divergence of the codes' probabilities at the masked cells, beside the squared error; 0 as published.
         unconditional_every: steps from one that learns the unconditional branch too to the next; 1 as published, more for a base
             that draws without guidance.
+        focus: share of the steps that favour transitions in proportion to how far the feature moves; 0 as published.
     """
     device = world.device
     run = TrainingRun(folder, steps, quiet=not world.first)
@@ -173,7 +192,7 @@ def train_head(
         for optimizer, state in zip(optimizers, saved["optimizers"]):
             optimizer.load_state_dict(state)
     held_out = trajectories[::10] if len(trajectories) >= 10 else trajectories
-    training = TransitionSet([t for i, t in enumerate(trajectories) if i % 10] or trajectories, base, device)
+    training = TransitionSet([t for i, t in enumerate(trajectories) if i % 10] or trajectories, base, device, focus)
     validation = TransitionSet(held_out, base, device)
     parallel = DistributedDataParallel(head) if world.size > 1 else head
     half = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else None
@@ -226,10 +245,10 @@ def divergence(base: Lumina, prediction: Prediction) -> Tensor:
 def validate(head: ShortcutHead, transitions: TransitionSet, batch: int, draws: int = 16, ahead: int = 1) -> dict[str, float]:
     """On held-out transitions: mean squared error beside that of a feature that does not move, cosine similarity, and KL of logits.
 
-    ``val_kl_rolled`` is the last KL of a rollout over ``ahead`` steps.
+    ``val_kl_rolled`` is the last KL of a rollout over ``ahead`` steps, ``val_kl_still`` that of the feature before it.
     """
     rng = np.random.default_rng(0)
-    sums = {"val_mse": 0.0, "val_mse_still": 0.0, "val_cosine": 0.0, "val_kl": 0.0, "val_kl_rolled": 0.0}
+    sums = {"val_mse": 0.0, "val_mse_still": 0.0, "val_cosine": 0.0, "val_kl": 0.0, "val_kl_rolled": 0.0, "val_kl_still": 0.0}
     for _ in range(draws):
         chosen, at = transitions.draw(rng, batch, ahead)
         for branch in range(2):
@@ -241,4 +260,5 @@ def validate(head: ShortcutHead, transitions: TransitionSet, batch: int, draws: 
             sums["val_cosine"] += F.cosine_similarity(predicted, target, dim=-1).mean().item()
             sums["val_kl"] += divergence(transitions.base, rolled[0]).item()
             sums["val_kl_rolled"] += divergence(transitions.base, rolled[-1]).item()
+            sums["val_kl_still"] += divergence(transitions.base, rolled[-1]._replace(features=still)).item()
     return {name: round(total / (2 * draws), 6) for name, total in sums.items()}

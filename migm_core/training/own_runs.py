@@ -13,26 +13,32 @@ from torch import Tensor
 from ..canvas import Canvas
 from ..models.lumina import Lumina
 from ..prompts import PromptEncoder
-from ..sampling.methods import Vanilla
 from ..sampling.sampler import StepReport, sample
 from ..sampling.sequence import Branch
-from .examples import Example
+from .examples import Example, divergence
 from .pictures import ScenePictures, consistent
 from .scenes import Scene, random_scene
+from .trajectories import Recording
 
 
 class OwnRuns:
-    """The latest runs, by number of objects: each an example for every step up to its first error.
+    """The latest runs, by number of objects.
 
     Args:
         temperature: of the runs; above the one that suits drawing, so that their states differ.
         keep: runs of each number of objects.
+
+    Attributes:
+        kept: an example for every step of each run up to its first error.
+        errors: how far the model was from what is possible there, float64 (examples,): nats, over the unknown cells.
     """
 
     def __init__(self, pictures: ScenePictures, encoder: PromptEncoder, *, temperature: float = 0.6, keep: int = 150):
         self.pictures, self.encoder, self.temperature = pictures, encoder, temperature
         self.kept: dict[int, deque[list[Example]]] = defaultdict(lambda: deque(maxlen=keep))
+        self.errors: dict[int, deque[np.ndarray]] = defaultdict(lambda: deque(maxlen=keep))
 
+    @torch.no_grad()
     def add(self, model: Lumina, objects: int, count: int, rng: np.random.Generator) -> float:
         """Let the model draw ``count`` random scenes, one cell a step, and return the share that came out right."""
         scenes = [random_scene(rng, objects, "train") for _ in range(count)]
@@ -46,20 +52,29 @@ class OwnRuns:
         prompts = torch.stack([self.encoder.prompt(scene.caption) for scene in scenes])
         cells = canvas.unknown[0].numel()
         generators = [torch.Generator().manual_seed(int(rng.integers(2**62))) for _ in scenes]
-        sample(
-            model, [Branch(prompts, 1.0)], canvas, Vanilla(), steps=cells, temperature=self.temperature, generators=generators, callback=watch
-        )
+        method = Recording(torch.float32)
+        sample(model, [Branch(prompts, 1.0)], canvas, method, steps=cells, temperature=self.temperature, generators=generators, callback=watch)
+        features, sequence = method.run.features_of_steps[0], method.run.sequences[0]
         right = 0
         for place, (scene, possible) in enumerate(zip(scenes, pictures)):
             examples, finished = _until_wrong(scene, possible, [(s.codes[place].clone(), s.unknown[place].clone()) for s in states])
+            logits = [model.code_logits(f[place, sequence.cells][e.unknown.flatten()]) for f, e in zip(features, examples)]
             self.kept[objects].append(examples)
+            self.errors[objects].append(np.array([divergence(x, [e]).item() for x, e in zip(logits, examples)]))
             right += finished
         return right / count
 
     def draw(self, objects: int, count: int, rng: np.random.Generator) -> list[Example]:
-        """Random runs at random steps: ``count`` of them, or as many as there are."""
-        kept = self.kept[objects]
-        return [kept[i][rng.integers(len(kept[i]))] for i in rng.permutation(len(kept))[:count]]
+        """Different random runs, each at a random step: ``count`` of them, or as many as there are.
+
+        Half of the chance is spread evenly, half in proportion to the errors: most steps teach nothing more.
+        """
+        kept, errors = self.kept[objects], self.errors[objects]
+        total = sum(error.sum() for error in errors) or 1.0
+        chances = [0.5 / len(kept) / len(error) + 0.5 * error / total for error in errors]
+        of_runs = np.array([chance.sum() for chance in chances])
+        runs = rng.choice(len(kept), min(count, len(kept)), replace=False, p=of_runs / of_runs.sum()) if kept else []
+        return [kept[i][rng.choice(len(kept[i]), p=chances[i] / of_runs[i])] for i in runs]
 
 
 def _until_wrong(scene: Scene, possible: Tensor, states: list[tuple[Tensor, Tensor]]) -> tuple[list[Example], bool]:

@@ -9,6 +9,7 @@ them a shard is a few kilobytes, and the training computes them anew.
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -20,7 +21,7 @@ from ..models.lumina import Lumina
 from ..pipeline import Pipeline
 from ..sampling.methods.base import Step, at_cells
 from ..sampling.sampler import sample
-from ..sampling.sequence import Branch, Sequence, text_guidance
+from ..sampling.sequence import Sequence, text_guidance
 from .distributed import World
 
 BRANCHES = ("conditional", "unconditional")
@@ -90,6 +91,18 @@ class Trajectory:
             name = f"features.{BRANCHES[branch]}"
             return file.get_slice(name)[step] if name in file.keys() else None
 
+    def motion(self) -> np.ndarray:
+        """How far the conditional branch's feature moves from each step to the next: mean square, float64 (steps - 1,).
+
+        Raises:
+            ValueError: the shard was written without features.
+        """
+        with safe_open(self.path, framework="pt") as file:
+            name = f"features.{BRANCHES[0]}"
+            if name not in file.keys():
+                raise ValueError(f"{self.path} has no {name}. Collect the trajectories with their features, or train without focus.")
+            return file.get_tensor(name).float().diff(dim=0).square().mean((1, 2)).double().numpy()
+
     def canvas(self, step: int) -> Canvas:
         """The canvas that a step saw, of one image."""
         unknown = (self.fixed_at >= step).view(1, *self.codes.shape)
@@ -119,7 +132,8 @@ def collect(
     Args:
         batch: prompts of one length that are run together.
         size: (width, height) in pixels; None for the checkpoint's own.
-        keep_features: store the features, in the base's dtype (float16 for a float32 base).
+        keep_features: store the features, in the base's dtype (float16 for a float32 base). Without guidance there are none of
+            the unconditional branch; the training computes them where it learns that branch.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,8 +151,6 @@ def collect(
     batches = [group[i : i + batch] for group in groups.values() for i in range(0, len(group), batch)]
     for items in tqdm(batches, desc="collect", disable=None if world.first else True):
         branches = text_guidance(torch.stack([ids for _, ids in items]), unconditional, guidance)
-        if len(branches) == 1:  # the head learns both branches, whatever the guidance
-            branches.append(Branch(unconditional, 0.0, prompt_visible=False))
         recording = Recording(dtype)
         generators = [torch.Generator(device).manual_seed(seed + index) for index, _ in items]
         canvas = Canvas.empty(len(items), height // factor, width // factor, device)
