@@ -16,7 +16,7 @@ from migm_core.cli import main
 from migm_core.models.lumina import Lumina
 from migm_core.pipeline import DEMO, Pipeline
 from migm_core.training.base import deepened, train_base
-from migm_core.training.head import TransitionSet, divergence, head_for, train_head
+from migm_core.training.head import TransitionSet, divergence, head_for, movement, train_head
 from migm_core.training.muon import orthogonalise
 from migm_core.training.patches import PatchCodebook, scene_images
 from migm_core.training.tokenizer import train_tokenizer
@@ -140,26 +140,28 @@ def test_without_guidance_the_unconditional_features_are_left_to_the_training(tr
     assert torch.equal(pipeline.checkpoint.base.features(sequence.tokens, sequence.rotary), target)
 
 
-def test_focus_favours_the_transitions_that_move_the_feature_far(trained):
+def test_focus_favours_the_transitions_that_change_what_is_expected(trained):
     folder, pipeline = trained
     kept = trajectories(folder / "trajectories")
 
-    def motion(focus: float) -> float:
+    movements = {t.path: movement(pipeline.checkpoint.base, t) for t in kept}
+
+    def mean(focus: float) -> float:
         transitions = TransitionSet(kept, pipeline.checkpoint.base, torch.device("cpu"), focus)
         rng = np.random.default_rng(0)
         drawn = [transitions.draw(rng, 1) for _ in range(300)]
-        return float(np.mean([chosen.motion()[step] for (chosen,), step in drawn]))
+        return float(np.mean([movements[chosen.path][step] for (chosen,), step in drawn]))
 
-    motions = np.stack([t.motion() for t in kept])
-    assert motion(0.0) == pytest.approx(motions.mean(), rel=0.2)
-    assert motion(1.0) == pytest.approx((motions**2).sum() / motions.sum(), rel=0.2)  # chances in proportion to the motion
-    assert motion(1.0) > 1.2 * motion(0.0)
+    nats = np.stack(list(movements.values()))
+    assert mean(0.0) == pytest.approx(nats.mean(), rel=0.2)
+    assert mean(1.0) == pytest.approx((nats**2).sum() / nats.sum(), rel=0.2)  # chances in proportion to the movement
+    assert mean(1.0) > 1.2 * mean(0.0)
 
 
 def test_focus_needs_features(trained, tmp_path):
     _, pipeline = trained
     collect(pipeline, PROMPTS[:1], tmp_path, steps=6, guidance=1.0, temperature=1.0, keep_features=False)
-    with pytest.raises(ValueError, match="trajectory-000000.safetensors has no features.conditional"):
+    with pytest.raises(ValueError, match="trajectory-000000.safetensors holds no features"):
         TransitionSet(trajectories(tmp_path), pipeline.checkpoint.base, torch.device("cpu"), 0.5)
 
 
@@ -281,6 +283,15 @@ def test_a_rollout_goes_on_from_the_heads_own_predictions(trained, tmp_path):
     assert torch.equal(second.target, target)
     assert divergence(base, first._replace(features=first.target)).item() == pytest.approx(0, abs=1e-6)
     assert divergence(base, first._replace(features=100 * first.target)) > 1e-3
+
+
+def test_a_head_goes_on_from_a_start(trained, tmp_path):
+    folder, pipeline = trained
+    kept, base = trajectories(folder / "trajectories"), pipeline.checkpoint.base
+    first = train_head(tmp_path / "first", kept, base, steps=2, config=head_for(base.config, 4))
+    assert same(first, train_head(tmp_path / "none", kept, base, steps=0, start=first))
+    further = train_head(tmp_path / "further", kept, base, steps=2, start=first, clip=0.1, focus=0.5)
+    assert further.config == first.config and not same(first, further)
 
 
 @pytest.mark.parametrize("ratio", [2, 1])

@@ -46,7 +46,9 @@ def add_commands(commands) -> None:
     head.add_argument("--rollout", metavar="N", type=int, default=1, help="steps predicted in turn from the head's own features (default: 1, as published)")
     head.add_argument("--kl", metavar="W", type=float, default=0.0, help="weight of the codes' KL divergence in the loss (default: 0, as published)")
     head.add_argument("--unconditional-every", metavar="N", type=int, default=1, help="learn the unconditional branch at every N-th step (default: 1)")
-    head.add_argument("--focus", metavar="S", type=float, default=0.0, help="share of the steps that favour transitions in which the feature moves far (default: 0, as published)")
+    head.add_argument("--focus", metavar="S", type=float, default=0.0, help="share of the steps that favour transitions by how far the base's expectations move (default: 0, as published)")
+    head.add_argument("--clip", metavar="N", type=float, default=0.0, help="largest norm of the gradients (default: 0, none, as published)")
+    head.add_argument("--start", metavar="PATH", help="begin with a head's weights, and its width, instead of --ratio (demo: the bundled head)")
     head.add_argument("--low-from", metavar="N", type=int, default=1000, help="step from which the learning rate is a tenth (default: 1000)")
     head.add_argument("--ema", metavar="D", type=float, default=0.9999, help="decay of the weights' average (default: 0.9999)")
 
@@ -172,7 +174,8 @@ def _collect(args) -> None:
 def _train_head(args) -> None:
     import torch
 
-    from ..checkpoints import save_head
+    from ..checkpoints import load_head, save_head
+    from ..pipeline import DEMO_HEAD
     from .distributed import joined_world
     from .head import head_for, train_head
     from .trajectories import Trajectory
@@ -182,11 +185,13 @@ def _train_head(args) -> None:
         raise ValueError(f"{args.folder / 'trajectories'} holds no trajectories. Run `migm collect {args.folder}` first.")
     with joined_world(args.device) as world:
         base = _pipeline(args, None, world.device).checkpoint.base
+        start = None if args.start is None else load_head(DEMO_HEAD if args.start == "demo" else args.start, base.config, dtype="fp32")
         head = train_head(
             args.folder / "head",
             [Trajectory.open(path) for path in shards],
             base,
             config=head_for(base.config, args.ratio),
+            start=start,
             steps=args.steps,
             batch=args.batch,
             lr=args.lr,
@@ -197,6 +202,7 @@ def _train_head(args) -> None:
             kl=args.kl,
             unconditional_every=args.unconditional_every,
             focus=args.focus,
+            clip=args.clip,
             ema=args.ema,
             seed=args.seed,
             world=world,

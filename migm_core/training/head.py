@@ -73,8 +73,8 @@ class TransitionSet:
     batch of them at one step needs no padding.
 
     Args:
-        focus: share of the draws that favour transitions in proportion to how far the feature moves. Most steps of a small
-            canvas move it little; the few that settle where an object goes are what a head must learn.
+        focus: share of the draws that favour transitions in proportion to their ``movement``. Most steps change little of what
+            is expected; the few that settle where an object goes are what a head must learn.
 
     Raises:
         ValueError: ``focus`` above 0 for trajectories without features.
@@ -87,7 +87,7 @@ class TransitionSet:
             groups.setdefault((len(t.prompts[0]), tuple(t.codes.shape), t.steps), []).append(t)
         self.groups = list(groups.values())
         self.shares = np.array([len(group) for group in self.groups]) / len(trajectories)
-        self.motions = [np.stack([t.motion() for t in group]) for group in self.groups] if focus else []
+        self.movements = [np.stack([movement(base, t) for t in group]) for group in self.groups] if focus else []
 
     def draw(self, rng: np.random.Generator, batch: int, ahead: int = 1) -> tuple[list[Trajectory], int]:
         """Trajectories of a random group and a step that ``ahead`` others follow."""
@@ -95,7 +95,7 @@ class TransitionSet:
         group = self.groups[place]
         starts, shares = group[0].steps - ahead, None
         if rng.random() < self.focus:
-            windows = np.lib.stride_tricks.sliding_window_view(self.motions[place], ahead, axis=1).sum(-1) + 1e-9  # none is impossible
+            windows = np.lib.stride_tricks.sliding_window_view(self.movements[place], ahead, axis=1).sum(-1) + 1e-9  # none is impossible
             totals = windows.sum(0)
             start = rng.choice(starts, p=totals / totals.sum())
             shares = windows[:, start] / totals[start]
@@ -156,8 +156,10 @@ def train_head(
     kl: float = 0.0,
     unconditional_every: int = 1,
     focus: float = 0.0,
+    clip: float = 0.0,
     seed: int = 0,
     config: ShortcutConfig | None = None,
+    start: ShortcutHead | None = None,
     world: World = World(),
 ) -> ShortcutHead:
     """Train on trajectories, or resume ``folder``'s checkpoint; returns the head with averaged weights.
@@ -173,13 +175,19 @@ def train_head(
         kl: weight of the KL divergence of the codes' probabilities at the masked cells, beside the squared error; 0 as published.
         unconditional_every: steps from one that learns the unconditional branch too to the next; 1 as published, more for a base
             that draws without guidance.
-        focus: share of the steps that favour transitions in proportion to how far the feature moves; 0 as published.
+        focus: share of the steps that favour transitions in proportion to their ``movement``; 0 as published.
+        clip: largest norm of the gradients, which few transitions make large; 0 for any, as published.
+        config: architecture, if ``start`` does not give it.
+        start: weights to begin with, instead of a head that predicts no motion.
     """
     device = world.device
     run = TrainingRun(folder, steps, quiet=not world.first)
     torch.manual_seed(seed)
-    head = ShortcutHead(config or head_for(base.config)).to(device)
-    start_without_motion(head)
+    head = ShortcutHead(start.config if start is not None else config or head_for(base.config)).to(device)
+    if start is not None:
+        head.load_state_dict(start.state_dict())
+    else:
+        start_without_motion(head)
     average = copy.deepcopy(head).requires_grad_(False)
     matrices = [p for p in head.blocks.parameters() if p.dim() == 2] if muon else []
     others = [p for p in head.parameters() if not any(p is matrix for matrix in matrices)]
@@ -210,6 +218,8 @@ def train_head(
                         losses[-1] = losses[-1] + kl * divergence(base, prediction)
         loss = sum(losses) / len(losses)
         loss.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(head.parameters(), clip)
         falling = falling_rate(step, steps)
         rates = (falling * lr, falling * muon) if muon else (learning_rate(step, lr, low_lr, low_from),)
         for optimizer, rate in zip(optimizers, rates):
@@ -220,7 +230,9 @@ def train_head(
         for mean, parameter in zip(average.parameters(), head.parameters()):
             mean.lerp_(parameter, 1 - decay)
         if (step + 1) % 500 == 0 and world.first:
-            run.note({"step": step + 1, **validate(average, validation, batch, ahead=rollout)})
+            # Where the unconditional branch is learned now and then only, it would hide what the other one learns.
+            branches = 2 if unconditional_every == 1 else 1
+            run.note({"step": step + 1, **validate(average, validation, batch, ahead=rollout, branches=branches)})
         run.tick(
             {"loss": loss.item()},
             lambda: {"head": head.state_dict(), "average": average.state_dict(), "optimizers": [o.state_dict() for o in optimizers]},
@@ -242,7 +254,32 @@ def divergence(base: Lumina, prediction: Prediction) -> Tensor:
 
 
 @torch.no_grad()
-def validate(head: ShortcutHead, transitions: TransitionSet, batch: int, draws: int = 16, ahead: int = 1) -> dict[str, float]:
+def movement(base: Lumina, trajectory: Trajectory) -> np.ndarray:
+    """How far the base's expectations move from each step to the next, in the conditional branch.
+
+    Returns:
+        KL divergence of the codes' probabilities, summed over the cells that stay masked, in nats: float64 (steps - 1,).
+
+    Raises:
+        ValueError: the trajectory was written without features.
+    """
+    cells = Sequence(Branch(trajectory.prompts[0], 1.0), trajectory.canvas(0), base).cells
+    device, dtype = base.ln_f.weight.device, base.ln_f.weight.dtype
+    nats = []
+    for step in range(trajectory.steps - 1):
+        kept = [trajectory.features(0, s) for s in (step, step + 1)]
+        if kept[0] is None:
+            raise ValueError(f"{trajectory.path} holds no features. Collect the trajectories with them, or train without focus.")
+        masked = cells[(trajectory.fixed_at > step).to(device)]
+        before, after = (base.code_logits(f.to(device, dtype)[masked]).float().log_softmax(-1) for f in kept)
+        nats.append(max(0.0, F.kl_div(before, after, log_target=True, reduction="sum").item()))  # rounding may take it below
+    return np.array(nats)
+
+
+@torch.no_grad()
+def validate(
+    head: ShortcutHead, transitions: TransitionSet, batch: int, draws: int = 16, ahead: int = 1, branches: int = 2
+) -> dict[str, float]:
     """On held-out transitions: mean squared error beside that of a feature that does not move, cosine similarity, and KL of logits.
 
     ``val_kl_rolled`` is the last KL of a rollout over ``ahead`` steps, ``val_kl_still`` that of the feature before it.
@@ -251,7 +288,7 @@ def validate(head: ShortcutHead, transitions: TransitionSet, batch: int, draws: 
     sums = {"val_mse": 0.0, "val_mse_still": 0.0, "val_cosine": 0.0, "val_kl": 0.0, "val_kl_rolled": 0.0, "val_kl_still": 0.0}
     for _ in range(draws):
         chosen, at = transitions.draw(rng, batch, ahead)
-        for branch in range(2):
+        for branch in range(branches):
             still = transitions.transition(chosen, at, branch, head)[0][0].float()
             rolled = list(transitions.rollout(head, head, chosen, at, branch, ahead))
             predicted, target = rolled[0].features.float(), rolled[0].target.float()
@@ -261,4 +298,4 @@ def validate(head: ShortcutHead, transitions: TransitionSet, batch: int, draws: 
             sums["val_kl"] += divergence(transitions.base, rolled[0]).item()
             sums["val_kl_rolled"] += divergence(transitions.base, rolled[-1]).item()
             sums["val_kl_still"] += divergence(transitions.base, rolled[-1]._replace(features=still)).item()
-    return {name: round(total / (2 * draws), 6) for name, total in sums.items()}
+    return {name: round(total / (branches * draws), 6) for name, total in sums.items()}

@@ -9,7 +9,6 @@ them a shard is a few kilobytes, and the training computes them anew.
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -90,18 +89,6 @@ class Trajectory:
         with safe_open(self.path, framework="pt") as file:
             name = f"features.{BRANCHES[branch]}"
             return file.get_slice(name)[step] if name in file.keys() else None
-
-    def motion(self) -> np.ndarray:
-        """How far the conditional branch's feature moves from each step to the next: mean square, float64 (steps - 1,).
-
-        Raises:
-            ValueError: the shard was written without features.
-        """
-        with safe_open(self.path, framework="pt") as file:
-            name = f"features.{BRANCHES[0]}"
-            if name not in file.keys():
-                raise ValueError(f"{self.path} has no {name}. Collect the trajectories with their features, or train without focus.")
-            return file.get_tensor(name).float().diff(dim=0).square().mean((1, 2)).double().numpy()
 
     def canvas(self, step: int) -> Canvas:
         """The canvas that a step saw, of one image."""
