@@ -7,7 +7,7 @@ Each resumes where it stopped. Under `torchrun --nproc-per-node N -m migm_core .
 from pathlib import Path
 
 # What suits the bundled model; a checkpoint's generation_config.json carries it from here on.
-DEMO_SETTINGS = {"width": 64, "height": 64, "steps": 64, "budget": 11, "guidance": 0.0, "temperature": 0.25}
+DEMO_SETTINGS = {"width": 64, "height": 64, "steps": 64, "budget": 10, "guidance": 0.0, "temperature": 0.2}
 
 
 def add_commands(commands) -> None:
