@@ -15,7 +15,7 @@ from ..migm_core.sampling.sampler import StepReport
 from .pictures import decode
 from .weights import LoadedModel
 
-PREVIEW_SHARE = 0.04  # of the sampling time: previews that take longer than the shortest one did stay under 5%
+PREVIEW_SHARE = 0.04  # of the sampling time; the rest up to 5% is for previews that take longer than the shortest one did
 
 
 class Watch:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from migm_core.pipeline import DEMO
-from migm_core.training.examples import Example, divergence, probabilities, random_examples
+from migm_core.training.examples import Example, probabilities, random_examples
 from migm_core.training.patches import PatchCodebook
 from migm_core.training.pictures import ScenePictures, consistent
 from migm_core.training.scenes import parse, placements, random_scene, render
