@@ -32,6 +32,11 @@ class Canvas:
         codes = torch.zeros(batch, height, width, dtype=torch.int64, device=device)
         return cls(codes, torch.ones_like(codes, dtype=torch.bool))
 
+    @classmethod
+    def stacked(cls, canvases: "list[Canvas]") -> "Canvas":
+        """Canvases of one size as one batch."""
+        return cls(torch.cat([c.codes for c in canvases]), torch.cat([c.unknown for c in canvases]))
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(B, H, W), in cells."""

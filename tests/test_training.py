@@ -1,5 +1,6 @@
 """The training pipeline, end to end on models of a few thousand parameters."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -10,15 +11,19 @@ import numpy as np
 import pytest
 import torch
 from small_model import CODES, small_config, small_image_tokenizer_config
+from torch.distributed.run import get_args_parser
 
 from migm_core.checkpoints import load_checkpoint, load_head, save_checkpoint, save_head
 from migm_core.cli import main
 from migm_core.models.lumina import Lumina
 from migm_core.pipeline import DEMO, Pipeline
+from migm_core.sampling.sequence import Branch, Sequence
 from migm_core.training.base import deepened, train_base
-from migm_core.training.head import TransitionSet, divergence, head_for, movement, train_head
+from migm_core.training.commands import add_commands
+from migm_core.training.head import TransitionSet, head_for, movement, prediction_error, train_head
 from migm_core.training.muon import orthogonalise
 from migm_core.training.patches import PatchCodebook, scene_images
+from migm_core.training.redraw import redraw
 from migm_core.training.tokenizer import train_tokenizer
 from migm_core.training.trajectories import Trajectory, collect
 from migm_core.training.vocabulary import demo_text_tokenizer
@@ -165,6 +170,45 @@ def test_focus_needs_features(trained, tmp_path):
         TransitionSet(trajectories(tmp_path), pipeline.checkpoint.base, torch.device("cpu"), 0.5)
 
 
+def test_a_redrawn_run_is_what_the_base_draws_from_a_recorded_state(trained):
+    folder, pipeline = trained
+    recorded = trajectories(folder / "trajectories")[:2]
+    base, (first, ahead) = pipeline.checkpoint.base, (1, 3)
+    redrawn = [redraw(base, recorded, first, ahead, np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    for old, new in zip(recorded, redrawn[0]):
+        before = old.fixed_at < first
+        assert torch.equal(new.fixed_at < first, before) and torch.equal(new.codes.flatten()[before], old.codes.flatten()[before])
+        for step in range(first, first + ahead):
+            assert len(new.fixed_by(step)) == len(old.fixed_by(step)), "the schedule is not the recorded one's"
+        for branch, step in ((0, first), (0, first + ahead), (1, first + ahead)):
+            sequence = Sequence(Branch(new.prompts[branch], 1.0), new.canvas(step), base)
+            anew = base.features(sequence.tokens, sequence.rotary)[0]
+            torch.testing.assert_close(new.features(branch, step), anew, rtol=0, atol=2e-3 * float(anew.abs().max()))  # the first is kept in float16
+    codes = [torch.stack([t.codes for t in of_seed]) for of_seed in redrawn]
+    assert torch.equal(codes[0], codes[1]), "one seed drew two things"
+    assert not torch.equal(codes[0], codes[2]), "two seeds drew the same"
+
+
+def test_a_head_learns_from_redrawn_runs(trained, tmp_path):
+    folder, pipeline = trained
+    recorded = trajectories(folder / "trajectories")
+    settings = {"steps": 4, "batch": 2, "rollout": 2, "focus": 0.5}
+    once, again = (train_head(tmp_path / name, recorded, pipeline.checkpoint.base, **settings, redraw_every=2) for name in ("once", "again"))
+    assert same(once, again)
+    assert not same(once, train_head(tmp_path / "recorded", recorded, pipeline.checkpoint.base, **settings))
+
+
+def test_a_head_learns_from_a_base_in_bfloat16(trained, tmp_path):
+    folder, _ = trained
+    pipeline = Pipeline.load(folder / "checkpoint", None, dtype="bf16")
+    collect(pipeline, PROMPTS, tmp_path, steps=6, guidance=1.0, temperature=1.0)
+    kept, base = trajectories(tmp_path), pipeline.checkpoint.base
+    assert kept[0].features(0, 1).dtype == torch.bfloat16
+    head = train_head(tmp_path / "head", kept, base, steps=2, rollout=2, kl=1.0, focus=0.5, redraw_every=1)
+    assert {p.dtype for p in head.parameters()} == {torch.float32}
+    assert json.loads((tmp_path / "head" / "log.jsonl").read_text().splitlines()[-1])["loss"] > 0
+
+
 def test_collecting_again_writes_nothing_anew(trained):
     folder, pipeline = trained
     before = {path: path.stat().st_mtime_ns for path in (folder / "trajectories").iterdir()}
@@ -215,6 +259,16 @@ def run_by_two(script: Path, *arguments: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_no_option_is_mistaken_for_one_of_torchruns():
+    """torchrun also reads the command's own options, and takes a beginning of one of its own for it."""
+    theirs = [name for action in get_args_parser()._actions for name in action.option_strings]
+    commands = argparse.ArgumentParser().add_subparsers()
+    add_commands(commands)
+    ours = {name for parser in commands.choices.values() for action in parser._actions for name in action.option_strings if name != "--help"}
+    assert "--init-from" in ours
+    assert [(one, other) for one in ours if one.startswith("--") for other in theirs if other.startswith(one)] == []
 
 
 def test_two_processes_share_collecting_and_train_one_head(trained, tmp_path):
@@ -281,8 +335,8 @@ def test_a_rollout_goes_on_from_the_heads_own_predictions(trained, tmp_path):
     (_, *arguments), target, _ = transitions.transition(kept[:1], 2, 0, head)
     assert torch.equal(second.features, head(first.features, *arguments))
     assert torch.equal(second.target, target)
-    assert divergence(base, first._replace(features=first.target)).item() == pytest.approx(0, abs=1e-6)
-    assert divergence(base, first._replace(features=100 * first.target)) > 1e-3
+    assert prediction_error(base, first._replace(features=first.target)).item() == pytest.approx(0, abs=1e-6)
+    assert prediction_error(base, first._replace(features=100 * first.target)) > 1e-3
 
 
 def test_a_head_goes_on_from_a_start(trained, tmp_path):
@@ -306,11 +360,11 @@ def test_a_head_starts_with_features_that_do_not_move(trained, tmp_path, ratio):
 
 def test_a_base_needs_an_image_tokenizer_or_a_start(tmp_path, capsys):
     assert main(["train-base", str(tmp_path)]) == 2
-    assert f"Run `migm train-tokenizer {tmp_path}` first, or give --start." in capsys.readouterr().err
+    assert f"Run `migm train-tokenizer {tmp_path}` first, or give --init-from." in capsys.readouterr().err
 
 
 def test_the_bundled_model_is_trained_on_with_its_own_image_tokenizer(tmp_path):
-    assert main(["train-base", str(tmp_path), "--start", "demo", "--steps", "1"]) == 0
+    assert main(["train-base", str(tmp_path), "--init-from", "demo", "--steps", "1"]) == 0
     made = Pipeline.load(tmp_path / "checkpoint", None, dtype="fp32").checkpoint
     bundled = Pipeline.load(head=None, dtype="fp32").checkpoint
     assert same(made.image_tokenizer, bundled.image_tokenizer)

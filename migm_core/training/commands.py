@@ -21,7 +21,7 @@ def add_commands(commands) -> None:
     base = _add(commands, "train-base", _train_base, "train the base model and write FOLDER/checkpoint")
     base.add_argument("--steps", metavar="N", type=int, default=3000, help="default: 3000")
     base.add_argument("--lr", metavar="R", type=float, default=0.01, help="peak learning rate (default: 0.01; 0.005 to go on from a trained model)")
-    base.add_argument("--layers", metavar="N", type=int, help="more than --start has: added as blocks that change nothing at first (default: as --start, or 16)")
+    base.add_argument("--layers", metavar="N", type=int, help="more than --init-from has: added as blocks that change nothing at first (default: as --init-from, or 16)")
     base.add_argument("--own-runs", action="store_true", help="take half of the images from the model's own runs, for one that draws some scenes right already")
     base.add_argument("--compile", action="store_true", help="fuse the blocks: a third faster, after a minute of compiling")
 
@@ -47,8 +47,9 @@ def add_commands(commands) -> None:
     head.add_argument("--kl", metavar="W", type=float, default=0.0, help="weight of the codes' KL divergence in the loss (default: 0, as published)")
     head.add_argument("--unconditional-every", metavar="N", type=int, default=1, help="learn the unconditional branch at every N-th step (default: 1)")
     head.add_argument("--focus", metavar="S", type=float, default=0.0, help="share of the steps that favour transitions by how far the base's expectations move (default: 0, as published)")
+    head.add_argument("--redraw-every", metavar="N", type=int, default=0, help="draw recorded runs on anew at every N-th step, and learn these (default: 0, never, as published)")
     head.add_argument("--clip", metavar="N", type=float, default=0.0, help="largest norm of the gradients (default: 0, none, as published)")
-    head.add_argument("--start", metavar="PATH", help="begin with a head's weights, and its width, instead of --ratio (demo: the bundled head)")
+    head.add_argument("--init-from", metavar="PATH", help="begin with a head's weights, and its width, instead of --ratio (demo: the bundled head)")
     head.add_argument("--low-from", metavar="N", type=int, default=1000, help="step from which the learning rate is a tenth (default: 1000)")
     head.add_argument("--ema", metavar="D", type=float, default=0.9999, help="decay of the weights' average (default: 0.9999)")
 
@@ -76,7 +77,7 @@ def _add(commands, name: str, run, summary: str):
 
 
 def _add_start(parser) -> None:
-    parser.add_argument("--start", metavar="PATH", help="begin with a checkpoint's weights and codebook (demo: the bundled model)")
+    parser.add_argument("--init-from", metavar="PATH", help="begin with a checkpoint's weights and codebook (demo: the bundled model)")
 
 
 def _add_model(parser) -> None:
@@ -119,12 +120,12 @@ def _train_base(args) -> None:
     start = _start(args)
     trained = (args.folder / "tokenizer" / "checkpoint.pt").exists()
     if not trained and start is None:
-        raise ValueError(f"{args.folder / 'tokenizer/checkpoint.pt'} does not exist. Run `migm train-tokenizer {args.folder}` first, or give --start.")
+        raise ValueError(f"{args.folder / 'tokenizer/checkpoint.pt'} does not exist. Run `migm train-tokenizer {args.folder}` first, or give --init-from.")
     codebook = PatchCodebook.load((args.folder if trained else start.path) / "codebook.safetensors")
     if start is not None and not torch.equal(PatchCodebook.load(start.path / "codebook.safetensors").centres, codebook.centres):
         raise ValueError(
             f"{args.folder / 'codebook.safetensors'} is not the codebook that {start.path} was trained with. Begin the tokenizer too with "
-            f"--start {args.start}, in a folder of its own."
+            f"--init-from {args.init_from}, in a folder of its own."
         )
     base = start and start.base
     if base is not None and args.layers is not None:
@@ -185,7 +186,7 @@ def _train_head(args) -> None:
         raise ValueError(f"{args.folder / 'trajectories'} holds no trajectories. Run `migm collect {args.folder}` first.")
     with joined_world(args.device) as world:
         base = _pipeline(args, None, world.device).checkpoint.base
-        start = None if args.start is None else load_head(DEMO_HEAD if args.start == "demo" else args.start, base.config, dtype="fp32")
+        start = None if args.init_from is None else load_head(DEMO_HEAD if args.init_from == "demo" else args.init_from, base.config, dtype="fp32")
         head = train_head(
             args.folder / "head",
             [Trajectory.open(path) for path in shards],
@@ -202,6 +203,7 @@ def _train_head(args) -> None:
             kl=args.kl,
             unconditional_every=args.unconditional_every,
             focus=args.focus,
+            redraw_every=args.redraw_every,
             clip=args.clip,
             ema=args.ema,
             seed=args.seed,
@@ -238,9 +240,9 @@ def _start(args):
     from ..checkpoints import load_checkpoint
     from ..pipeline import DEMO
 
-    if args.start is None:
+    if args.init_from is None:
         return None
-    path = DEMO if args.start == "demo" else Path(args.start)
+    path = DEMO if args.init_from == "demo" else Path(args.init_from)
     checkpoint = load_checkpoint(path, dtype="fp32", output_rows="all")
     if not (path / "codebook.safetensors").exists():
         raise ValueError(f"{path / 'codebook.safetensors'} does not exist. Expected the codebook that {path} was trained with beside it.")

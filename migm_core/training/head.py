@@ -6,6 +6,7 @@ predicted from the true feature before it. A rollout goes on from the head's own
 """
 
 import copy
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +25,11 @@ from ..sampling.sequence import Branch, Sequence
 from .base import learning_rate as falling_rate
 from .distributed import World
 from .muon import Muon
+from .redraw import Redrawn, redraw
 from .run import TrainingRun
-from .trajectories import Trajectory
+from .trajectories import Trajectory, features_of
+
+REDRAWN_KEPT = 100  # batches
 
 
 def head_for(base: LuminaConfig, bottleneck_ratio: float = 2, n_blocks: int = 1) -> ShortcutConfig:
@@ -108,15 +112,16 @@ class TransitionSet:
     def transition(self, trajectories: list[Trajectory], step: int, branch: int, head: ShortcutHead) -> tuple[tuple, Tensor, Sequence]:
         """The head's arguments at ``step`` and the feature of the step after, for one branch."""
         prompts = Branch(torch.stack([t.prompts[branch] for t in trajectories]), 1.0)
-        canvases = [stacked([t.canvas(s) for t in trajectories]).to(self.device) for s in (step, step + 1)]
+        canvases = [Canvas.stacked([t.canvas(s) for t in trajectories]).to(self.device) for s in (step, step + 1)]
         before, after = (Sequence(prompts, canvas, self.base) for canvas in canvases)
-        features = self._features(trajectories, step, branch, before)
-        target = self._features(trajectories, step + 1, branch, after)
+        dtype = head.ln_f.weight.dtype  # float32, whatever the base's
+        features = features_of(trajectories, step, branch, before, self.base).to(dtype)
+        target = features_of(trajectories, step + 1, branch, after, self.base)
         fixed = torch.stack([t.fixed_by(step) for t in trajectories]).to(self.device)
         visible = after.prompt_length if branch == 0 else 0
         prompt = torch.arange(visible, device=self.device).expand(len(trajectories), -1)
         positions = torch.cat([prompt, after.cells[fixed]], dim=1)
-        embeddings = self.base.wte(after.tokens.gather(1, positions))
+        embeddings = self.base.wte(after.tokens.gather(1, positions)).to(dtype)
         ratio = canvases[1].unknown.flatten(1).float().mean(1)
         return (features, embeddings, positions, ratio, head.rotary(after.length, self.device)), target, after
 
@@ -131,12 +136,6 @@ class TransitionSet:
             (true, *arguments), target, after = self.transition(trajectories, now, branch, head)
             features = predict(true if features is None else features, *arguments)
             yield Prediction(features, target, after)
-
-    def _features(self, trajectories: list[Trajectory], step: int, branch: int, sequence: Sequence) -> Tensor:
-        kept = [t.features(branch, step) for t in trajectories]
-        if any(f is None for f in kept):
-            return self.base.features(sequence.tokens, sequence.rotary)
-        return torch.stack(kept).to(self.device, self.base.ln_f.weight.dtype)
 
 
 def train_head(
@@ -156,6 +155,7 @@ def train_head(
     kl: float = 0.0,
     unconditional_every: int = 1,
     focus: float = 0.0,
+    redraw_every: int = 0,
     clip: float = 0.0,
     seed: int = 0,
     config: ShortcutConfig | None = None,
@@ -176,6 +176,8 @@ def train_head(
         unconditional_every: steps from one that learns the unconditional branch too to the next; 1 as published, more for a base
             that draws without guidance.
         focus: share of the steps that favour transitions in proportion to their ``movement``; 0 as published.
+        redraw_every: steps from one that draws recorded runs on anew to the next; in between, the latest of these are learned
+            again. 0 to learn the recorded runs themselves, as published. A resumed run begins to redraw anew.
         clip: largest norm of the gradients, which few transitions make large; 0 for any, as published.
         config: architecture, if ``start`` does not give it.
         start: weights to begin with, instead of a head that predicts no motion.
@@ -205,17 +207,21 @@ def train_head(
     parallel = DistributedDataParallel(head) if world.size > 1 else head
     half = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else None
 
+    redrawn: deque[tuple[list[Redrawn], int]] = deque(maxlen=REDRAWN_KEPT)
     for step in run.steps_left():
         # Each step draws from its own seed, so that a resumed run sees what an uninterrupted one would have.
         rng = np.random.default_rng((seed, 3, step, world.rank))
-        chosen, at = training.draw(rng, batch, rollout)
+        if redraw_every and (step % redraw_every == 0 or not redrawn):
+            chosen, at = training.draw(rng, batch, rollout)
+            redrawn.append((redraw(base, chosen, at, rollout, rng), at))
+        chosen, at = redrawn[rng.integers(len(redrawn))] if redraw_every else training.draw(rng, batch, rollout)
         losses = []
         for branch in range(2 if step % unconditional_every == 0 else 1):
             with torch.autocast(device.type, half, enabled=half is not None):
                 for prediction in training.rollout(head, parallel, chosen, at, branch, rollout):
                     losses.append(F.mse_loss(prediction.features.float(), prediction.target.float()))
                     if kl:
-                        losses[-1] = losses[-1] + kl * divergence(base, prediction)
+                        losses[-1] = losses[-1] + kl * prediction_error(base, prediction)
         loss = sum(losses) / len(losses)
         loss.backward()
         if clip:
@@ -241,15 +247,11 @@ def train_head(
     return average.eval()
 
 
-def stacked(canvases: list[Canvas]) -> Canvas:
-    """Canvases of one size as one batch."""
-    return Canvas(torch.cat([c.codes for c in canvases]), torch.cat([c.unknown for c in canvases]))
-
-
-def divergence(base: Lumina, prediction: Prediction) -> Tensor:
+def prediction_error(base: Lumina, prediction: Prediction) -> Tensor:
     """KL divergence of the predicted feature's probabilities of the codes from the true one's: mean over the masked cells, in nats."""
     masked = prediction.sequence.tokens == prediction.sequence.layout.mask
-    truth, guess = (base.code_logits(f[masked]).float().log_softmax(-1) for f in (prediction.target, prediction.features))
+    both = (f[masked].to(base.ln_f.weight.dtype) for f in (prediction.target, prediction.features))
+    truth, guess = (base.code_logits(f).float().log_softmax(-1) for f in both)
     return F.kl_div(guess, truth, log_target=True, reduction="batchmean")
 
 
@@ -263,16 +265,22 @@ def movement(base: Lumina, trajectory: Trajectory) -> np.ndarray:
     Raises:
         ValueError: the trajectory was written without features.
     """
+    if trajectory.features(0, 0) is None:
+        raise ValueError(f"{trajectory.path} holds no features. Collect the trajectories with them, or train without focus.")
     cells = Sequence(Branch(trajectory.prompts[0], 1.0), trajectory.canvas(0), base).cells
-    device, dtype = base.ln_f.weight.device, base.ln_f.weight.dtype
-    nats = []
-    for step in range(trajectory.steps - 1):
-        kept = [trajectory.features(0, s) for s in (step, step + 1)]
-        if kept[0] is None:
-            raise ValueError(f"{trajectory.path} holds no features. Collect the trajectories with them, or train without focus.")
-        masked = cells[(trajectory.fixed_at > step).to(device)]
-        before, after = (base.code_logits(f.to(device, dtype)[masked]).float().log_softmax(-1) for f in kept)
-        nats.append(max(0.0, F.kl_div(before, after, log_target=True, reduction="sum").item()))  # rounding may take it below
+    fixed_at = trajectory.fixed_at.to(cells.device)
+    nats, before = [], None  # log-probabilities of every cell, while they are right
+    for step in range(trajectory.steps):
+        if before is not None and not (fixed_at == step - 1).any():  # no cell was fixed: nothing changes
+            nats.append(0.0)
+            continue
+        features = trajectory.features(0, step).to(cells.device, base.ln_f.weight.dtype)
+        after = base.code_logits(features[cells]).float().log_softmax(-1)
+        if before is not None:
+            masked = fixed_at >= step
+            distance = F.kl_div(before[masked], after[masked], log_target=True, reduction="sum").item()
+            nats.append(max(0.0, distance))  # rounding may take it below
+        before = after
     return np.array(nats)
 
 
@@ -295,7 +303,7 @@ def validate(
             sums["val_mse"] += F.mse_loss(predicted, target).item()
             sums["val_mse_still"] += F.mse_loss(still, target).item()
             sums["val_cosine"] += F.cosine_similarity(predicted, target, dim=-1).mean().item()
-            sums["val_kl"] += divergence(transitions.base, rolled[0]).item()
-            sums["val_kl_rolled"] += divergence(transitions.base, rolled[-1]).item()
-            sums["val_kl_still"] += divergence(transitions.base, rolled[-1]._replace(features=still)).item()
+            sums["val_kl"] += prediction_error(transitions.base, rolled[0]).item()
+            sums["val_kl_rolled"] += prediction_error(transitions.base, rolled[-1]).item()
+            sums["val_kl_still"] += prediction_error(transitions.base, rolled[-1]._replace(features=still)).item()
     return {name: round(total / (branches * draws), 6) for name, total in sums.items()}

@@ -69,7 +69,7 @@ class Trajectory:
         codes: finished, int64 (H, W).
         fixed_at: step that fixed each cell in reading order, int16 (H * W,).
         prompts: token ids of the two branches.
-        steps: of the run.
+        steps, guidance, temperature: of the run.
     """
 
     path: Path
@@ -77,12 +77,16 @@ class Trajectory:
     fixed_at: Tensor
     prompts: tuple[Tensor, Tensor]
     steps: int
+    guidance: float
+    temperature: float
 
     @classmethod
     def open(cls, path: Path) -> "Trajectory":
         with safe_open(path, framework="pt") as file:
             prompts = tuple(file.get_tensor(f"prompt.{name}") for name in BRANCHES)
-            return cls(path, file.get_tensor("codes"), file.get_tensor("fixed_at"), prompts, int(file.metadata()["steps"]))
+            run = file.metadata()
+            settings = int(run["steps"]), float(run["guidance"]), float(run["temperature"])
+            return cls(path, file.get_tensor("codes"), file.get_tensor("fixed_at"), prompts, *settings)
 
     def features(self, branch: int, step: int) -> Tensor | None:
         """(T, d_model) of a branch as it entered the logits of a step; None where the shard was written without."""
@@ -98,6 +102,14 @@ class Trajectory:
     def fixed_by(self, step: int) -> Tensor:
         """Cells that a step fixed, ascending, int64 (n,)."""
         return (self.fixed_at == step).nonzero()[:, 0]
+
+
+def features_of(trajectories: list[Trajectory], step: int, branch: int, sequence: Sequence, base: Lumina) -> Tensor:
+    """Features of a branch at a step, (B, T, d_model): as recorded, or else computed from its sequence."""
+    kept = [t.features(branch, step) for t in trajectories]
+    if any(features is None for features in kept):
+        return base.features(sequence.tokens, sequence.rotary)
+    return torch.stack(kept).to(sequence.tokens.device, base.ln_f.weight.dtype)
 
 
 def collect(
@@ -156,7 +168,8 @@ def collect(
             if keep_features:
                 shard |= {f"features.{name}": f[place].clone() for name, f in zip(BRANCHES, features)}
             partial = shard_path(folder, index).with_suffix(".partial")
-            save_file(shard, partial, {"steps": str(len(run.features_of_steps[0]))})
+            of_run = {"steps": len(run.features_of_steps[0]), "guidance": guidance, "temperature": temperature}
+            save_file(shard, partial, {name: str(value) for name, value in of_run.items()})
             partial.replace(shard_path(folder, index))
 
 
