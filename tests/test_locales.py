@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from nodes_without_host import REPOSITORY, schemas
+from nodes_without_host import REPOSITORY, room, schemas
 
 LANGUAGES = ["en", "zh"]
 
@@ -60,6 +60,15 @@ def test_categories_and_types_are_those_of_the_schemas(language):
 def test_no_text_has_characters_that_the_page_would_interpret(language):
     found = {**leaves(texts(language, "nodeDefs.json")), **leaves(texts(language, "main.json"))}
     assert not [path for path, text in found.items() if set("{}@|") & set(text)]
+
+
+def test_the_timeline_translates_all_that_the_server_remarks():
+    translated = (REPOSITORY / "web" / "words.js").read_text(encoding="utf-8")
+    own = {"steps": 64, "budget": 10}
+    cases = [{"has_head": False, "steps": 64}, {"has_head": True, "steps": 1}]
+    remarks = [note for case in cases for note in room("run").resolve(own, "Custom", "shortcut", budget=2, **case).notes]
+    assert len(remarks) == len(cases)
+    assert not [remark for remark in remarks if f'"{remark}":' not in translated]
 
 
 @pytest.mark.parametrize("suffix", [".md", "/zh.md"])

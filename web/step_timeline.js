@@ -4,6 +4,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { UNKNOWN, nodeById, placeOf, sourceOf, valueOf } from "./graph.js";
 import { Timeline } from "./timeline.js";
+import { words } from "./words.js";
 
 const SAMPLER = "MIGMShortcutSampler";
 const LOADER = "MIGMLoadLumina";
@@ -51,7 +52,7 @@ class Watcher {
     } catch (error) {
       if (signal.aborted) return;
       this.asked = null; // ask again at the next change
-      this.#show(null, "The server does not answer, so the steps are not known.");
+      this.#show(null, words().noAnswer);
     }
   }
 
@@ -105,39 +106,40 @@ function wanted(node) {
     const value = valueOf(place, name);
     if (value !== UNKNOWN) query.set(name, value);
     else if (["preset", "method"].includes(name) || query.get("preset") === "Custom")
-      return { reason: `The steps will be known when it runs: ${name} comes from another node.` };
+      return { reason: words().fromAnotherNode(name) };
   }
   query.set("head", sourceOf(place, "head") ? 1 : 0);
   const loader = sourceOf(place, "model");
-  if (!loader) return query.get("preset") === "Custom" ? { query } : { reason: "Connect Load Lumina-DiMOO to see the steps: a preset depends on the model." };
+  if (!loader) return query.get("preset") === "Custom" ? { query } : { reason: words().connectModel };
   const model = loader.node.type === LOADER ? valueOf(loader, "model") : UNKNOWN;
   if (model !== UNKNOWN) query.set("model", model);
-  else if (query.get("preset") !== "Custom") return { reason: "The steps will be known when it runs: the model is chosen by another node." };
+  else if (query.get("preset") !== "Custom") return { reason: words().modelFromAnotherNode };
   return { query, model };
 }
 
 /** The expected speed-up: by the measured step times where there are any, else what it could be at most. */
 function expectedWords({ kinds }, model) {
   const full = kinds.filter((kind) => kind === "full").length;
-  if (full === kinds.length) return "Every step full: not accelerated";
+  if (full === kinds.length) return words().everyStepFull;
   const seconds = measured.get(model);
   if (kinds.every((kind) => seconds?.[kind] > 0)) {
     const sum = kinds.reduce((sum, kind) => sum + seconds[kind], 0);
-    return `About ${times((seconds.full * kinds.length) / sum)} as fast, by the last run`;
+    return words().about((seconds.full * kinds.length) / sum);
   }
-  return `Up to ${times(kinds.length / full)} as fast`;
+  return words().upTo(kinds.length / full);
 }
 
 function measuredWords({ kinds, seconds, speed_up }) {
   const took = seconds < 10 ? seconds.toPrecision(2) : Math.round(seconds);
-  if (kinds.every((kind) => kind === "full")) return `Took ${took} s, every step full: not accelerated`;
-  return `Took ${took} s: measured ${times(speed_up)} as fast`;
+  if (kinds.every((kind) => kind === "full")) return words().tookFull(took);
+  return words().took(took, speed_up);
 }
 
-const times = (factor) => `${factor < 10 ? factor.toFixed(1) : Math.round(factor)} times`;
-
 /** Why another method runs than the one asked for, where the server says so. */
-const notAccelerated = (plan) => (plan?.notes.length ? `Not accelerated. ${plan.notes.join(" ")}` : "");
+function notAccelerated(plan) {
+  const { notes, notAccelerated } = words();
+  return plan?.notes.length ? notAccelerated(plan.notes.map((note) => notes[note] ?? note).join(" ")) : "";
+}
 
 /** Call `after` with the same arguments whenever a function of an object is called. */
 function chain(object, name, after) {

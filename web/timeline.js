@@ -1,5 +1,7 @@
 /** The step timeline as the page shows it: a cell a step, and two lines of words. It knows nothing of graphs and servers. */
 
+import { words } from "./words.js";
+
 const CELLS_A_ROW = 128;
 const ROW = { single: 18, several: 9 }; // px
 const WORDS = 32; // two lines, px
@@ -46,7 +48,7 @@ export class Timeline {
       cells[step].classList.remove(...KINDS.map(cellClass));
       cells[step].classList.add(cellClass(kind));
     }
-    this.#say(`Step ${step + 1} of ${cells.length}`, "", this.kinds);
+    this.#say(words().step(step + 1, cells.length), "", this.kinds);
   }
 
   /** The run is over. */
@@ -65,7 +67,7 @@ export class Timeline {
     this.cells.replaceChildren(
       ...kinds.map((kind, step) => {
         const cell = make("i", cellClass(kind));
-        cell.title = `Step ${step + 1} of ${kinds.length}: ${kind}`;
+        cell.title = words().stepOfKind(step + 1, kinds.length, words().kinds[kind]);
         return cell;
       }),
     );
@@ -78,7 +80,7 @@ export class Timeline {
     this.detail.classList.toggle("migm-remark", Boolean(remark));
     this.headline.title = headline;
     this.detail.title = remark;
-    this.cells.setAttribute("aria-label", ["Steps of the run", headline, this.detail.textContent].filter(Boolean).join(". "));
+    this.cells.setAttribute("aria-label", [words().steps, headline, this.detail.textContent].filter(Boolean).join(". "));
   }
 }
 
@@ -87,7 +89,7 @@ function legend(kinds) {
   return KINDS.filter((kind) => kinds.includes(kind)).map((kind) => {
     const entry = make("span", "migm-timeline-legend");
     make("i", cellClass(kind), entry);
-    entry.append(`${kinds.filter((other) => other === kind).length} ${kind}`);
+    entry.append(`${kinds.filter((other) => other === kind).length} ${words().kinds[kind]}`);
     return entry;
   });
 }

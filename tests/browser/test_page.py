@@ -109,6 +109,19 @@ def test_the_timeline_follows_the_settings(demo):
     demo.screenshot("no-head")
 
 
+def test_the_timeline_speaks_chinese(page):
+    page.open(Comfy_Locale="zh")
+    page.load(EXAMPLE)
+    page.wait_for_words("倍速度")
+    assert f"{page.kinds().count('full')} 完整" in page.words()
+    page.set("method", "vanilla")
+    page.wait_for_words("未加速")
+    page.set("method", "shortcut")
+    page.run("node('MIGMLoadShortcutHead').mode = 2; app.graph.change(); app.api.dispatchCustomEvent('graphChanged')")
+    page.wait_for_words("没有连接 Shortcut 头")
+    page.screenshot()
+
+
 def test_what_is_wrong_is_said_in_words(demo):
     demo.choose("preset", "Custom")
     demo.set("steps", 5)
