@@ -33,7 +33,7 @@ class Canvas:
         return cls(codes, torch.ones_like(codes, dtype=torch.bool))
 
     @classmethod
-    def stacked(cls, canvases: "list[Canvas]") -> "Canvas":
+    def stacked(cls, canvases: list["Canvas"]) -> "Canvas":
         """Canvases of one size as one batch."""
         return cls(torch.cat([c.codes for c in canvases]), torch.cat([c.unknown for c in canvases]))
 

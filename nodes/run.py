@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import torch
-
 from ..migm_core.canvas import Canvas
 from ..migm_core.pipeline import Result, Settings
 from ..migm_core.sampling.methods import MLCache
@@ -219,7 +217,7 @@ def draw(
         for first, part in parts:
             of_part = replace(settings, seed=settings.seed + first, batch=part.shape[0])
             results.append(pipeline.draw(branches, of_part, part, after_step))
-        runs.append(Run(plan, _joined([result.canvas.to("cpu") for result in results]), results))
+        runs.append(Run(plan, Canvas.stacked([result.canvas.to("cpu") for result in results]), results))
     return runs
 
 
@@ -228,10 +226,6 @@ def _parts(canvas: Canvas) -> list[tuple[int, Canvas]]:
     if len(set(canvas.unknown.flatten(1).sum(1).tolist())) == 1:
         return [(0, canvas)]
     return [(i, Canvas(canvas.codes[i : i + 1], canvas.unknown[i : i + 1])) for i in range(canvas.shape[0])]
-
-
-def _joined(canvases: list[Canvas]) -> Canvas:
-    return Canvas(torch.cat([c.codes for c in canvases]), torch.cat([c.unknown for c in canvases]))
 
 
 def report(model: LoadedModel, head: HeadFile | None, run: Run) -> str:

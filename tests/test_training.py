@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_model import CODES, small_config, small_image_tokenizer_config
 from torch.distributed.run import get_args_parser
 
@@ -132,6 +133,14 @@ def test_features_computed_anew_equal_the_stored_ones(trained):
         new = len(kept[0].fixed_by(2)) + (len(kept[0].prompts[0]) if branch == 0 else 0)
         assert positions.shape == (1, new)
         assert ratio.item() == pytest.approx((kept[0].fixed_at >= 3).float().mean().item())
+
+
+def test_a_trajectory_that_does_not_tell_its_settings_is_named(trained, tmp_path):
+    folder, _ = trained
+    whole = next((folder / "trajectories").glob("*.safetensors"))
+    save_file(load_file(whole), tmp_path / "trajectory-000000.safetensors", {"steps": "6"})
+    with pytest.raises(ValueError, match="trajectory-000000.safetensors does not say with what guidance, temperature"):
+        trajectories(tmp_path)
 
 
 def test_without_guidance_the_unconditional_features_are_left_to_the_training(trained, tmp_path):

@@ -82,9 +82,12 @@ class Trajectory:
 
     @classmethod
     def open(cls, path: Path) -> "Trajectory":
+        """Raises a ValueError for a shard that lacks the run's settings."""
         with safe_open(path, framework="pt") as file:
             prompts = tuple(file.get_tensor(f"prompt.{name}") for name in BRANCHES)
-            run = file.metadata()
+            run = file.metadata() or {}
+            if lacking := [name for name in ("steps", "guidance", "temperature") if name not in run]:
+                raise ValueError(f"{path} does not say with what {', '.join(lacking)} it was drawn. Remove it, and run `migm collect` again.")
             settings = int(run["steps"]), float(run["guidance"]), float(run["temperature"])
             return cls(path, file.get_tensor("codes"), file.get_tensor("fixed_at"), prompts, *settings)
 
