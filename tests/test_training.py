@@ -357,6 +357,18 @@ def test_a_head_goes_on_from_a_start(trained, tmp_path):
     assert further.config == first.config and not same(first, further)
 
 
+def test_clipped_gradients_move_a_head_less(trained, tmp_path):
+    folder, pipeline = trained
+    kept, base = trajectories(folder / "trajectories"), pipeline.checkpoint.base
+    start = train_head(tmp_path / "start", kept, base, steps=2)
+
+    def moved(clip: float) -> float:
+        head = train_head(tmp_path / f"clip-{clip}", kept, base, steps=2, start=start, clip=clip, weight_decay=0.0, ema=0.0)
+        return sum((a - b).square().sum().item() for a, b in zip(head.parameters(), start.parameters())) ** 0.5
+
+    assert 0 < moved(1e-12) < 0.01 * moved(0.0)  # AdamW divides by the gradients' size, down to 1e-8
+
+
 @pytest.mark.parametrize("ratio", [2, 1])
 def test_a_head_starts_with_features_that_do_not_move(trained, tmp_path, ratio):
     folder, pipeline = trained
