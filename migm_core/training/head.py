@@ -29,7 +29,7 @@ from .redraw import Redrawn, redraw
 from .run import TrainingRun
 from .trajectories import Trajectory, features_of
 
-REDRAWN_KEPT = 100  # batches
+REDRAWN_BATCHES = 100  # the latest, to learn from
 
 
 def head_for(base: LuminaConfig, bottleneck_ratio: float = 2, n_blocks: int = 1) -> ShortcutConfig:
@@ -207,7 +207,7 @@ def train_head(
     parallel = DistributedDataParallel(head) if world.size > 1 else head
     half = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else None
 
-    redrawn: deque[tuple[list[Redrawn], int]] = deque(maxlen=REDRAWN_KEPT)
+    redrawn: deque[tuple[list[Redrawn], int]] = deque(maxlen=REDRAWN_BATCHES)
     for step in run.steps_left():
         # Each step draws from its own seed, so that a resumed run sees what an uninterrupted one would have.
         rng = np.random.default_rng((seed, 3, step, world.rank))

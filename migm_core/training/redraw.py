@@ -41,6 +41,12 @@ def redraw(base: Lumina, trajectories: list[Trajectory], step: int, ahead: int, 
 
     As many cells are fixed at each step as in the recorded runs, with their guidance and temperature; those that would be fixed
     later count as unknown.
+
+    Args:
+        rng: gives each trajectory its seed.
+
+    Returns:
+        One for each trajectory, with features of the steps ``step`` to ``step + ahead``, on the CPU.
     """
     device = base.ln_f.weight.device
     canvas = Canvas.stacked([t.canvas(step) for t in trajectories]).to(device)

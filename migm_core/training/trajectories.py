@@ -82,7 +82,11 @@ class Trajectory:
 
     @classmethod
     def open(cls, path: Path) -> "Trajectory":
-        """Raises a ValueError for a shard that lacks the run's settings."""
+        """Read all but the features.
+
+        Raises:
+            ValueError: the shard does not tell the settings of its run.
+        """
         with safe_open(path, framework="pt") as file:
             prompts = tuple(file.get_tensor(f"prompt.{name}") for name in BRANCHES)
             run = file.metadata() or {}
