@@ -157,7 +157,7 @@ class Pipeline:
         if head == "auto":
             head = DEMO_HEAD if str(model) == "demo" else None
         checkpoint = load_checkpoint(DEMO if str(model) == "demo" else model, dtype=dtype, device=device)
-        loaded = load_head(head, checkpoint.base.config, dtype=dtype, device=device) if head is not None else None
+        loaded = load_head(head, checkpoint.base.config, dtype=checkpoint.base.ln_f.weight.dtype, device=device) if head is not None else None
         switches.prepare(checkpoint)
         return cls(checkpoint, loaded, head or "", switches=switches)
 

@@ -4,6 +4,7 @@
     python tests/real_size.py load FOLDER
     python tests/real_size.py memory FOLDER
     python tests/real_size.py speed FOLDER
+    python tests/real_size.py run FOLDER             32 layers, on a GPU
 
 load      Peak resident memory of loading in bfloat16 and reading every byte of the weights, and the time that takes from a cold
           disk, beside a plain read of the same files. Each repetition is a process of its own, after the files have left the
@@ -13,6 +14,8 @@ memory    Bytes alive beside the weights in runs at 1024x1024, counted tensor by
 speed     Multiply-adds, time and share of this machine's matrix rate of the parts of a step, measured in turn with a plain matrix
           product, and what follows for a run with all layers. Times are one thread's own, so that what else the machine does
           hardly moves them.
+run       Whole runs as published (1024x1024, 64 steps, guidance 4) by every way: seconds, the ratio to vanilla beside the one that
+          counted operations predict, and the memory that they and the decoding of the image take beside the weights.
 """
 
 import argparse
@@ -47,10 +50,12 @@ from migm_core.sampling.methods import Shortcut  # noqa: E402
 from migm_core.sampling.sampler import StepReport, draw, sample  # noqa: E402
 from migm_core.sampling.schedule import full_steps, keep_masked  # noqa: E402
 from migm_core.sampling.sequence import Branch, text_guidance  # noqa: E402
+from migm_core.switches import Switches  # noqa: E402
 
 PIECE = 2**24  # bytes read at once
 PROMPT = "lighthouse " * 48
 STEPS, LAYERS = 64, 32  # as published
+BUDGETS = (9, 11, 14)
 PRODUCT, LAYER, ENDS = "plain matrix product", "base: a layer", "base: embedding and last norm"
 OUTPUT, HEAD_STEP, SAMPLING = "output projection, all cells", "head: a whole step", "sampling, all cells, both branches"
 
@@ -58,11 +63,16 @@ OUTPUT, HEAD_STEP, SAMPLING = "output projection, all cells", "head: a whole ste
 def main() -> None:
     parser = argparse.ArgumentParser(description="What a model of the published size costs on this machine.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, run in (("load", compare_loading), ("memory", measure_memory), ("speed", measure_speed), ("once", load_once)):
+    for name, run in (("load", compare_loading), ("memory", measure_memory), ("speed", measure_speed), ("run", measure_runs), ("once", load_once)):
         command = commands.add_parser(name)
         command.add_argument("folder", metavar="FOLDER", type=Path)
         if run in (compare_loading, measure_speed):
             command.add_argument("--repeats", metavar="K", type=int, default=3, help="the least time of so many counts (default: 3)")
+        if run is measure_runs:
+            command.add_argument("--dtype", default="auto", help="that the model computes in (default: auto)")
+            command.add_argument("--device", help="default: cuda where there is one")
+            command.add_argument("--budgets", metavar="B", type=int, nargs="*", default=BUDGETS, help=f"default: {' '.join(map(str, BUDGETS))}")
+            command.add_argument("--compile", action="store_true", help="with the blocks fused by torch.compile")
         command.set_defaults(run=run)
     args = vars(parser.parse_args())
     run = args.pop("run")
@@ -201,9 +211,7 @@ def measure_speed(folder: Path, repeats: int) -> None:
                 began = time.thread_time()
                 parts[again]()
                 seconds[again] = min(seconds[again], time.thread_time() - began)
-    meta = torch.device("meta")
-    empty = Lumina(base.config, device=meta), ShortcutHead(head.config, device=meta)
-    counts = {name: multiply_adds(part) for name, part in parts_of_a_step(*empty, length, len(prompt), meta).items()}
+    counts = counts_of_parts(base, head, length, len(prompt))
     rate = counts[PRODUCT] / seconds[PRODUCT]
     print(
         f"One branch of 1024x1024, {length} positions, float32. Seconds are of one thread's work, the least of {repeats}; "
@@ -220,11 +228,11 @@ def measure_speed(folder: Path, repeats: int) -> None:
         f"\nHead over base of {LAYERS} layers: {by_count:.4f} in multiply-adds, {seconds[HEAD_STEP] / (LAYERS * seconds[LAYER]):.4f} in time. N = {STEPS}:\n\n"
         "| B | N / (B + (N - B) head / base) | from the times of all parts | difference |\n|--:|--:|--:|--:|"
     )
-    for budget in (9, 11, 14):
+    for budget in BUDGETS:
         full = set(full_steps(STEPS, budget))
         vanilla = sum(step_seconds(seconds, LAYERS, share) for share in shares)
         shortcut = sum(step_seconds(seconds, LAYERS if step in full else None, share) for step, share in enumerate(shares))
-        formula, timed = STEPS / (budget + (STEPS - budget) * by_count), vanilla / shortcut
+        formula, timed = predicted_ratio(budget, by_count), vanilla / shortcut
         print(f"| {budget} | {formula:.2f} | {timed:.2f} | {timed / formula - 1:+.1%} |", flush=True)
 
     measured = two_steps(pipeline, text_guidance(prompt, prompts.unconditional(), 4.0))
@@ -305,11 +313,78 @@ def parts_of_a_step(base: Lumina, head: ShortcutHead, length: int, prompt: int, 
     return {name: torch.inference_mode()(part) for name, part in parts.items()}
 
 
+def counts_of_parts(base: Lumina, head: ShortcutHead, length: int, prompt: int) -> dict[str, int]:
+    """Multiply-adds of each part of a step."""
+    meta = torch.device("meta")
+    empty = Lumina(base.config, device=meta), ShortcutHead(head.config, device=meta)
+    return {name: multiply_adds(part) for name, part in parts_of_a_step(*empty, length, prompt, meta).items()}
+
+
+def predicted_ratio(budget: int, head_over_base: float) -> float:
+    """Time of vanilla over that of a shortcut run, if features were all that takes time."""
+    return STEPS / (budget + (STEPS - budget) * head_over_base)
+
+
 def multiply_adds(part: Callable[[], object]) -> int:
     """Multiply-adds of the matrix products and the attention of what runs on the meta device."""
     with FlopCounterMode(display=False) as counter:
         part()
     return counter.get_total_flops() // 2
+
+
+# Whole runs.
+
+
+def measure_runs(folder: Path, dtype: str, device: str | None, budgets: list[int], compile: bool) -> None:
+    """Print time and memory of whole runs."""
+    pipeline = Pipeline.load(folder, folder.parent / HEAD if folder.is_file() else folder / HEAD, dtype=dtype, device=device, switches=Switches(compile=compile))
+    base, device = pipeline.checkpoint.base, pipeline.device
+    prompts = pipeline.checkpoint.prompts
+    branches = text_guidance(prompts.prompt(PROMPT), prompts.unconditional(), 4.0)
+    length = branches[0].prompt.numel() + 4 + 64 * 65
+    counts = counts_of_parts(base, pipeline.head, length, branches[0].prompt.numel())
+    by_count = counts[HEAD_STEP] / (base.config.n_layers * counts[LAYER])
+    weights = sum(t.nbytes for model in (base, pipeline.head, pipeline.checkpoint.image_tokenizer) for t in model.state_dict().values())
+    print(
+        f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'}, {base.config.n_layers} layers, {pipeline.dtype}"
+        f"{', compiled' if compile else ''}; 1024x1024, {STEPS} steps, guidance 4. Weights: {weights / 1e9:.2f} GB.\n\n"
+        "| run | s | ratio | predicted | full step, s | shortcut step, s | GB beside the weights |\n|---|--:|--:|--:|--:|--:|--:|",
+        flush=True,
+    )
+
+    def drawn(budget: int | None, steps: int = STEPS):
+        method = "vanilla" if budget is None else "shortcut"
+        settings = pipeline.settings(method=method, steps=steps, budget=budget, width=1024, height=1024, guidance=4.0)
+        return pipeline.draw(branches, settings, Canvas.empty(1, 64, 64))
+
+    drawn(2, steps=3)  # kernels are chosen and compiled
+    vanilla = None
+    for budget in (None, *budgets):
+        (result, seconds), peak = with_peak(device, lambda: clocked(lambda: drawn(budget)))
+        vanilla = vanilla or seconds
+        of_kind = result.median_step_seconds
+        steps = " | ".join(f"{of_kind[kind]:.4f}" if kind in of_kind else "" for kind in ("full", "shortcut"))
+        ratios = f"{vanilla / seconds:.2f} | {predicted_ratio(budget, by_count):.2f}" if budget else " | "
+        print(f"| {f'B = {budget}' if budget else 'vanilla'} | {seconds:.2f} | {ratios} | {steps} | {peak} |", flush=True)
+    (_, seconds), peak = with_peak(device, lambda: clocked(lambda: pipeline.decode(result.canvas).cpu()))
+    print(f"\nDecoding: {seconds:.2f} s; GB beside the weights: {peak}")
+
+
+def clocked(do: Callable[[], object]) -> tuple[object, float]:
+    """What ``do`` returns, and its seconds."""
+    began = time.perf_counter()
+    done = do()
+    return done, time.perf_counter() - began
+
+
+def with_peak(device: torch.device, do: Callable[[], object]) -> tuple[object, str]:
+    """What ``do`` returns, and the most GB of tensors on the device meanwhile beside those before, where the device counts them."""
+    if device.type != "cuda":
+        return do(), "not counted"
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    done = do()
+    return done, f"{(torch.cuda.max_memory_allocated(device) - before) / 1e9:.2f}"
 
 
 if __name__ == "__main__":

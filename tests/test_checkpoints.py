@@ -184,6 +184,7 @@ def test_auto_is_float32_on_a_cpu_without_fast_bfloat16(monkeypatch, fast):
     for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, probe, lambda: fast, raising=False)
     assert resolve_dtype("auto", "cpu") == (torch.bfloat16 if fast else torch.float32)
+    assert resolve_dtype("auto", "cpu", weights=10**7) == torch.float32, "a small model gains nothing from bfloat16"
     assert loading._cpu_has_fast_bfloat16() is fast
 
 

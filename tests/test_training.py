@@ -26,7 +26,7 @@ from migm_core.training.muon import orthogonalise
 from migm_core.training.patches import PatchCodebook, scene_images
 from migm_core.training.redraw import redraw
 from migm_core.training.tokenizer import train_tokenizer
-from migm_core.training.trajectories import Trajectory, collect
+from migm_core.training.trajectories import Trajectory, canvas_at, collect, fixed_by
 from migm_core.training.vocabulary import demo_text_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,8 +116,8 @@ def test_trajectories_are_the_runs_they_were_taken_from(trained):
     for index, trajectory in enumerate(trajectories(folder / "trajectories")):
         run = pipeline.generate(PROMPTS[index], seed=index, method="vanilla")
         assert torch.equal(run.canvas.codes[0], trajectory.codes)
-        assert trajectory.canvas(0).unknown.all()
-        fixed = torch.cat([trajectory.fixed_by(step) for step in range(trajectory.steps)])
+        assert canvas_at([trajectory], 0).unknown.all()
+        fixed = torch.cat([fixed_by([trajectory], step)[0] for step in range(trajectory.steps)])
         assert fixed.sort().values.tolist() == list(range(64))
 
 
@@ -130,7 +130,7 @@ def test_features_computed_anew_equal_the_stored_ones(trained):
     for branch in range(2):
         (features, _, positions, ratio, _), target, sequence = transitions.transition(kept[:1], 2, branch, head)
         assert torch.allclose(base.features(sequence.tokens, sequence.rotary), target, atol=5e-3)
-        new = len(kept[0].fixed_by(2)) + (len(kept[0].prompts[0]) if branch == 0 else 0)
+        new = fixed_by(kept[:1], 2).shape[1] + (len(kept[0].prompts[0]) if branch == 0 else 0)
         assert positions.shape == (1, new)
         assert ratio.item() == pytest.approx((kept[0].fixed_at >= 3).float().mean().item())
 
@@ -158,7 +158,7 @@ def test_focus_favours_the_transitions_that_change_what_is_expected(trained):
     folder, pipeline = trained
     kept = trajectories(folder / "trajectories")
 
-    movements = {t.path: movement(pipeline.checkpoint.base, t) for t in kept}
+    movements = {t.path: movement(pipeline.checkpoint.base, [t])[0] for t in kept}
 
     def mean(focus: float) -> float:
         transitions = TransitionSet(kept, pipeline.checkpoint.base, torch.device("cpu"), focus)
@@ -188,9 +188,9 @@ def test_a_redrawn_run_is_what_the_base_draws_from_a_recorded_state(trained):
         before = old.fixed_at < first
         assert torch.equal(new.fixed_at < first, before) and torch.equal(new.codes.flatten()[before], old.codes.flatten()[before])
         for step in range(first, first + ahead):
-            assert len(new.fixed_by(step)) == len(old.fixed_by(step)), "the schedule is not the recorded one's"
+            assert fixed_by([new], step).shape == fixed_by([old], step).shape, "the schedule is not the recorded one's"
         for branch, step in ((0, first), (0, first + ahead), (1, first + ahead)):
-            sequence = Sequence(Branch(new.prompts[branch], 1.0), new.canvas(step), base)
+            sequence = Sequence(Branch(new.prompts[branch], 1.0), canvas_at([new], step), base)
             anew = base.features(sequence.tokens, sequence.rotary)[0]
             torch.testing.assert_close(new.features(branch, step), anew, rtol=0, atol=2e-3 * float(anew.abs().max()))  # the first is kept in float16
     codes = [torch.stack([t.codes for t in of_seed]) for of_seed in redrawn]
@@ -252,7 +252,7 @@ torch.set_num_threads(1)
 from migm_core.pipeline import Pipeline
 from migm_core.training.distributed import joined_world
 from migm_core.training.head import train_head
-from migm_core.training.trajectories import Trajectory, collect
+from migm_core.training.trajectories import Trajectory, canvas_at, collect, fixed_by
 source, target = Path(sys.argv[1]), Path(sys.argv[2])
 with joined_world("cpu") as world:
     pipeline = Pipeline.load(source / "checkpoint", None, dtype="fp32", device="cpu")

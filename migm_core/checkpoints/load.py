@@ -27,6 +27,8 @@ TEXT_TOKENIZER_KEY = "tokenizer_json"  # in a single file: tokenizer.json as byt
 # What a run uses where nothing else is asked for: the published settings; a checkpoint's generation_config.json overrides.
 SETTINGS = {"width": 1024, "height": 1024, "steps": 64, "budget": 11, "guidance": 4.0, "temperature": 1.0}
 
+SMALL = 100 * 10**6  # weights; fewer make layers so narrow that half precision saves no time
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -46,10 +48,10 @@ class Checkpoint:
     settings: dict = field(default_factory=lambda: dict(SETTINGS))
 
 
-def resolve_dtype(name: str | torch.dtype, device: torch.device | str) -> torch.dtype:
-    """"auto", "bf16", "fp16", "fp32" or a torch dtype, for a device.
+def resolve_dtype(name: str | torch.dtype, device: torch.device | str, weights: int = SMALL) -> torch.dtype:
+    """"auto", "bf16", "fp16", "fp32" or a torch dtype, for a device and a model of so many weights.
 
-    ``auto`` is bfloat16 where the device computes it fast, else float16 on a GPU and float32 on a CPU.
+    ``auto`` is float32 for a small model; else bfloat16 where the device computes it fast, or float16 on a GPU and float32 on a CPU.
 
     Raises:
         ValueError: an unknown name.
@@ -68,6 +70,8 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device | str) -> torch.
         return named[name]
     if name != "auto":
         raise ValueError(f"Unknown dtype {name!r}. Expected auto, {', '.join(named)}.")
+    if weights < SMALL:
+        return torch.float32
     kind = torch.device(device).type
     if kind == "cpu":
         return torch.bfloat16 if _cpu_has_fast_bfloat16() else torch.float32
@@ -102,7 +106,8 @@ def load_checkpoint(
     """
     path = Path(path)
     source = TensorSource.open(path)
-    dtype = resolve_dtype(dtype, device)
+    weights = sum(torch.Size(shape).numel() for shape in source.prefixed(BASE_PREFIX).shapes.values())
+    dtype = resolve_dtype(dtype, device, weights)
     if path.is_dir() or path.suffix == SUFFIX:
         folder = path if path.is_dir() else path.parent
         config = read_json(folder / "config.json"), str(folder / "config.json")

@@ -61,7 +61,6 @@ def add_commands(commands) -> None:
     evaluate.add_argument("--steps", metavar="N", type=int, help="default: the model's own")
     evaluate.add_argument("--budgets", metavar="B", type=int, nargs="*", help="of the shortcut method (default: the model's own)")
     evaluate.add_argument("--few", metavar="N", type=int, nargs="*", default=[], help="vanilla with so few steps, to compare")
-    evaluate.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="to compute in (default: auto)")
     evaluate.add_argument("--guidance", metavar="G", type=float, help="default: the model's own")
     evaluate.add_argument("--temperature", metavar="T", type=float, help="default: the model's own")
     evaluate.add_argument("--out", metavar="PATH", type=Path, help="a .json file for the numbers")
@@ -82,6 +81,7 @@ def _add_start(parser) -> None:
 
 def _add_model(parser) -> None:
     parser.add_argument("--model", metavar="PATH", help="a checkpoint (default: checkpoint/ in FOLDER); demo is the bundled model")
+    parser.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="that the model computes in (default: auto)")
 
 
 def _train_tokenizer(args) -> None:
@@ -217,7 +217,7 @@ def _evaluate(args) -> None:
     from ..evaluation.evaluate import evaluate, round_trip, save, table
 
     own = args.folder / "head" / "shortcut.safetensors"
-    pipeline = _pipeline(args, args.head or (own if own.exists() else "auto"), args.device, args.dtype)
+    pipeline = _pipeline(args, args.head or (own if own.exists() else "auto"), args.device)
     common = {"guidance": args.guidance, "temperature": args.temperature}
     ways = [{"method": "vanilla", "steps": args.steps, **common}]
     if pipeline.head is not None:
@@ -249,10 +249,10 @@ def _start(args):
     return checkpoint
 
 
-def _pipeline(args, head, device, dtype="auto"):
+def _pipeline(args, head, device):
     from ..pipeline import Pipeline
 
-    return Pipeline.load(args.model or args.folder / "checkpoint", head, dtype=dtype, device=None if device is None else str(device))
+    return Pipeline.load(args.model or args.folder / "checkpoint", head, dtype=args.dtype, device=None if device is None else str(device))
 
 
 def _scenes(count: int, seed: int) -> list[str]:

@@ -17,17 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..canvas import Canvas
 from ..config import LuminaConfig
 from ..models.lumina import Lumina
 from ..models.shortcut import ShortcutConfig, ShortcutHead
+from ..sampling.sampler import LOGITS_AT_ONCE
 from ..sampling.sequence import Branch, Sequence
 from .base import learning_rate as falling_rate
 from .distributed import World
 from .muon import Muon
 from .redraw import Redrawn, redraw
 from .run import TrainingRun
-from .trajectories import Trajectory, features_of
+from .trajectories import Trajectory, canvas_at, features_of, fixed_by
 
 REDRAWN_BATCHES = 100  # the latest, to learn from
 
@@ -91,7 +91,7 @@ class TransitionSet:
             groups.setdefault((len(t.prompts[0]), tuple(t.codes.shape), t.steps), []).append(t)
         self.groups = list(groups.values())
         self.shares = np.array([len(group) for group in self.groups]) / len(trajectories)
-        self.movements = [np.stack([movement(base, t) for t in group]) for group in self.groups] if focus else []
+        self.movements = [movement(base, group) for group in self.groups] if focus else []
 
     def draw(self, rng: np.random.Generator, batch: int, ahead: int = 1) -> tuple[list[Trajectory], int]:
         """Trajectories of a random group and a step that ``ahead`` others follow."""
@@ -112,12 +112,12 @@ class TransitionSet:
     def transition(self, trajectories: list[Trajectory], step: int, branch: int, head: ShortcutHead) -> tuple[tuple, Tensor, Sequence]:
         """The head's arguments at ``step`` and the feature of the step after, for one branch."""
         prompts = Branch(torch.stack([t.prompts[branch] for t in trajectories]), 1.0)
-        canvases = [Canvas.stacked([t.canvas(s) for t in trajectories]).to(self.device) for s in (step, step + 1)]
+        canvases = [canvas_at(trajectories, s).to(self.device) for s in (step, step + 1)]
         before, after = (Sequence(prompts, canvas, self.base) for canvas in canvases)
         dtype = head.ln_f.weight.dtype  # float32, whatever the base's
         features = features_of(trajectories, step, branch, before, self.base).to(dtype)
         target = features_of(trajectories, step + 1, branch, after, self.base)
-        fixed = torch.stack([t.fixed_by(step) for t in trajectories]).to(self.device)
+        fixed = fixed_by(trajectories, step).to(self.device)
         visible = after.prompt_length if branch == 0 else 0
         prompt = torch.arange(visible, device=self.device).expand(len(trajectories), -1)
         positions = torch.cat([prompt, after.cells[fixed]], dim=1)
@@ -205,7 +205,7 @@ def train_head(
     training = TransitionSet([t for i, t in enumerate(trajectories) if i % 10] or trajectories, base, device, focus)
     validation = TransitionSet(held_out, base, device)
     parallel = DistributedDataParallel(head) if world.size > 1 else head
-    half = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else None
+    half = torch.bfloat16 if device.type == "cuda" and base.ln_f.weight.dtype == torch.bfloat16 else None
 
     redrawn: deque[tuple[list[Redrawn], int]] = deque(maxlen=REDRAWN_BATCHES)
     for step in run.steps_left():
@@ -256,32 +256,39 @@ def prediction_error(base: Lumina, prediction: Prediction) -> Tensor:
 
 
 @torch.no_grad()
-def movement(base: Lumina, trajectory: Trajectory) -> np.ndarray:
-    """How far the base's expectations move from each step to the next, in the conditional branch.
+def movement(base: Lumina, trajectories: list[Trajectory]) -> np.ndarray:
+    """How far the base's expectations move from each step to the next, in the conditional branch of trajectories of one shape.
 
     Returns:
-        KL divergence of the codes' probabilities, summed over the cells that stay masked, in nats: float64 (steps - 1,).
+        KL divergence of the codes' probabilities, summed over the cells that stay masked, in nats: float64 (n, steps - 1).
 
     Raises:
-        ValueError: the trajectory was written without features.
+        ValueError: a trajectory was written without features.
     """
-    if trajectory.features(0, 0) is None:
-        raise ValueError(f"{trajectory.path} holds no features. Collect the trajectories with them, or train without focus.")
-    cells = Sequence(Branch(trajectory.prompts[0], 1.0), trajectory.canvas(0), base).cells
-    fixed_at = trajectory.fixed_at.to(cells.device)
+    for t in trajectories:
+        if t.features(0, 0) is None:
+            raise ValueError(f"{t.path} holds no features. Collect the trajectories with them, or train without focus.")
+    at_once = max(1, LOGITS_AT_ONCE // (trajectories[0].codes.numel() * base.config.tokens.codebook_size))
+    return np.concatenate([_movement(base, trajectories[first : first + at_once]) for first in range(0, len(trajectories), at_once)])
+
+
+def _movement(base: Lumina, trajectories: list[Trajectory]) -> np.ndarray:
+    device, dtype = base.ln_f.weight.device, base.ln_f.weight.dtype
+    canvas = canvas_at(trajectories, 0).to(device)
+    cells = Sequence(Branch(torch.stack([t.prompts[0] for t in trajectories]), 1.0), canvas, base).cells
+    fixed_at = torch.stack([t.fixed_at for t in trajectories])
     nats, before = [], None  # log-probabilities of every cell, while they are right
-    for step in range(trajectory.steps):
+    for step in range(trajectories[0].steps):
         if before is not None and not (fixed_at == step - 1).any():  # no cell was fixed: nothing changes
-            nats.append(0.0)
+            nats.append(torch.zeros(len(trajectories), device=device))
             continue
-        features = trajectory.features(0, step).to(cells.device, base.ln_f.weight.dtype)
-        after = base.code_logits(features[cells]).float().log_softmax(-1)
+        features = torch.stack([t.features(0, step) for t in trajectories]).to(device, dtype)
+        after = base.code_logits(features[:, cells]).float().log_softmax(-1)
         if before is not None:
-            masked = fixed_at >= step
-            distance = F.kl_div(before[masked], after[masked], log_target=True, reduction="sum").item()
-            nats.append(max(0.0, distance))  # rounding may take it below
+            distance = F.kl_div(before, after, log_target=True, reduction="none").sum(-1)
+            nats.append((distance * (fixed_at >= step).to(device)).sum(-1).clamp_min(0))  # rounding may take it below
         before = after
-    return np.array(nats)
+    return torch.stack(nats, dim=1).double().cpu().numpy()
 
 
 @torch.no_grad()

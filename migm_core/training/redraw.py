@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..canvas import Canvas
 from ..models.lumina import Lumina
 from ..sampling.methods.base import at_cells
 from ..sampling.sampler import draw, least_confident, unknown_cells
 from ..sampling.sequence import Sequence, text_guidance
-from .trajectories import Trajectory, features_of
+from .trajectories import Trajectory, canvas_at, features_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def redraw(base: Lumina, trajectories: list[Trajectory], step: int, ahead: int, 
         One for each trajectory, with features of the steps ``step`` to ``step + ahead``, on the CPU.
     """
     device = base.ln_f.weight.device
-    canvas = Canvas.stacked([t.canvas(step) for t in trajectories]).to(device)
+    canvas = canvas_at(trajectories, step).to(device)
     prompts, unconditional = (torch.stack(prompts) for prompts in zip(*(t.prompts for t in trajectories)))
     branches = text_guidance(prompts, unconditional, trajectories[0].guidance)
     sequences = [Sequence(branch, canvas, base) for branch in branches]

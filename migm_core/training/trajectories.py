@@ -101,14 +101,18 @@ class Trajectory:
             name = f"features.{BRANCHES[branch]}"
             return file.get_slice(name)[step] if name in file.keys() else None
 
-    def canvas(self, step: int) -> Canvas:
-        """The canvas that a step saw, of one image."""
-        unknown = (self.fixed_at >= step).view(1, *self.codes.shape)
-        return Canvas(self.codes[None], unknown)
 
-    def fixed_by(self, step: int) -> Tensor:
-        """Cells that a step fixed, ascending, int64 (n,)."""
-        return (self.fixed_at == step).nonzero()[:, 0]
+def canvas_at(trajectories: list[Trajectory], step: int) -> Canvas:
+    """What a step saw of trajectories of one shape, an image each."""
+    codes = torch.stack([t.codes for t in trajectories])
+    fixed_at = torch.stack([t.fixed_at for t in trajectories])
+    return Canvas(codes, (fixed_at >= step).view_as(codes))
+
+
+def fixed_by(trajectories: list[Trajectory], step: int) -> Tensor:
+    """Cells that a step fixed in trajectories of one shape, ascending, int64 (B, n)."""
+    fixed = torch.stack([t.fixed_at for t in trajectories]) == step
+    return fixed.nonzero()[:, 1].view(len(trajectories), int(fixed[0].sum()))
 
 
 def features_of(trajectories: list[Trajectory], step: int, branch: int, sequence: Sequence, base: Lumina) -> Tensor:

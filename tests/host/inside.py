@@ -7,15 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import torch
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def enter(base: str | Path) -> Callable[[str], ModuleType]:
-    """Make ready for importing the host, on the CPU and with a base directory; a function that imports a module of the extension by its path.
+    """Make ready for importing the host, with a base directory; a function that imports a module of the extension by its path.
 
-    The extension is imported as the host does it: under a name of no meaning.
+    Without a GPU the host runs on the CPU. The extension is imported as the host does it: under a name of no meaning.
     """
-    sys.argv = ["main.py", "--cpu", "--base-directory", str(base), "--disable-api-nodes"]
+    device = [] if torch.cuda.is_available() else ["--cpu"]
+    sys.argv = ["main.py", *device, "--base-directory", str(base), "--disable-api-nodes"]
     sys.path.insert(0, str(Path.cwd()))
     import comfy.options
 

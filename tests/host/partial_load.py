@@ -48,7 +48,7 @@ def drawn(model, head, canvas, seed: int) -> torch.Tensor:
 def offload(handle, share: float):
     """What the host does on a card with room for a share of the weights."""
     handle.detach()
-    handle.load(torch.device("cpu"), lowvram_model_memory=max(1, int(handle.model_size() * share)))
+    handle.load(handle.load_device, lowvram_model_memory=max(1, int(handle.model_size() * share)))
     cast = [m for m in handle.model.modules() if getattr(m, "comfy_cast_weights", False)]
     assert cast, "nothing was offloaded"
 
