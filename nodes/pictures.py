@@ -10,9 +10,7 @@ from torch import Tensor
 
 from ..migm_core.canvas import Canvas
 from ..migm_core.checkpoints import CheckpointError
-from .weights import LoadedModel, load_image_tokenizer
-
-TILE = 256  # pixels a side, where a whole image has no room
+from .weights import TILE, LoadedModel, fitting_tile, load_image_tokenizer
 
 
 @torch.inference_mode()
@@ -22,13 +20,15 @@ def canvas_image(model: LoadedModel, canvas: Canvas, tile: int = 0) -> Tensor:
     The images are decoded one at a time: at 1024x1024 each needs gigabytes, or a third of that in tiles.
 
     Args:
-        tile: pixels a side of the parts to decode in; 0 for whole.
+        tile: pixels a side of the parts to decode in; 0 for whole where that has room.
 
     Raises:
         ValueError: the tile is too small.
         CheckpointError: the image tokenizer gives values that are not finite.
     """
-    load_image_tokenizer(model, canvas.shape[2] * model.factor, canvas.shape[1] * model.factor, tile)
+    width, height = canvas.shape[2] * model.factor, canvas.shape[1] * model.factor
+    tile = tile or fitting_tile(model, width, height)
+    load_image_tokenizer(model, width, height, tile)
     pixels = torch.stack([decode(model, codes, unknown, tile) for codes, unknown in zip(canvas.codes, canvas.unknown.cpu())])
     if not pixels.isfinite().all():
         raise CheckpointError(f"{model.checkpoint.path}: the image tokenizer gives values that are not finite. The file may be damaged: download it again.")

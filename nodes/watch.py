@@ -13,7 +13,7 @@ from PIL import Image
 from ..migm_core.canvas import Canvas
 from ..migm_core.sampling.sampler import StepReport
 from .pictures import decode
-from .weights import LoadedModel
+from .weights import LoadedModel, fitting_tile
 
 PREVIEW_SHARE = 0.04  # of the sampling time; the rest up to 5% is for previews that take longer than the shortest one did
 
@@ -62,7 +62,9 @@ class Watch:
         if self.event is not None:
             self.event.synchronize()  # the step's time is not the preview's
         began = time.perf_counter()
-        pixels = decode(self.model, canvas.codes[0], canvas.unknown[0].cpu())
+        rows, columns = canvas.codes[0].shape
+        tile = fitting_tile(self.model, columns * self.model.factor, rows * self.model.factor)
+        pixels = decode(self.model, canvas.codes[0], canvas.unknown[0].cpu(), tile)
         image = Image.fromarray((pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
         took = time.perf_counter() - began
         self.spent += took

@@ -23,6 +23,8 @@ from ..migm_core.sampling.memory import run_bytes as sampling_bytes
 from ..migm_core.sampling.sequence import Branch
 from .files import chosen, heads, models, stamp
 
+TILE = 256  # pixels a side, where a whole image has no room
+
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
@@ -183,7 +185,8 @@ def _operations(stored: torch.dtype, computed: torch.dtype, device: torch.device
 def prepare(model: LoadedModel, head: HeadFile | None, settings: Settings, branches: list[Branch]) -> Pipeline:
     """Have the host load what a run needs, with room for its activations; a pipeline on the host's device."""
     handles = [model.base, model.image_tokenizer, *([head.fit(model)] if head else [])]
-    needed = max(run_bytes(model, settings, branches), decode_bytes(model, settings.width, settings.height))  # one after the other
+    # One after the other. Previews make do with tiles, so that the weights keep their place.
+    needed = max(run_bytes(model, settings, branches), decode_bytes(model, settings.width, settings.height, TILE))
     comfy.model_management.load_models_gpu(handles, memory_required=needed)
     module = head.fit(model).model if head else None
     return Pipeline(model.checkpoint, module, head.source.path if head else "", device=model.device)
@@ -199,14 +202,22 @@ def run_bytes(model: LoadedModel, settings: Settings, branches: list[Branch]) ->
 
 
 def decode_bytes(model: LoadedModel, width: int, height: int, tile: int = 0) -> int:
-    """Memory to decode one image: three float32 maps at full resolution, of the widest of the last two stages.
+    """Memory to decode one image: float32 maps at full resolution, of the widest of the last two stages.
 
-    In tiles: two whole ones of the last stage, and three of a tile with its margins.
+    These are a convolution's input and output, on CUDA cuDNN's own copies of both in another layout, and what the stage before
+    left: 4.5 of them on an H100. In tiles: two whole ones of the last stage, and as many of a tile with its margins.
     """
     channels = model.checkpoint.image_tokenizer.config.block_out_channels
-    whole = width * height * max(channels[:2]) * 4 * 3
-    tiled = width * height * channels[0] * 4 * 2 + (tile + 8) ** 2 * max(channels[:2]) * 4 * 3
-    return min(whole, tiled) if tile else whole
+    maps = 4.5 * 4 * max(channels[:2])
+    whole = width * height * maps
+    tiled = width * height * channels[0] * 4 * 2 + (tile + 8) ** 2 * maps
+    return int(min(whole, tiled) if tile else whole)
+
+
+def fitting_tile(model: LoadedModel, width: int, height: int) -> int:
+    """0 where an image can be decoded whole in the memory that is free now, else the pixels a side of tiles: weights keep their place."""
+    free = comfy.model_management.get_free_memory(model.image_tokenizer.load_device)
+    return 0 if decode_bytes(model, width, height) <= free else TILE
 
 
 def load_image_tokenizer(model: LoadedModel, width: int, height: int, tile: int = 0) -> None:

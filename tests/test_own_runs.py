@@ -21,7 +21,7 @@ from migm_core.training.vocabulary import demo_text_tokenizer
 @pytest.fixture(scope="module")
 def runs():
     """Eight runs of the bundled model, and the share of them that came out right."""
-    checkpoint = Pipeline.load(head=None, dtype="fp32").checkpoint
+    checkpoint = Pipeline.load(head=None, dtype="fp32", device="cpu").checkpoint
     runs = OwnRuns(ScenePictures(PatchCodebook.load(DEMO / "codebook.safetensors")), checkpoint.prompts)
     return runs, runs.add(checkpoint.base, 2, 8, np.random.default_rng(0))
 

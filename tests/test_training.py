@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.distributed.run import get_args_parser
 from migm_core.checkpoints import load_checkpoint, load_head, save_checkpoint, save_head
 from migm_core.cli import main
 from migm_core.models.lumina import Lumina
+from migm_core.models.shortcut import ShortcutConfig, ShortcutHead
 from migm_core.pipeline import DEMO, Pipeline
 from migm_core.sampling.sequence import Branch, Sequence
 from migm_core.training.base import deepened, train_base
@@ -28,6 +30,7 @@ from migm_core.training.redraw import redraw
 from migm_core.training.tokenizer import train_tokenizer
 from migm_core.training.trajectories import Trajectory, canvas_at, collect, fixed_by
 from migm_core.training.vocabulary import demo_text_tokenizer
+from migm_core.training.widen import widened
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = {0: 1, 2: 2}
@@ -47,7 +50,7 @@ def trained(codebook, tmp_path_factory):
     image_tokenizer = train_tokenizer(folder / "tokenizer", codebook, steps=2, batch=2, config=small_image_tokenizer_config())
     base = train_base(folder / "base", codebook, steps=4, batch=BATCH, config=small_config())
     save_checkpoint(folder / "checkpoint", base, image_tokenizer, demo_text_tokenizer().backend_tokenizer.to_str(), SETTINGS)
-    pipeline = Pipeline.load(folder / "checkpoint", None, dtype="fp32")
+    pipeline = Pipeline.load(folder / "checkpoint", None, dtype="fp32", device="cpu")
     collect(pipeline, PROMPTS, folder / "trajectories", steps=6, guidance=1.0, temperature=1.0, batch=2)
     return folder, pipeline
 
@@ -209,7 +212,7 @@ def test_a_head_learns_from_redrawn_runs(trained, tmp_path):
 
 def test_a_head_learns_from_a_base_in_bfloat16(trained, tmp_path):
     folder, _ = trained
-    pipeline = Pipeline.load(folder / "checkpoint", None, dtype="bf16")
+    pipeline = Pipeline.load(folder / "checkpoint", None, dtype="bf16", device="cpu")
     collect(pipeline, PROMPTS, tmp_path, steps=6, guidance=1.0, temperature=1.0)
     kept, base = trajectories(tmp_path), pipeline.checkpoint.base
     assert kept[0].features(0, 1).dtype == torch.bfloat16
@@ -245,6 +248,7 @@ def test_a_trained_head_predicts_better_than_no_motion(trained, tmp_path, keep_f
 
 DISTRIBUTED = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 sys.path[:0] = {paths!r}
 import torch
@@ -252,7 +256,7 @@ torch.set_num_threads(1)
 from migm_core.pipeline import Pipeline
 from migm_core.training.distributed import joined_world
 from migm_core.training.head import train_head
-from migm_core.training.trajectories import Trajectory, canvas_at, collect, fixed_by
+from migm_core.training.trajectories import Trajectory, collect
 source, target = Path(sys.argv[1]), Path(sys.argv[2])
 with joined_world("cpu") as world:
     pipeline = Pipeline.load(source / "checkpoint", None, dtype="fp32", device="cpu")
@@ -355,6 +359,26 @@ def test_a_head_goes_on_from_a_start(trained, tmp_path):
     assert same(first, train_head(tmp_path / "none", kept, base, steps=0, start=first))
     further = train_head(tmp_path / "further", kept, base, steps=2, start=first, clip=0.1, focus=0.5)
     assert further.config == first.config and not same(first, further)
+
+
+@pytest.mark.parametrize("variant", [{}, {"time_embedding": False}, {"cross_attention": False}, {"n_blocks": 2}])
+def test_a_widened_head_computes_what_it_did(variant):
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "n_heads": 2, "mlp_hidden_size": 48, **variant}
+    narrow = ShortcutHead(ShortcutConfig(bottleneck_ratio=4, **sizes))
+    wide = widened(narrow, ShortcutConfig(bottleneck_ratio=2, **sizes))  # each rotary frequency is one of the wide head's, too
+    features, tokens, positions, ratio = torch.randn(2, 12, 32), torch.randn(2, 3, 32), torch.tensor([[1, 4, 9], [0, 2, 11]]), torch.tensor([0.3, 0.7])
+    before, after = (head(features, tokens, positions, ratio, head.rotary(12, features.device)) for head in (narrow, wide))
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-4)
+    after.square().sum().backward()
+    assert wide.proj_in.weight.grad[narrow.config.width :].abs().sum(1).all(), "the new part of the stream would not learn"
+
+
+def test_a_head_is_widened_only_to_more():
+    narrow, wide = (ShortcutConfig(d_model=32, n_heads=2, mlp_hidden_size=48, bottleneck_ratio=ratio) for ratio in (4, 2))
+    for start, end in ((wide, narrow), (narrow, replace(narrow, bottleneck_ratio=1))):
+        with pytest.raises(ValueError, match="expected a larger width"):
+            widened(ShortcutHead(start), end)
 
 
 def test_clipped_gradients_move_a_head_less(trained, tmp_path):

@@ -112,11 +112,11 @@ class ResnetBlock(nn.Module):
 
     def first(self, x: Tensor, norm) -> Tensor:
         """The first half, by a norm that a tiled decoding may have gathered."""
-        return self.conv1(F.silu(norm(x)))
+        return self.conv1(F.silu(norm(x), inplace=True))
 
     def second(self, x: Tensor, h: Tensor, norm) -> Tensor:
         """The second half, of the first one's result, and the residual."""
-        h = self.conv2(F.silu(norm(h)))
+        h = self.conv2(F.silu(norm(h), inplace=True))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
@@ -182,7 +182,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x)), inplace=True))
 
 
 class Decoder(nn.Module):
@@ -205,7 +205,7 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(x))
         for block in self.up_blocks:
             x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        return self.conv_out(F.silu(self.conv_norm_out(x), inplace=True))
 
 
 class Quantizer(nn.Module):

@@ -4,6 +4,7 @@ All share one working folder: codebook.safetensors, tokenizer/, base/, checkpoin
 Each resumes where it stopped. Under `torchrun --nproc-per-node N -m migm_core ...` the training commands share their work.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 # What suits the bundled model; a checkpoint's generation_config.json carries it from here on.
@@ -41,7 +42,7 @@ def add_commands(commands) -> None:
     head.add_argument("--steps", metavar="N", type=int, default=20000, help="default: 20000")
     head.add_argument("--batch", metavar="K", type=int, default=1, help="trajectories a step and process (default: 1)")
     head.add_argument("--lr", metavar="R", type=float, default=1e-3, help="learning rate, a tenth of it in the end (default: 0.001)")
-    head.add_argument("--ratio", metavar="R", type=float, default=2, help="how many times narrower than the base (default: 2, as published)")
+    head.add_argument("--ratio", metavar="R", type=float, help="how many times narrower than the base (default: 2, as published, or as --init-from)")
     head.add_argument("--muon", metavar="R", type=float, default=0.0, help="train the blocks' matrices with Muon at this peak rate (default: 0, AdamW as published)")
     head.add_argument("--rollout", metavar="N", type=int, default=1, help="steps predicted in turn from the head's own features (default: 1, as published)")
     head.add_argument("--kl", metavar="W", type=float, default=0.0, help="weight of the codes' KL divergence in the loss (default: 0, as published)")
@@ -49,7 +50,7 @@ def add_commands(commands) -> None:
     head.add_argument("--focus", metavar="S", type=float, default=0.0, help="share of the steps that favour transitions by how far the base's expectations move (default: 0, as published)")
     head.add_argument("--redraw-every", metavar="N", type=int, default=0, help="draw recorded runs on anew at every N-th step, and learn these (default: 0, never, as published)")
     head.add_argument("--clip", metavar="N", type=float, default=0.0, help="largest norm of the gradients (default: 0, none, as published)")
-    head.add_argument("--init-from", metavar="PATH", help="begin with a head's weights, and its width, instead of --ratio (demo: the bundled head)")
+    head.add_argument("--init-from", metavar="PATH", help="begin with a head's weights, made wider where --ratio says so (demo: the bundled head)")
     head.add_argument("--low-from", metavar="N", type=int, default=1000, help="step from which the learning rate is a tenth (default: 1000)")
     head.add_argument("--ema", metavar="D", type=float, default=0.9999, help="decay of the weights' average (default: 0.9999)")
 
@@ -180,6 +181,7 @@ def _train_head(args) -> None:
     from .distributed import joined_world
     from .head import head_for, train_head
     from .trajectories import Trajectory
+    from .widen import widened
 
     shards = sorted((args.folder / "trajectories").glob("*.safetensors"))
     if not shards:
@@ -187,11 +189,14 @@ def _train_head(args) -> None:
     with joined_world(args.device) as world:
         base = _pipeline(args, None, world.device).checkpoint.base
         start = None if args.init_from is None else load_head(DEMO_HEAD if args.init_from == "demo" else args.init_from, base.config, dtype="fp32")
+        if start is not None and args.ratio is not None:
+            torch.manual_seed(args.seed)
+            start = widened(start, replace(start.config, bottleneck_ratio=args.ratio))
         head = train_head(
             args.folder / "head",
             [Trajectory.open(path) for path in shards],
             base,
-            config=head_for(base.config, args.ratio),
+            config=head_for(base.config, args.ratio or 2),
             start=start,
             steps=args.steps,
             batch=args.batch,
