@@ -22,7 +22,7 @@ from .models.shortcut import ShortcutHead
 from .sampling.methods import Method, MLCache, Shortcut, Vanilla
 from .sampling.sampler import StepReport, sample
 from .sampling.sequence import text_guidance
-from .sampling.timing import StepTimer
+from .sampling.timing import StepTimer, median_seconds, speed_up
 from .switches import Switches
 
 DEMO = Path(__file__).parent / "demo"
@@ -90,7 +90,6 @@ class Result:
         settings: as run.
         seconds: wall-clock time of sampling and decoding.
         step_seconds: kind ("full", "shortcut", "partial") and duration of each step.
-        median_step_seconds: by kind.
     """
 
     canvas: Canvas
@@ -98,17 +97,19 @@ class Result:
     settings: Settings
     seconds: float
     step_seconds: list[tuple[str, float]]
-    median_step_seconds: dict[str, float]
 
     @property
     def full_steps(self) -> list[int]:
         return [index for index, (kind, _) in enumerate(self.step_seconds) if kind == "full"]
 
     @property
+    def median_step_seconds(self) -> dict[str, float]:
+        """By kind."""
+        return median_seconds(self.step_seconds)
+
+    @property
     def speed_up(self) -> float | None:
-        """Time of as many full steps over the time that the steps took; None where no full step was run."""
-        full = self.median_step_seconds.get("full")
-        return full * len(self.step_seconds) / sum(s for _, s in self.step_seconds) if full else None
+        return speed_up(self.step_seconds)
 
 
 class Pipeline:
@@ -273,8 +274,8 @@ class Pipeline:
                 generators=generators,
                 callback=after_step,
             )
-        steps, medians = timer.seconds(), timer.median_seconds()
-        return Result(finished, [], settings, time.perf_counter() - began, steps, medians)
+        steps = timer.seconds()  # on CUDA this waits for the last one
+        return Result(finished, [], settings, time.perf_counter() - began, steps)
 
     @torch.inference_mode()
     def decode(self, canvas: Canvas) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from ..migm_core.sampling.methods import MLCache
 from ..migm_core.sampling.sampler import StepReport
 from ..migm_core.sampling.schedule import full_steps
 from ..migm_core.sampling.sequence import text_guidance
+from ..migm_core.sampling.timing import median_seconds, speed_up
 from . import weights
 from .watch import Watch
 from .weights import HeadFile, LoadedModel
@@ -60,17 +60,16 @@ class Run:
     @property
     def step_seconds(self) -> dict[str, float]:
         """Median by kind of step."""
-        kinds: dict[str, list[float]] = {}
-        for result in self.results:
-            for kind, seconds in result.step_seconds:
-                kinds.setdefault(kind, []).append(seconds)
-        return {kind: statistics.median(values) for kind, values in kinds.items()}
+        return median_seconds(self._steps)
 
     @property
     def speed_up(self) -> float | None:
-        """Against all steps full, at the measured time of a full step; None where nothing was run."""
-        steps = sum(len(result.step_seconds) for result in self.results)
-        return self.step_seconds["full"] * steps / self.seconds if steps else None
+        """Against all steps full; None where nothing was run."""
+        return speed_up(self._steps)
+
+    @property
+    def _steps(self) -> list[tuple[str, float]]:
+        return [step for result in self.results for step in result.step_seconds]
 
     def summary(self) -> dict:
         """In numbers, for the page."""
@@ -241,11 +240,8 @@ def report(model: LoadedModel, head: HeadFile | None, run: Run) -> str:
     with_head = f" with the head {head.name}" if head and settings.method == "shortcut" else ""
     lines.append(f"{run.plan.preset}: {settings.method}{with_head}, {len(kinds)} steps, {len(full)} of them full ({_listed(full)})")
     lines.append(", ".join(f"{kind} step {_time(seconds)}" for kind, seconds in run.step_seconds.items()) + " (median)")
-    everything_full = run.step_seconds["full"] * sum(len(result.step_seconds) for result in run.results)
-    if len(full) < len(kinds):
-        lines.append(f"{_time(run.seconds)} in all, {_time(everything_full)} if every step were full: {run.speed_up:.2f}x as fast")
-    else:
-        lines.append(f"{_time(run.seconds)} in all. Not accelerated.")
+    accelerated = f"{run.speed_up:.2f}x as fast as if every step were full" if len(full) < len(kinds) else "Not accelerated"
+    lines.append(f"{_time(run.seconds)} in all. {accelerated}.")
     return "\n".join([*lines, *run.plan.notes, *_why_not_faster(run)])
 
 

@@ -15,7 +15,8 @@ from ..migm_core.sampling.sampler import StepReport
 from .pictures import decode
 from .weights import LoadedModel, fitting_tile
 
-PREVIEW_SHARE = 0.04  # of the sampling time; the rest up to 5% is for previews that take longer than the shortest one did
+PREVIEW_SHARE = 0.045  # of the sampling time; the rest up to 5% is for previews that take longer than the shortest one did
+UNKNOWN_AFTER = 1.0  # seconds of sampling, before a preview of which nothing tells the time
 
 
 class Watch:
@@ -56,8 +57,12 @@ class Watch:
         """The first image so far, in the host's form, where its time allows."""
         known, cells = self.model.preview_seconds, canvas.codes[0].numel()
         sampled = time.perf_counter() - self.began - self.spent
-        # The last one is always shown, and has its time kept free.
-        if self.done < self.steps and self.spent + 2 * known.get(cells, 0) > PREVIEW_SHARE * sampled and (cells in known or self.spent):
+        last = self.done == self.steps
+        if known:
+            expected = known.get(cells) or cells * max(seconds / size for size, seconds in known.items())
+            if self.spent + expected * (1 if last else 2) > PREVIEW_SHARE * sampled:  # the last one has its time kept free
+                return None
+        elif sampled < UNKNOWN_AFTER and not last:
             return None
         if self.event is not None:
             self.event.synchronize()  # the step's time is not the preview's

@@ -39,9 +39,19 @@ class StepTimer:
             return [(kind, begin.elapsed_time(end) / 1000) for kind, begin, end in self._laps]
         return [(kind, end - begin) for kind, begin, end in self._laps]
 
-    def median_seconds(self) -> dict[str, float]:
-        """Median duration by kind of step."""
-        kinds: dict[str, list[float]] = {}
-        for kind, seconds in self.seconds():
-            kinds.setdefault(kind, []).append(seconds)
-        return {kind: statistics.median(values) for kind, values in kinds.items()}
+
+def median_seconds(steps: list[tuple[str, float]]) -> dict[str, float]:
+    """Median duration by kind of step, of (kind, duration) pairs."""
+    kinds: dict[str, list[float]] = {}
+    for kind, seconds in steps:
+        kinds.setdefault(kind, []).append(seconds)
+    return {kind: statistics.median(values) for kind, values in kinds.items()}
+
+
+def speed_up(steps: list[tuple[str, float]]) -> float | None:
+    """Time of as many full steps over that of the steps, each at the median of its kind; None where no step was full.
+
+    Medians leave out what the first steps of a process wait for, such as CUDA's kernels: full steps would wait for it as well.
+    """
+    medians = median_seconds(steps)
+    return medians["full"] * len(steps) / sum(medians[kind] for kind, _ in steps) if "full" in medians else None

@@ -13,13 +13,13 @@ DEMO_SETTINGS = {"width": 64, "height": 64, "steps": 64, "budget": 10, "guidance
 
 def add_commands(commands) -> None:
     """Add the five commands to an argparse subparsers object."""
-    tokenizer = _add(commands, "train-tokenizer", _train_tokenizer, "fit the codebook and train the image tokenizer")
+    tokenizer = _add(commands, "train-tokenizer", _train_tokenizer, "fit the codebook and train the image tokenizer, on the CPU")
     tokenizer.add_argument("--steps", metavar="N", type=int, default=2000, help="default: 2000")
     tokenizer.add_argument("--batch", metavar="K", type=int, default=16, help="images a step, over all processes (default: 16)")
 
     _add_start(tokenizer)
 
-    base = _add(commands, "train-base", _train_base, "train the base model and write FOLDER/checkpoint")
+    base = _add(commands, "train-base", _train_base, "train the base model on the CPU and write FOLDER/checkpoint")
     base.add_argument("--steps", metavar="N", type=int, default=3000, help="default: 3000")
     base.add_argument("--lr", metavar="R", type=float, default=0.01, help="peak learning rate (default: 0.01; 0.005 to go on from a trained model)")
     base.add_argument("--layers", metavar="N", type=int, help="more than --init-from has: added as blocks that change nothing at first (default: as --init-from, or 16)")
@@ -71,7 +71,6 @@ def _add(commands, name: str, run, summary: str):
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="the working folder of all training commands")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="default: 0")
-    parser.add_argument("--device", metavar="D", help="default: cuda where there is one")
     parser.set_defaults(run=run)
     return parser
 
@@ -82,6 +81,7 @@ def _add_start(parser) -> None:
 
 def _add_model(parser) -> None:
     parser.add_argument("--model", metavar="PATH", help="a checkpoint (default: checkpoint/ in FOLDER); demo is the bundled model")
+    parser.add_argument("--device", metavar="D", help="default: cuda where there is one")
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="that the model computes in (default: auto)")
 
 
@@ -93,7 +93,7 @@ def _train_tokenizer(args) -> None:
 
     path = args.folder / "codebook.safetensors"
     start = _start(args)
-    with joined_world(args.device) as world:
+    with joined_world("cpu") as world:
         if not path.exists() and world.first:
             args.folder.mkdir(parents=True, exist_ok=True)
             codebook = PatchCodebook.fit(CELL, args.seed) if start is None else PatchCodebook.load(start.path / path.name)
@@ -133,7 +133,7 @@ def _train_base(args) -> None:
         if args.layers < base.config.n_layers:
             raise ValueError(f"--layers is {args.layers}, but {start.path} has {base.config.n_layers}, and layers can only be added.")
         base = deepened(base, args.layers)
-    with joined_world(args.device) as world:
+    with joined_world("cpu") as world:
         train_base(
             args.folder / "base",
             codebook,

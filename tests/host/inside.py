@@ -7,18 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import torch
-
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def enter(base: str | Path) -> Callable[[str], ModuleType]:
+def enter(base: str | Path, *options: str) -> Callable[[str], ModuleType]:
     """Make ready for importing the host, with a base directory; a function that imports a module of the extension by its path.
 
-    Without a GPU the host runs on the CPU. The extension is imported as the host does it: under a name of no meaning.
+    Where there is no GPU the host needs the option --cpu. The extension is imported as the host does it: under a name of no meaning.
     """
-    device = [] if torch.cuda.is_available() else ["--cpu"]
-    sys.argv = ["main.py", *device, "--base-directory", str(base), "--disable-api-nodes"]
+    sys.argv = ["main.py", *options, "--base-directory", str(base), "--disable-api-nodes"]
     sys.path.insert(0, str(Path.cwd()))
     import comfy.options
 

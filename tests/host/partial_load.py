@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from inside import enter  # noqa: E402
 
-extension = enter(sys.argv[1])
+extension = enter(sys.argv[1], "--cpu")
 import comfy.model_management as management  # noqa: E402
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
@@ -58,7 +58,7 @@ def with_free_memory(amount: int, do):
     asked = management.vram_state, management.is_device_cpu, management.get_free_memory, management.minimum_inference_memory
     management.vram_state = management.VRAMState.NORMAL_VRAM
     management.is_device_cpu = lambda device: False
-    management.get_free_memory = lambda device=None, torch_free_too=False: amount
+    management.get_free_memory = lambda device=None, torch_free_too=False: (amount, 0) if torch_free_too else amount
     management.minimum_inference_memory = lambda: 0
     try:
         return do()

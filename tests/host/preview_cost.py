@@ -11,11 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).parent))
 from inside import enter  # noqa: E402
 
-extension = enter(tempfile.mkdtemp())
-import torch  # noqa: E402
+extension = enter(tempfile.mkdtemp(), *([] if torch.cuda.is_available() else ["--cpu"]))
 
 run, weights, wires = (extension(f"nodes.{room}") for room in ("run", "weights", "wires"))
 SIZES = (64, 128, 256)  # pixels
@@ -35,7 +36,7 @@ class Kept(run.Watch):
 run.Watch = Kept
 model, head = weights.load_model("bundled demo", "fp32"), weights.load_head("bundled demo")
 prompt = wires.PromptText("a large red heart left of a small yellow star on a navy background", "")
-print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; preset Balanced, {RUNS} runs of each size")
+print(f"{platform.machine()}, {model.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; preset Balanced, {RUNS} runs of each size")
 for size in SIZES:
     canvas = run.Canvas.empty(1, size // model.factor, size // model.factor)
     shares = []
