@@ -16,7 +16,7 @@ from .pictures import decode
 from .weights import LoadedModel, fitting_tile
 
 PREVIEW_SHARE = 0.045  # of the sampling time; the rest up to 5% is for previews that take longer than the shortest one did
-UNKNOWN_AFTER = 1.0  # seconds of sampling, before a preview of which nothing tells the time
+UNKNOWN_AFTER = 1.0  # seconds of sampling, before the first preview of a size; or the end, if that comes sooner
 
 
 class Watch:
@@ -58,9 +58,8 @@ class Watch:
         known, cells = self.model.preview_seconds, canvas.codes[0].numel()
         sampled = time.perf_counter() - self.began - self.spent
         last = self.done == self.steps
-        if known:
-            expected = known.get(cells) or cells * max(seconds / size for size, seconds in known.items())
-            if self.spent + expected * (1 if last else 2) > PREVIEW_SHARE * sampled:  # the last one has its time kept free
+        if cells in known:
+            if self.spent + known[cells] * (1 if last else 2) > PREVIEW_SHARE * sampled:  # the last one has its time kept free
                 return None
         elif sampled < UNKNOWN_AFTER and not last:
             return None
