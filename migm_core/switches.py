@@ -20,10 +20,10 @@ class Switches:
         compile: torch.compile of the base model's blocks. The first run waits for the compiler: once for a length of
             sequence, and once more for all others; steps and layers share what it made. Features differ in their last
             digits, so that a token drawn by a hair may come out otherwise. Not for the ml-cache method.
-        channels_last: the image tokenizer's convolutions keep channels innermost in memory, which tensor cores read faster.
-            Pixels differ in the last digits of floats.
-        tile: pixels a side of the parts that larger images are decoded in; 0 for whole. Takes about a third of the memory
-            and twice the time; pixels differ in the last digits of floats.
+        channels_last: the image tokenizer's convolutions keep channels innermost in memory, as cuDNN's do; that saves its copies, not
+            always time. Pixels differ in the last digits of floats.
+        tile: pixels a side of the parts that larger images are decoded in; 0 for whole. Takes about a third of the memory, and
+            at most twice the time; pixels differ in the last digits of floats.
         tf32: matrix products in float32 round their inputs to 10 bits behind the first, as TensorFloat-32; on CUDA, and
             while a run lasts. Nothing changes for weights in 16 bits.
     """

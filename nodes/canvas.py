@@ -113,7 +113,7 @@ class DecodeCanvas(io.ComfyNode):
                     max=4096,
                     step=64,
                     optional=True,
-                    tooltip="Pixels a side of the parts that a larger image is decoded in: a third of the memory, twice the time, the same image. "
+                    tooltip="Pixels a side of the parts that a larger image is decoded in: a third of the memory, more time, the same image. "
                     "0 decodes it whole, and in tiles only where memory does not suffice.",
                 ),
             ],

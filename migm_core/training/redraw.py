@@ -15,7 +15,7 @@ from ..models.lumina import Lumina
 from ..sampling.methods.base import at_cells
 from ..sampling.sampler import draw, least_confident, unknown_cells
 from ..sampling.sequence import Sequence, text_guidance
-from .trajectories import Trajectory, canvas_at, features_of
+from .trajectories import Trajectory, canvas_at
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ def redraw(base: Lumina, trajectories: list[Trajectory], step: int, ahead: int, 
     fixed_at = torch.stack([t.fixed_at for t in trajectories]).to(device)
     counts = [(trajectories[0].fixed_at == now).sum().item() for now in range(step, step + ahead)]
     fixed_at[fixed_at >= step] = trajectories[0].steps
-    features = [[features_of(trajectories, step, branch, s, base)] for branch, s in enumerate(sequences)]
+    # Anew, too: recorded ones may have been rounded, and a head would be blamed for what that moved.
+    features = [[base.features(s.tokens, s.rotary)] for s in sequences]
     for now, count in zip(range(step, step + ahead), counts):
         if count:
             here = [at_cells(kept[-1], s, masked) for kept, s in zip(features, sequences)]
