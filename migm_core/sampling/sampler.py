@@ -82,12 +82,7 @@ def sample(
             break
         # Features have no name here, so that they are gone before the next step makes its own.
         drawn, confidence = draw(model, run.features(Step(index, masked, fixed)), weights, temperature, generators)
-        stay, go = least_confident(confidence, min(keep[index], masked.shape[1]))
-        fixed, drawn = masked.gather(1, go), drawn.gather(1, go)
-        masked = masked.gather(1, stay)
-        codes.scatter_(1, fixed, drawn)
-        for sequence in sequences:
-            sequence.fix(fixed, drawn)
+        fixed, masked = fix_most_confident(drawn, confidence, masked, min(keep[index], masked.shape[1]), codes, sequences)
         if callback is not None:
             unknown = torch.zeros_like(codes, dtype=torch.bool).scatter_(1, masked, True)
             so_far = Canvas(codes.clone().view(canvas.shape), unknown.view(canvas.shape))
@@ -108,6 +103,26 @@ def unknown_cells(canvas: Canvas) -> tuple[Tensor, int]:
             f"The images of the canvas have {counts} unknown cells; in one batch all need equally many. Sample them one by one."
         )
     return unknown.nonzero()[:, 1].view(len(counts), counts[0]), counts[0]
+
+
+def fix_most_confident(
+    drawn: Tensor, confidence: Tensor, masked: Tensor, keep: int, codes: Tensor, sequences: SequenceOf[Sequence]
+) -> tuple[Tensor, Tensor]:
+    """Write the most confident of the drawn codes into ``codes`` (B, H * W) and the sequences, in place.
+
+    Args:
+        drawn, confidence, masked: of the masked cells, each (B, n): their codes, log-confidences and indices in reading order.
+        keep: how many stay masked.
+
+    Returns:
+        The cells that are fixed now, and those that stay masked: int64 (B, n - keep) and (B, keep).
+    """
+    stay, go = least_confident(confidence, keep)
+    fixed, drawn = masked.gather(1, go), drawn.gather(1, go)
+    codes.scatter_(1, fixed, drawn)
+    for sequence in sequences:
+        sequence.fix(fixed, drawn)
+    return fixed, masked.gather(1, stay)
 
 
 def least_confident(confidence: Tensor, count: int) -> tuple[Tensor, Tensor]:

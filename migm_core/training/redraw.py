@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..models.lumina import Lumina
 from ..sampling.methods.base import at_cells
-from ..sampling.sampler import draw, least_confident, unknown_cells
+from ..sampling.sampler import draw, fix_most_confident, unknown_cells
 from ..sampling.sequence import Sequence, text_guidance
 from .trajectories import Trajectory, canvas_at
 
@@ -64,13 +64,8 @@ def redraw(base: Lumina, trajectories: list[Trajectory], step: int, ahead: int, 
         if count:
             here = [at_cells(kept[-1], s, masked) for kept, s in zip(features, sequences)]
             drawn, confidence = draw(base, here, [s.weight for s in sequences], trajectories[0].temperature, generators)
-            stay, go = least_confident(confidence, masked.shape[1] - count)
-            fixed, drawn = masked.gather(1, go), drawn.gather(1, go)
-            masked = masked.gather(1, stay)
-            codes.scatter_(1, fixed, drawn)
+            fixed, masked = fix_most_confident(drawn, confidence, masked, masked.shape[1] - count, codes, sequences)
             fixed_at.scatter_(1, fixed, now)
-            for sequence in sequences:
-                sequence.fix(fixed, drawn)
         for kept, s in zip(features, sequences):
             kept.append(base.features(s.tokens, s.rotary) if count else kept[-1])
     whole = [torch.stack(kept, dim=1).to("cpu") for kept in features]
