@@ -13,10 +13,8 @@ from PIL import Image
 from ..migm_core.canvas import Canvas
 from ..migm_core.sampling.sampler import StepReport
 from .pictures import decode
+from .preview_account import PreviewAccount
 from .weights import LoadedModel, fitting_tile
-
-PREVIEW_SHARE = 0.045  # of the sampling time; the rest up to 5% is for previews that take longer than the shortest one did
-UNKNOWN_AFTER = 1.0  # seconds of sampling, before the first preview of a size; or the end, if that comes sooner
 
 
 class Watch:
@@ -36,14 +34,21 @@ class Watch:
 
     def start(self) -> None:
         """Begin a run, with its weights loaded."""
-        self.began, self.event = time.perf_counter(), None
-        self.spent = 0.0  # seconds on previews
+        self.seconds, self.shown, self.event = 0.0, False, None
+        self.resumed = time.perf_counter()
 
     def after_step(self, report: StepReport) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._wait_for_last_step()
         self.done += 1
-        self.bar.update_absolute(self.done, self.steps, self._preview(report.canvas))
+        sampled = time.perf_counter() - self.resumed
+        account = self.model.previews.setdefault(report.canvas.codes[0].numel(), PreviewAccount())
+        self.seconds, account.sampled = self.seconds + sampled, account.sampled + sampled
+        preview = None
+        if account.affords(self.seconds, last=self.done == self.steps, shown=self.shown):
+            preview = self._preview(report.canvas, account)
+        self.bar.update_absolute(self.done, self.steps, preview)
+        self.resumed = time.perf_counter()
 
     def _wait_for_last_step(self) -> None:
         """Keep the loop one step ahead of a GPU, not dozens: it stays busy, and bar and stop button mean what they say."""
@@ -53,16 +58,8 @@ class Watch:
             if before is not None:
                 before.synchronize()
 
-    def _preview(self, canvas: Canvas):
-        """The first image so far, in the host's form, where its time allows."""
-        known, cells = self.model.preview_seconds, canvas.codes[0].numel()
-        sampled = time.perf_counter() - self.began - self.spent
-        last = self.done == self.steps
-        if cells in known:
-            if self.spent + known[cells] * (1 if last else 2) > PREVIEW_SHARE * sampled:  # the last one has its time kept free
-                return None
-        elif sampled < UNKNOWN_AFTER and not last:
-            return None
+    def _preview(self, canvas: Canvas, account: PreviewAccount) -> tuple:
+        """The first image so far, in the host's form."""
         if self.event is not None:
             self.event.synchronize()  # the step's time is not the preview's
         began = time.perf_counter()
@@ -70,7 +67,6 @@ class Watch:
         tile = fitting_tile(self.model, columns * self.model.factor, rows * self.model.factor)
         pixels = decode(self.model, canvas.codes[0], canvas.unknown[0].cpu(), tile)
         image = Image.fromarray((pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
-        took = time.perf_counter() - began
-        self.spent += took
-        known[cells] = min(took, known.get(cells, took))
+        account.pay(time.perf_counter() - began)
+        self.shown = True
         return "JPEG", image, MAX_PREVIEW_RESOLUTION

@@ -22,6 +22,7 @@ from ..migm_core.pipeline import Pipeline, Settings
 from ..migm_core.sampling.memory import run_bytes as sampling_bytes
 from ..migm_core.sampling.sequence import Branch
 from .files import chosen, heads, models, stamp
+from .preview_account import PreviewAccount
 
 TILE = 256  # pixels a side, where a whole image has no room
 
@@ -35,7 +36,7 @@ class LoadedModel:
         checkpoint: its parts; where their weights lie is the host's business.
         base, image_tokenizer: the host's handles on them.
         dtype: that features are computed in.
-        preview_seconds: cells of a canvas to the least time that its preview took.
+        previews: by cells of a canvas, what its previews cost.
     """
 
     name: str
@@ -43,7 +44,7 @@ class LoadedModel:
     base: comfy.model_patcher.ModelPatcher
     image_tokenizer: comfy.model_patcher.ModelPatcher
     dtype: torch.dtype
-    preview_seconds: dict[int, float] = field(default_factory=dict)
+    previews: dict[int, PreviewAccount] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
