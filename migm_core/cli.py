@@ -75,7 +75,7 @@ def _add_generate(commands) -> None:
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
     parser.add_argument("--dtype", metavar="T", default="auto", help="auto, bf16, fp16 or fp32 (default: auto)")
     parser.add_argument("--compile", action="store_true", help="compile the base model's blocks: faster steps, after a slow first run")
-    parser.add_argument("--channels-last", action="store_true", help="another memory layout of the image tokenizer, which GPUs may decode faster")
+    parser.add_argument("--channels-last", action="store_true", help="another memory layout of the image tokenizer, which takes less memory on a GPU")
     parser.add_argument("--tile", metavar="PX", type=int, default=0, help="decode larger images in parts of PX x PX pixels, 64 or more: less memory, the same image")
     parser.add_argument("--tf32", action="store_true", help="CUDA, with dtype fp32: matrix products with fewer digits, and faster")
     parser.add_argument("--out", metavar="PATH", type=Path, default=Path("migm.png"), help="default: migm.png; of a batch: migm-0.png, ...")

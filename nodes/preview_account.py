@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SHARE = 0.045  # of the sampling time; the rest up to 5% is for previews that take longer than the shortest one did
-UNKNOWN_AFTER = 1.0  # seconds of a run before the first preview of all, or its end if that comes sooner
+UNKNOWN_AFTER = 1.0  # seconds of sampling before the first preview of all, or the end if that comes sooner
 
 
 @dataclass
@@ -14,29 +14,33 @@ class PreviewAccount:
 
     Attributes:
         sampled: that all runs have sampled so far.
-        spent: that their previews have taken.
-        least: that the shortest preview took; None before the first.
+        first: that the first preview took; None before it. It waits for what a process needs once, so it counts for itself.
+        spent: that the others have taken.
+        least: that the shortest took.
     """
 
     sampled: float = 0.0
+    first: float | None = None
     spent: float = 0.0
-    least: float | None = None
+    least: float = 0.0
 
-    def affords(self, run_seconds: float, *, last: bool, shown: bool) -> bool:
+    def affords(self, *, last: bool, shown: bool) -> bool:
         """Whether there is time for a preview now.
 
         Args:
-            run_seconds: sampled in this run.
-            last: the run has ended.
-            shown: this run has had a preview, which must not stay there unfinished.
+            last: all is drawn.
+            shown: there has been a preview of what is drawn now, which must not stay there unfinished.
         """
-        if self.least is None:
-            return last or run_seconds >= UNKNOWN_AFTER
+        if self.first is None:
+            return last or self.sampled >= UNKNOWN_AFTER
         if last and shown:
             return True  # its time was kept free
         return self.spent + self.least * (1 if last else 2) <= SHARE * self.sampled
 
     def pay(self, seconds: float) -> None:
         """A preview was made."""
-        self.spent += seconds
-        self.least = min(seconds, self.least or seconds)
+        if self.first is None:
+            self.first = self.least = seconds
+        else:
+            self.spent += seconds
+            self.least = min(seconds, self.least)

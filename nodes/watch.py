@@ -29,26 +29,35 @@ class Watch:
 
     def __init__(self, model: LoadedModel, steps: int):
         self.model, self.steps, self.done = model, steps, 0
+        self.shown = False  # a preview, in any of the runs
         self.bar = comfy.utils.ProgressBar(steps)
         self.start()
 
     def start(self) -> None:
         """Begin a run, with its weights loaded."""
-        self.seconds, self.shown, self.event = 0.0, False, None
+        self.event = None
         self.resumed = time.perf_counter()
 
     def after_step(self, report: StepReport) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._wait_for_last_step()
         self.done += 1
-        sampled = time.perf_counter() - self.resumed
         account = self.model.previews.setdefault(report.canvas.codes[0].numel(), PreviewAccount())
-        self.seconds, account.sampled = self.seconds + sampled, account.sampled + sampled
+        self._count(account)
         preview = None
-        if account.affords(self.seconds, last=self.done == self.steps, shown=self.shown):
+        if account.affords(last=self.done == self.steps, shown=self.shown):
+            if self.event is not None:
+                self.event.synchronize()  # the step's time is not the preview's
+                self._count(account)
             preview = self._preview(report.canvas, account)
         self.bar.update_absolute(self.done, self.steps, preview)
         self.resumed = time.perf_counter()
+
+    def _count(self, account: PreviewAccount) -> None:
+        """Add the time since the last count or preview to what was sampled."""
+        now = time.perf_counter()
+        account.sampled += now - self.resumed
+        self.resumed = now
 
     def _wait_for_last_step(self) -> None:
         """Keep the loop one step ahead of a GPU, not dozens: it stays busy, and bar and stop button mean what they say."""
@@ -60,8 +69,6 @@ class Watch:
 
     def _preview(self, canvas: Canvas, account: PreviewAccount) -> tuple:
         """The first image so far, in the host's form."""
-        if self.event is not None:
-            self.event.synchronize()  # the step's time is not the preview's
         began = time.perf_counter()
         rows, columns = canvas.codes[0].shape
         tile = fitting_tile(self.model, columns * self.model.factor, rows * self.model.factor)

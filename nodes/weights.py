@@ -186,7 +186,7 @@ def _operations(stored: torch.dtype, computed: torch.dtype, device: torch.device
 def prepare(model: LoadedModel, head: HeadFile | None, settings: Settings, branches: list[Branch]) -> Pipeline:
     """Have the host load what a run needs, with room for its activations; a pipeline on the host's device."""
     handles = [model.base, model.image_tokenizer, *([head.fit(model)] if head else [])]
-    # One after the other. Previews make do with tiles, so that the weights keep their place.
+    # Steps and previews come in turn. Previews make do with tiles, so that the weights keep their place.
     needed = max(run_bytes(model, settings, branches), decode_bytes(model, settings.width, settings.height, TILE))
     comfy.model_management.load_models_gpu(handles, memory_required=needed)
     module = head.fit(model).model if head else None
@@ -205,11 +205,11 @@ def run_bytes(model: LoadedModel, settings: Settings, branches: list[Branch]) ->
 def decode_bytes(model: LoadedModel, width: int, height: int, tile: int = 0) -> int:
     """Memory to decode one image: float32 maps at full resolution, of the widest of the last two stages.
 
-    These are a convolution's input and output, on CUDA cuDNN's own copies of both in another layout, and what the stage before
-    left: 4.5 of them on an H100. In tiles: two whole ones of the last stage, and as many of a tile with its margins.
+    These are a convolution's input and output and the block's own, three; on CUDA cuDNN's copies of two of them in another layout,
+    too: 4.5 in all, measured on an H100. In tiles: two whole ones of the last stage, and as many of a tile with its margins.
     """
     channels = model.checkpoint.image_tokenizer.config.block_out_channels
-    maps = 4.5 * 4 * max(channels[:2])
+    maps = (4.5 if model.image_tokenizer.load_device.type == "cuda" else 3) * 4 * max(channels[:2])
     whole = width * height * maps
     tiled = width * height * channels[0] * 4 * 2 + (tile + 8) ** 2 * maps
     return int(min(whole, tiled) if tile else whole)
@@ -217,8 +217,9 @@ def decode_bytes(model: LoadedModel, width: int, height: int, tile: int = 0) -> 
 
 def fitting_tile(model: LoadedModel, width: int, height: int) -> int:
     """0 where an image can be decoded whole in the memory that is free now, else the pixels a side of tiles: weights keep their place."""
-    free = comfy.model_management.get_free_memory(model.image_tokenizer.load_device)
-    return 0 if decode_bytes(model, width, height) <= free else TILE
+    management, handle = comfy.model_management, model.image_tokenizer
+    needed = decode_bytes(model, width, height) + handle.model_size() - handle.loaded_size() + management.minimum_inference_memory()
+    return 0 if needed <= management.get_free_memory(handle.load_device) else TILE
 
 
 def load_image_tokenizer(model: LoadedModel, width: int, height: int, tile: int = 0) -> None:

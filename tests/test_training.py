@@ -21,6 +21,7 @@ from migm_core.models.lumina import Lumina
 from migm_core.models.shortcut import ShortcutConfig, ShortcutHead
 from migm_core.pipeline import DEMO, Pipeline
 from migm_core.sampling.sequence import Branch, Sequence
+from migm_core.training import head as of_head
 from migm_core.training.base import deepened, train_base
 from migm_core.training.commands import add_commands
 from migm_core.training.head import TransitionSet, head_for, movement, prediction_error, train_head
@@ -175,6 +176,16 @@ def test_focus_favours_the_transitions_that_change_what_is_expected(trained):
     assert mean(1.0) > 1.2 * mean(0.0)
 
 
+def test_movement_of_many_is_that_of_each(trained, monkeypatch):
+    folder, pipeline = trained
+    kept, base = trajectories(folder / "trajectories")[:2], pipeline.checkpoint.base
+    each = np.concatenate([movement(base, [t]) for t in kept])
+    assert each.shape == (2, kept[0].steps - 1) and (each >= 0).all() and not np.array_equal(each[0], each[1])
+    np.testing.assert_allclose(movement(base, kept), each, rtol=1e-4, atol=1e-6)
+    monkeypatch.setattr(of_head, "LOGITS_AT_ONCE", 1)
+    np.testing.assert_allclose(movement(base, kept), each, rtol=1e-4, atol=1e-6)
+
+
 def test_focus_needs_features(trained, tmp_path):
     _, pipeline = trained
     collect(pipeline, PROMPTS[:1], tmp_path, steps=6, guidance=1.0, temperature=1.0, keep_features=False)
@@ -248,7 +259,6 @@ def test_a_trained_head_predicts_better_than_no_motion(trained, tmp_path, keep_f
 
 DISTRIBUTED = """
 import sys
-from dataclasses import replace
 from pathlib import Path
 sys.path[:0] = {paths!r}
 import torch
@@ -371,7 +381,20 @@ def test_a_widened_head_computes_what_it_did(variant):
     before, after = (head(features, tokens, positions, ratio, head.rotary(12, features.device)) for head in (narrow, wide))
     torch.testing.assert_close(after, before, rtol=0, atol=1e-4)
     after.square().sum().backward()
-    assert wide.proj_in.weight.grad[narrow.config.width :].abs().sum(1).all(), "the new part of the stream would not learn"
+    new = torch.ones(wide.config.width, dtype=torch.bool)
+    new[: narrow.config.width] = False
+    assert wide.proj_in.weight.grad[new].abs().sum(1).all(), "the new part of the stream would not learn"
+    for block in wide.blocks[-1].cross_attn, wide.blocks[-1].self_attn:
+        for writer in (block.attn_out, block.ff_out):
+            assert writer.weight.grad[new].abs().sum(1).all()
+        for channels in (block.k_proj, block.v_proj):
+            assert (channels.weight.grad.abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("ratio", [3, 0.5, 0, -1])
+def test_a_ratio_must_suit_the_bases_heads(ratio):
+    with pytest.raises(ValueError, match=rf"The ratio {ratio} gives a head of width .*multiple of 4.*Choose for example"):
+        head_for(small_config(), ratio)
 
 
 def test_a_head_is_widened_only_to_more():

@@ -48,8 +48,8 @@ class Checkpoint:
     settings: dict = field(default_factory=lambda: dict(SETTINGS))
 
 
-def resolve_dtype(name: str | torch.dtype, device: torch.device | str, weights: int = SMALL) -> torch.dtype:
-    """"auto", "bf16", "fp16", "fp32" or a torch dtype, for a device and a model of so many weights.
+def resolve_dtype(name: str | torch.dtype, device: torch.device | str, weights: int | None = None) -> torch.dtype:
+    """"auto", "bf16", "fp16", "fp32" or a torch dtype, for a device and a model of so many weights, or of many where None.
 
     ``auto`` is float32 for a small model; else bfloat16 where the device computes it fast, or float16 on a GPU and float32 on a CPU.
 
@@ -70,7 +70,7 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device | str, weights: 
         return named[name]
     if name != "auto":
         raise ValueError(f"Unknown dtype {name!r}. Expected auto, {', '.join(named)}.")
-    if weights < SMALL:
+    if weights is not None and weights < SMALL:
         return torch.float32
     kind = torch.device(device).type
     if kind == "cpu":
@@ -232,8 +232,8 @@ def build_image_tokenizer(values: dict, config_name: str, source: TensorSource, 
     return _fill(model, source, {}, device)
 
 
-def load_head(path: str | Path, base: LuminaConfig, *, dtype="auto", device: torch.device | str = "cpu") -> ShortcutHead:
-    """Load a shortcut head, .pth or .safetensors, for a base model.
+def load_head(path: str | Path, base: LuminaConfig, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> ShortcutHead:
+    """Load a shortcut head, .pth or .safetensors, for a base model and in its dtype.
 
     Raises:
         CheckpointError: a file that is no head, or one for another base.
@@ -241,7 +241,7 @@ def load_head(path: str | Path, base: LuminaConfig, *, dtype="auto", device: tor
     path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder. Expected the head's file, for example shortcut.safetensors.")
-    return build_head(TensorSource.open(path), base, dtype=resolve_dtype(dtype, device), device=device)
+    return build_head(TensorSource.open(path), base, dtype=dtype, device=device)
 
 
 def build_head(source: TensorSource, base: LuminaConfig, *, dtype=None, device="cpu", operations=nn) -> ShortcutHead:

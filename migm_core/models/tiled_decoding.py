@@ -90,7 +90,7 @@ def decode_tiled(decoder, x: Tensor, tile: int) -> Tensor:
         up = next(iter(getattr(stage, "upsamplers", ())), None)
     tiles = list(_tiles(x, 1, tile))
     norm = GatheredNorm(decoder.conv_norm_out, (x[(..., *t.target)] for t in tiles))
-    return _joined(x, 1, tiles, lambda part: decoder.conv_out(F.silu(norm(part))))
+    return _joined(x, 1, tiles, lambda part: decoder.conv_out(F.silu(norm(part), inplace=True)))
 
 
 def _block(block, up, x: Tensor, tile: int) -> Tensor:

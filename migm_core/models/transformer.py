@@ -148,7 +148,7 @@ class Block(nn.Module):
         if not k.shape[2]:
             return None
         # How many tokens a context has differs from step to step.
-        with nullcontext() if context is None else sdpa_kernel(FOR_CHANGING_SIZES):
+        with sdpa_kernel(FOR_CHANGING_SIZES) if context is not None and q.is_cuda else nullcontext():
             return self.attn_out(self._attend(q, k, v))
 
     def mlp(self, x: Tensor) -> Tensor:

@@ -33,7 +33,18 @@ REDRAWN_BATCHES = 100  # the latest, to learn from
 
 
 def head_for(base: LuminaConfig, bottleneck_ratio: float = 2, n_blocks: int = 1) -> ShortcutConfig:
-    """The published architecture at a base's size."""
+    """The published architecture at a base's size.
+
+    Raises:
+        ValueError: a width that the base's heads, or their rotary pairs, do not divide, or one larger than the base's.
+    """
+    width, pairs = round(base.d_model / bottleneck_ratio) if bottleneck_ratio > 0 else 0, 2 * base.n_heads
+    if not 0 < width <= base.d_model or width % pairs:
+        nearest = min(max(round(width / pairs) * pairs, pairs), base.d_model)
+        raise ValueError(
+            f"The ratio {bottleneck_ratio:g} gives a head of width {width}, but a width must be a multiple of {pairs}, twice the base's heads, and at most "
+            f"{base.d_model}. Choose for example {base.d_model / nearest:.4g}."
+        )
     return ShortcutConfig(
         d_model=base.d_model,
         n_heads=base.n_heads,

@@ -6,17 +6,13 @@ from torch import Tensor, nn
 from ..models.shortcut import ShortcutConfig, ShortcutHead
 from ..models.transformer import Block
 
-# What the new part of a tensor begins as. Zero writes nothing into the new part of the stream; random reads from it, where that
-# is zero: together they change nothing at first, and both learn.
-ZERO, RANDOM = "zero", "random"
-
 
 @torch.no_grad()
 def widened(head: ShortcutHead, config: ShortcutConfig) -> ShortcutHead:
     """A head of another width that begins about where a narrower one is.
 
-    It would compute the same but for its rotary embedding: each frequency of the narrow head goes on as the nearest of the wide
-    one's. Other sizes than the width are the narrow head's.
+    It computes the same where its rotary embedding has all frequencies of the narrow one's; else each goes on as the nearest.
+    Other sizes than the width are the narrow head's.
 
     Raises:
         ValueError: the head has no projections to a width of its own, or is not narrower.
@@ -33,7 +29,7 @@ def widened(head: ShortcutHead, config: ShortcutConfig) -> ShortcutHead:
     _place(wide.proj_out, head.proj_out, columns=stream)
     channels = _attention_channels(old, config)
     for narrow, block in zip(_blocks(head), _blocks(wide)):
-        _place(block.q_proj, narrow.q_proj, rows=channels, columns=stream, new_rows=RANDOM)  # queries or keys: two zeros would never learn
+        _place(block.q_proj, narrow.q_proj, rows=channels, columns=stream, new_rows=True)  # or the keys: two zeros would never learn
         _place(block.k_proj, narrow.k_proj, rows=channels, columns=stream)
         _place(block.v_proj, narrow.v_proj, rows=channels, columns=stream)
         _place(block.attn_out, narrow.attn_out, rows=stream, columns=channels)
@@ -66,12 +62,16 @@ def _attention_channels(old: ShortcutConfig, new: ShortcutConfig) -> Tensor:
     return (torch.arange(new.n_heads)[:, None] * 2 * frequencies[1] + of_head).flatten()
 
 
-def _place(wide: nn.Linear, narrow: nn.Linear, rows: Tensor | None = None, columns: Tensor | None = None, new_rows: str = ZERO) -> None:
-    """Copy a matrix and its bias into some rows and columns of a larger one, all of them where none are given."""
+def _place(wide: nn.Linear, narrow: nn.Linear, rows: Tensor | None = None, columns: Tensor | None = None, new_rows: bool = False) -> None:
+    """Copy a matrix and its bias into some rows and columns of a larger one, all of them where none are given.
+
+    New columns stay random: they read the new part of the stream, which is zero. New rows, which write it, become zero unless
+    ``new_rows`` are to stay. Together they change nothing at first, and both learn.
+    """
     rows = torch.arange(narrow.out_features) if rows is None else rows
     columns = torch.arange(narrow.in_features) if columns is None else columns
     weight = wide.weight.clone()
-    if new_rows == ZERO:
+    if not new_rows:
         weight.zero_()
     weight[rows] = wide.weight[rows]
     weight[rows[:, None], columns] = narrow.weight

@@ -6,7 +6,6 @@ For each size the first run, when the cost of a preview is not known yet, and al
 """
 
 import platform
-import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -33,9 +32,9 @@ for size in SIZES:
         with torch.inference_mode():
             run.draw(model, head, prompt, canvas, [plan], lambda step: None)
         account = model.previews[canvas.codes.numel()]
-        first = first or (account.spent, account.sampled)
+        first = first or account.first / account.sampled
     print(
-        f"{size}x{size}: {account.sampled / RUNS:.2f} s of sampling a run, {account.least:.3f} s a preview; previews took {first[0] / first[1]:.1%} of the "
-        f"time in the first run, {account.spent / account.sampled:.1%} in all {RUNS}",
+        f"{size}x{size}: {account.sampled / RUNS:.2f} s of sampling a run, {account.least:.3f} s a preview; the first preview took {first:.1%} of the first run, "
+        f"all {RUNS} runs' others {account.spent / account.sampled:.1%} of their time",
         flush=True,
     )
