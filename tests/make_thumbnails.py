@@ -43,7 +43,7 @@ def tiled(pictures: list[Image.Image], columns: int) -> Image.Image:
 def picture_of(pipeline: Pipeline, canvas) -> Image.Image:
     """As Decode Canvas shows it, with what is unknown."""
     model = SimpleNamespace(checkpoint=pipeline.checkpoint, factor=factor_of(pipeline), image_tokenizer=SimpleNamespace(load_device=pipeline.device))
-    pixels = room("pictures").canvas_image(model, canvas)[0]
+    pixels = room("pictures").decode(model, canvas.codes[0], canvas.unknown[0].cpu()).permute(1, 2, 0)
     return Image.fromarray((pixels * 255).round().byte().numpy())
 
 
