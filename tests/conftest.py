@@ -32,3 +32,10 @@ def pipeline(small):
     from migm_core.pipeline import Pipeline
 
     return Pipeline.load(small.folder, small.head, dtype="fp32", device="cpu")
+
+
+def pytest_terminal_summary(terminalreporter):
+    import torch
+
+    if not torch.cuda.is_available():
+        terminalreporter.write_line("NOT TESTED on a GPU: there is no CUDA device.", red=True)

@@ -12,7 +12,7 @@ from migm_core.sampling.sampler import sample
 from migm_core.sampling.sequence import text_guidance
 from migm_core.switches import Switches
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="NOT TESTED on a GPU: there is no CUDA device")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
 METHODS = {"vanilla": lambda head: Vanilla(), "shortcut": lambda head: Shortcut(head, 3), "ml-cache": lambda head: MLCache()}
 
