@@ -53,10 +53,14 @@ def offload(handle, share: float):
     assert cast, "nothing was offloaded"
 
 
-def with_free_memory(amount: int, do):
-    """What ``do`` returns on a device that has so many bytes left, and whatever a run needs beside the weights."""
+def with_free_memory(amount: int, do, state: str = "NORMAL_VRAM"):
+    """What ``do`` returns on a device that has so many bytes left, and whatever a run needs beside the weights.
+
+    Args:
+        state: of the host's memory management; --lowvram and --novram set LOW_VRAM and NO_VRAM.
+    """
     asked = management.vram_state, management.is_device_cpu, management.get_free_memory, management.minimum_inference_memory
-    management.vram_state = management.VRAMState.NORMAL_VRAM
+    management.vram_state = management.VRAMState[state]
     management.is_device_cpu = lambda device: False
     management.get_free_memory = lambda device=None, torch_free_too=False: (amount, 0) if torch_free_too else amount
     management.minimum_inference_memory = lambda: 0
@@ -74,6 +78,11 @@ with torch.inference_mode():
     limited = with_free_memory(int(0.6 * size), lambda: codes(large, large_head))
     limits = {"same": limited == unlimited, "loaded": large.base.loaded_size(), "size": size}
     management.unload_all_models()
+    states = {}
+    for state in ("LOW_VRAM", "NO_VRAM"):
+        same = with_free_memory(100 * size, lambda: codes(large, large_head), state) == unlimited
+        states[state] = {"same": same, "loaded": large.base.loaded_size()}
+        management.unload_all_models()
     del large, large_head
     model, head = weights.load_model("small", "fp32"), weights.load_head("small.safetensors")
     whole = codes(model, head)
@@ -112,5 +121,5 @@ management.unload_all_models()
 handles = len(weights._models)
 del model, head, other, block
 seen = {"whole": whole, "half": half, "none": none, "round_trip": list(round_trip.shape), "kept": kept, "bytes": bytes_}
-seen |= {"limits": limits, "eight_bit": eight_bit, "uneven": torch.equal(together, torch.cat(apart)), "alive": [handles, len(weights._models)]}
+seen |= {"limits": limits, "states": states, "eight_bit": eight_bit, "uneven": torch.equal(together, torch.cat(apart)), "alive": [handles, len(weights._models)]}
 print(json.dumps(seen))

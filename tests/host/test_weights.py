@@ -37,6 +37,13 @@ def test_a_model_larger_than_the_memory_is_loaded_in_part_and_draws_the_same(see
     assert limits["same"]
 
 
+@pytest.mark.parametrize("state", ["LOW_VRAM", "NO_VRAM"])
+def test_lowvram_and_novram_draw_the_same(seen, state):
+    assert seen["states"][state]["same"]
+    if state == "NO_VRAM":
+        assert seen["states"][state]["loaded"] < 0.1 * seen["limits"]["size"]
+
+
 def test_images_with_different_numbers_of_unknown_cells_are_drawn_as_if_alone(seen):
     assert seen["uneven"]
 
