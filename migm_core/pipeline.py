@@ -104,11 +104,12 @@ class Result:
 
     @property
     def median_step_seconds(self) -> dict[str, float]:
-        """By kind."""
+        """Duration by kind of step, in seconds."""
         return median_seconds(self.step_seconds)
 
     @property
     def speed_up(self) -> float | None:
+        """Against as many full steps, at the median times; None where no step was full."""
         return speed_up(self.step_seconds)
 
 

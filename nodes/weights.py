@@ -203,15 +203,15 @@ def run_bytes(model: LoadedModel, settings: Settings, branches: list[Branch]) ->
 
 
 def decode_bytes(model: LoadedModel, width: int, height: int, tile: int = 0) -> int:
-    """Memory to decode one image: float32 maps at full resolution, of the widest of the last two stages.
+    """Bytes to decode one image of width x height pixels: float32 maps at full resolution, of the widest of the last two stages.
 
     These are a convolution's input and output and the block's own, three; on CUDA cuDNN's copies of two of them in another layout,
     too: 4.5 in all, measured on an H100. In tiles: two whole ones of the last stage, and as many of a tile with its margins.
     """
     channels = model.checkpoint.image_tokenizer.config.block_out_channels
-    maps = (4.5 if model.image_tokenizer.load_device.type == "cuda" else 3) * 4 * max(channels[:2])
-    whole = width * height * maps
-    tiled = width * height * channels[0] * 4 * 2 + (tile + 8) ** 2 * maps
+    per_pixel = (4.5 if model.image_tokenizer.load_device.type == "cuda" else 3) * 4 * max(channels[:2])
+    whole = width * height * per_pixel
+    tiled = width * height * channels[0] * 4 * 2 + (tile + 8) ** 2 * per_pixel
     return int(min(whole, tiled) if tile else whole)
 
 

@@ -189,8 +189,8 @@ def _train_head(args) -> None:
     with joined_world(args.device) as world:
         base = _pipeline(args, None, world.device).checkpoint.base
         start = None if args.init_from is None else load_head(DEMO_HEAD if args.init_from == "demo" else args.init_from, base.config)
-        config = head_for(base.config, 2 if args.ratio is None else args.ratio)
-        if start is not None and args.ratio is not None and config.width != start.config.width:
+        config = start.config if start is not None and args.ratio is None else head_for(base.config, 2 if args.ratio is None else args.ratio)
+        if start is not None and config.width != start.config.width:
             torch.manual_seed(args.seed)
             start = widened(start, replace(start.config, bottleneck_ratio=args.ratio))
         head = train_head(
