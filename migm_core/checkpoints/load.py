@@ -13,6 +13,7 @@ from ..models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from ..models.lumina import Lumina
 from ..models.shortcut import ShortcutConfig, ShortcutHead
 from ..prompts import PromptEncoder
+from ..trained import Trained
 from .eight_bit import MARKER, SCALE, scaled_layers
 from .errors import CheckpointError
 from .gguf_file import SUFFIX
@@ -39,6 +40,7 @@ class Checkpoint:
         base, image_tokenizer: the models.
         prompts: text to token ids.
         settings: sensible defaults of a run: width, height, steps, budget, guidance, temperature.
+        trained: what the model was trained for.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class Checkpoint:
     image_tokenizer: ImageTokenizer
     prompts: PromptEncoder
     settings: dict = field(default_factory=lambda: dict(SETTINGS))
+    trained: Trained = Trained()
 
 
 def resolve_dtype(name: str | torch.dtype, device: torch.device | str, weights: int | None = None) -> torch.dtype:
@@ -135,7 +138,11 @@ def load_checkpoint(
         raise CheckpointError(f"{text_path} is not a fast tokenizer: {error}. Download it again.") from None
     check_token_ids(tokenizer, base.config, str(text_path), config[1])
     prompts = PromptEncoder.of(tokenizer, base.config.tokens)
-    return Checkpoint(path, base, image_tokenizer, prompts, _settings(generation, path))
+    try:
+        trained = Trained.from_json(generation.get("trained"), str(path))
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+    return Checkpoint(path, base, image_tokenizer, prompts, _settings(generation, path), trained)
 
 
 def check_token_ids(tokenizer: Tokenizer, config: LuminaConfig, tokenizer_name: str, config_name: str) -> None:
