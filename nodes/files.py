@@ -58,37 +58,35 @@ def heads() -> dict[str, Path]:
     return found
 
 
-def chosen_model(name: str) -> Path:
+def look() -> None:
+    """Read all headers once: the lists are made while the server waits."""
+    models(), heads()
+
+
+def chosen(name: str, among: dict[str, Path], what: str) -> Path:
     """The path of a dropdown's choice.
+
+    Args:
+        among: ``models()`` or ``heads()``.
+        what: "model" or "shortcut head".
 
     Raises:
         ValueError: it is not, or no longer, there, or it is damaged.
     """
-    return _chosen(name, models(), "model", lambda source: None)
-
-
-def chosen_head(name: str) -> Path:
-    """The path of a dropdown's choice.
-
-    Raises:
-        ValueError: it is not, or no longer, there, or it is damaged.
-    """
-    return _chosen(name, heads(), "shortcut head", check_head)
-
-
-def _chosen(name: str, among: dict[str, Path], what: str, check) -> Path:
     if isinstance(name, str) and name in among:
         return among[name]
     there = ", ".join(among) or "nothing yet"
     path = _files(FOLDER).get(name) if isinstance(name, str) else None
     if path is not None and path.suffix.lower() == SAFETENSORS:  # there, but not listed: say what is wrong with it
-        check(TensorSource.open(path))
+        source = TensorSource.open(path)
+        if what == "shortcut head":
+            check_head(source)
         raise ValueError(f"{path} is no {what}. Found: {there}.")
     raise ValueError(f"There is no {what} {name!r}. Found: {there}. Put it in models/{FOLDER}, press R to refresh, and choose it again.")
 
 
 def own_settings(path: Path) -> dict:
-    """A checkpoint's own settings of a run, without loading it.
+    """A checkpoint's own settings of a run, and what it says of its training, without loading it.
 
     Raises:
         ValueError: its files are bad.
@@ -99,7 +97,7 @@ def own_settings(path: Path) -> dict:
         kind = int if isinstance(SETTINGS[name], int) else (int, float)
         if isinstance(value, bool) or not isinstance(value, kind):
             raise CheckpointError(f"{path}: {name} in generation_config is {str(value)[:60]!r}, expected {'a whole number' if kind is int else 'a number'}.")
-    return settings
+    return {**settings, "trained": said.get("trained")}
 
 
 def configs(path: Path) -> tuple[dict, dict]:
