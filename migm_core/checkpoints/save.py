@@ -1,6 +1,7 @@
 """Models back to files: the published folder layout, a self-contained single file, a head with its description."""
 
 import json
+from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from ..models.image_tokenizer import ImageTokenizer
 from ..models.lumina import Lumina
 from ..models.quantized import LARGEST, dequantise, quantise, row_scales
 from ..models.shortcut import ShortcutConfig, ShortcutHead
+from ..writing import as_json, replacing
 from .eight_bit import MARKER, SCALE, can_be_scaled, plain_dtype, scaled_layers
 from .errors import CheckpointError
 from .load import BASE_PREFIX, IMAGE_TOKENIZER_PREFIX, IMAGE_TOKENIZER_WEIGHTS, TEXT_TOKENIZER_KEY, check_head, load_checkpoint
 from .source import SINGLE, TensorSource, read_json
-from .write import Pending, write_tensors
+from .write import Pending, put_tensors, write_tensors
 
 KIND_BASE, KIND_FILE, KIND_HEAD = "lumina-base", "lumina-checkpoint", "migm-shortcut-head"
 
@@ -29,26 +31,34 @@ def save_checkpoint(
     *,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a published-layout folder.
+    """Write a published-layout folder. Its files are swapped in when all of them are written.
 
     Args:
         base: with all output rows.
         tokenizer_json: the text tokenizer, as in its tokenizer.json.
         settings: sensible defaults of a run, for generation_config.json.
         dtype: to store weights in; None keeps theirs.
+
+    Raises:
+        OSError: naming the file that cannot be written.
     """
     folder = Path(folder)
     if (base.output_start, base.output_stop) != (0, base.config.vocab_size):
         raise ValueError(f"The base model holds output rows {base.output_start} to {base.output_stop} only; saving needs all {base.config.vocab_size}.")
     (folder / "vqvae").mkdir(parents=True, exist_ok=True)
     weights = {BASE_PREFIX + name: tensor for name, tensor in stored(base, dtype).items()}
-    write_tensors(folder / SINGLE, weights, {"kind": KIND_BASE})
-    write_tensors(folder / "vqvae" / IMAGE_TOKENIZER_WEIGHTS, stored(image_tokenizer, dtype), {})
-    _write_json(folder / "config.json", base.config.to_json())
-    _write_json(folder / "vqvae" / "config.json", image_tokenizer.config.to_json())
-    _write_json(folder / "generation_config.json", settings)
-    (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
-    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
+    texts = {
+        "config.json": _as_json(base.config.to_json()),
+        "vqvae/config.json": _as_json(image_tokenizer.config.to_json()),
+        "generation_config.json": _as_json(settings),
+        "tokenizer.json": tokenizer_json,
+        "tokenizer_config.json": _as_json({"tokenizer_class": "PreTrainedTokenizerFast"}),
+    }
+    with ExitStack() as files:
+        put_tensors(files.enter_context(replacing(folder / SINGLE)), weights, {"kind": KIND_BASE})
+        put_tensors(files.enter_context(replacing(folder / "vqvae" / IMAGE_TOKENIZER_WEIGHTS)), stored(image_tokenizer, dtype), {})
+        for name, text in texts.items():
+            files.enter_context(replacing(folder / name)).write(text.encode("utf-8"))
 
 
 def save_head(path: str | Path, head: ShortcutHead, *, dtype: torch.dtype | None = None, extra: dict[str, str] | None = None) -> None:
@@ -73,13 +83,16 @@ def convert(source_path: str | Path, target: str | Path, *, dtype: torch.dtype |
 
     Raises:
         CheckpointError: the source is neither, or does not hold together.
-        ValueError: the target is no .safetensors path, or is the source itself, or a head is asked for in 8 bits.
+        ValueError: the target is no .safetensors path, or one of the source's files, or a head is asked for in 8 bits.
+        OSError: naming the target, which cannot be written.
     """
     source_path, target = Path(source_path), Path(target)
     if target.suffix != ".safetensors":
         raise ValueError(f"{target}: expected a path that ends in .safetensors to write to.")
-    if target.exists() and source_path.exists() and target.samefile(source_path):
-        raise ValueError(f"{target} is the source itself. Choose another path to write to.")
+    for file in _files(source_path):
+        if target.exists() and target.samefile(file):
+            what = "the source itself" if file == source_path else f"the source's file {file}"
+            raise ValueError(f"{target} is {what}. Choose another path to write to.")
     if source_path.is_dir():
         _convert_folder(source_path, target, dtype)
         return
@@ -92,6 +105,15 @@ def convert(source_path: str | Path, target: str | Path, *, dtype: torch.dtype |
     if dtype in LARGEST:
         raise ValueError(f"{source_path} is a shortcut head: 8 bits are for base models. Choose bf16 or fp16.")
     write_tensors(target, {name: _cast(source, name, dtype) for name in source.shapes}, head_metadata(config))
+
+
+def _files(source: Path) -> list[Path]:
+    """The source; of a folder all that lies in it, whether a checkpoint needs it or not; beside a file what may be of its checkpoint."""
+    if not source.exists():
+        return []
+    others = source.glob("*") if source.is_dir() else source.parent.glob("model*.safetensors")
+    folder = source if source.is_dir() else source.parent
+    return [source, *(file for file in (*others, *folder.glob("vqvae/*")) if file.exists())]
 
 
 def _convert_folder(folder: Path, target: Path, dtype: torch.dtype | None) -> None:
@@ -180,5 +202,5 @@ def head_metadata(config: ShortcutConfig) -> dict[str, str]:
     }
 
 
-def _write_json(path: Path, values: dict) -> None:
-    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def _as_json(values: dict) -> str:
+    return as_json(values, indent=2, sort_keys=True) + "\n"
