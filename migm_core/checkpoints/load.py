@@ -15,14 +15,13 @@ from ..models.shortcut import ShortcutConfig, ShortcutHead
 from ..prompts import PromptEncoder
 from .eight_bit import MARKER, SCALE, scaled_layers
 from .errors import CheckpointError
-from .gguf_file import SUFFIX
+from .files import child, located, read_file, read_json
+from .names import BASE_PREFIX, IMAGE_TOKENIZER_PREFIX, TEXT_TOKENIZER_KEY
+from .recognise import SUFFIXES
 from .shapes import check_keys, check_sizes, count_parts, size_of
-from .source import TensorSource, read_json
+from .source import TensorSource
 
-BASE_PREFIX = "model.transformer."
-IMAGE_TOKENIZER_PREFIX = "vqvae."
 IMAGE_TOKENIZER_WEIGHTS = "diffusion_pytorch_model.safetensors"
-TEXT_TOKENIZER_KEY = "tokenizer_json"  # in a single file: tokenizer.json as bytes
 
 # What a run uses where nothing else is asked for: the published settings; a checkpoint's generation_config.json overrides.
 SETTINGS = {"width": 1024, "height": 1024, "steps": 64, "budget": 11, "guidance": 4.0, "temperature": 1.0}
@@ -99,21 +98,24 @@ def load_checkpoint(
 
     Weights stay memory-mapped where they need no conversion and no other device. Those that the file keeps in 8 bits beside
     a scale stay in 8 bits, and ``dtype`` is what they are computed in. ``operations`` are the base's, ``image_operations``
-    the image tokenizer's; where they give a layer another dtype than they are asked for, its weights have that.
+    the image tokenizer's; where they give a layer another dtype than they are asked for, its weights have that. On the device
+    meta everything is checked, but of the weights nothing except headers is read: so a checkpoint is inspected.
 
     Raises:
         CheckpointError: naming the file and the key.
     """
-    path = Path(path)
-    source = TensorSource.open(path)
+    path = located(path)
+    data = torch.device(device).type != "meta"
+    source = TensorSource.open(path, data=data)
     weights = sum(torch.Size(shape).numel() for shape in source.prefixed(BASE_PREFIX).shapes.values())
     dtype = resolve_dtype(dtype, device, weights)
-    if path.is_dir() or path.suffix == SUFFIX:
+    if path.is_dir() or path.suffix.lower() in SUFFIXES["gguf"]:
         folder = path if path.is_dir() else path.parent
         config = read_json(folder / "config.json"), str(folder / "config.json")
         image_config = read_json(folder / "vqvae" / "config.json"), str(folder / "vqvae" / "config.json")
-        image_source = TensorSource.open(folder / "vqvae" / IMAGE_TOKENIZER_WEIGHTS)
-        text_tokenizer, text_path = _read_bytes(folder / "tokenizer.json"), folder / "tokenizer.json"
+        image_source = TensorSource.open(child(folder / "vqvae", IMAGE_TOKENIZER_WEIGHTS), data=data)
+        text_path = folder / "tokenizer.json"
+        text_tokenizer = read_file(text_path, "Expected the checkpoint's fast tokenizer: download the whole folder.")
         generation = read_json(folder / "generation_config.json") if (folder / "generation_config.json").exists() else {}
     else:
         _require_self_contained(source)
@@ -240,7 +242,7 @@ def load_head(path: str | Path, base: LuminaConfig, *, dtype: torch.dtype = torc
     """
     path = Path(path)
     if path.is_dir():
-        raise CheckpointError(f"{path} is a folder. Expected the head's file, for example shortcut.safetensors.")
+        raise CheckpointError(f"{path} is a folder. Expected the head's file, for example shortcut.safetensors or dimoo-shortcut.pth.")
     return build_head(TensorSource.open(path), base, dtype=dtype, device=device)
 
 
@@ -275,7 +277,10 @@ def head_config(source: TensorSource, base: LuminaConfig | None = None) -> Short
     width = size_of(source, "ln_f.weight", 0)
     d_model = size_of(source, "proj_in.weight", 1) or width
     mlp = size_of(source, "blocks.0.self_attn.ff_proj.weight", 0)
-    base = base or LuminaConfig(d_model=d_model, n_heads=1, n_kv_heads=1, n_layers=1, mlp_hidden_size=mlp)
+    try:
+        base = base or LuminaConfig(d_model=d_model, n_heads=1, n_kv_heads=1, n_layers=1, mlp_hidden_size=mlp)
+    except ValueError as error:
+        raise CheckpointError(f"{source.path} fits no base model: {error}. Download it again.") from None
     if d_model != base.d_model:
         raise CheckpointError(
             f"{source.path} was trained for a base model of width {d_model}, but this base has width {base.d_model}. "
@@ -317,9 +322,5 @@ def _require_self_contained(source: TensorSource) -> None:
             f"{source.path} holds weights only, without the config, tokenizer and image tokenizer that belong to them. "
             "Load the folder of the checkpoint, or a file made from it with `migm convert FOLDER FILE.safetensors`."
         )
-
-
-def _read_bytes(path: Path) -> bytes:
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist. Expected the checkpoint's fast tokenizer: download the whole folder.")
-    return path.read_bytes()
+    if source.dtypes[TEXT_TOKENIZER_KEY] != torch.uint8 or len(source.shapes[TEXT_TOKENIZER_KEY]) != 1:
+        raise CheckpointError(f"{source.path}: {TEXT_TOKENIZER_KEY} is no row of bytes, but should be tokenizer.json as uint8. Convert or download it again.")
