@@ -13,6 +13,7 @@ from ..models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from ..models.lumina import Lumina
 from ..models.shortcut import ShortcutConfig, ShortcutHead
 from ..prompts import PromptEncoder
+from ..settings import Settings
 from .eight_bit import MARKER, SCALE, scaled_layers
 from .errors import CheckpointError
 from .files import child, located, read_file, read_json
@@ -137,7 +138,7 @@ def load_checkpoint(
         raise CheckpointError(f"{text_path} is not a fast tokenizer: {error}. Download it again.") from None
     check_token_ids(tokenizer, base.config, str(text_path), config[1])
     prompts = PromptEncoder.of(tokenizer, base.config.tokens)
-    return Checkpoint(path, base, image_tokenizer, prompts, _settings(generation, path))
+    return Checkpoint(path, base, image_tokenizer, prompts, _settings(generation, path, image_tokenizer.config.factor))
 
 
 def check_token_ids(tokenizer: Tokenizer, config: LuminaConfig, tokenizer_name: str, config_name: str) -> None:
@@ -156,7 +157,12 @@ def check_token_ids(tokenizer: Tokenizer, config: LuminaConfig, tokenizer_name: 
         )
 
 
-def _settings(values: dict, path: Path) -> dict:
+def _settings(values: dict, path: Path, factor: int) -> dict:
+    """A checkpoint's own settings of a run: those of its generation_config, checked, and the published ones in the place of others.
+
+    Args:
+        factor: pixels a token, of its image tokenizer.
+    """
     settings = {}
     for name, default in SETTINGS.items():
         value = default if values.get(name) is None else values[name]
@@ -165,6 +171,13 @@ def _settings(values: dict, path: Path) -> dict:
             expected = "a number" if float in kinds else "a whole number"
             raise CheckpointError(f"{path}: {name} in generation_config is {value!r}, expected {expected}.")
         settings[name] = value
+    if values.get("budget") is None and settings["steps"] != SETTINGS["steps"]:
+        settings["budget"] = min(max(settings["steps"], 1), max(2, round(settings["steps"] / SETTINGS["steps"] * SETTINGS["budget"])))
+    of_its_own = {} if values.get("width") or values.get("height") else {"width": factor, "height": factor}  # then a run is asked for a size
+    try:
+        Settings(**settings | of_its_own, method="shortcut" if settings["steps"] > 1 else "vanilla").check(factor)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: in generation_config, {error}") from None
     return settings
 
 

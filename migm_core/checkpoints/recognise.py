@@ -1,5 +1,6 @@
 """What a file is by its first bytes, and what became of one that is not there: for errors that tell what to do."""
 
+import codecs
 import zipfile
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def _what(path: Path, first: bytes, expected: str) -> tuple[str, str] | None:
 def _text(first: bytes) -> str | None:
     """The first line of what is text, cut short."""
     try:
-        text = first[: len(first) - 3 if len(first) == 512 else None].decode("utf-8")  # a letter may be cut in two
+        text = codecs.getincrementaldecoder("utf-8")().decode(first)  # the last letter may be cut in two
     except UnicodeDecodeError:
         return None
     if not text.strip() or any(not (letter.isprintable() or letter in "\t\r\n") for letter in text):
