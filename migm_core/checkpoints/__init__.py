@@ -2,7 +2,7 @@
 
 from .eight_bit import EIGHT_BIT
 from .errors import CheckpointError
-from .inspect import describe
+from .inspect import describe, parts
 from .load import Checkpoint, build_base, build_head, build_image_tokenizer, load_checkpoint, load_head, resolve_dtype
 from .save import convert, save_checkpoint, save_head
 from .source import TensorSource
@@ -19,6 +19,7 @@ __all__ = [
     "describe",
     "load_checkpoint",
     "load_head",
+    "parts",
     "resolve_dtype",
     "save_checkpoint",
     "save_head",

@@ -13,7 +13,10 @@ from .errors import CheckpointError
 from .files import child, located, read_json
 from .load import IMAGE_TOKENIZER_WEIGHTS, build_image_tokenizer, check_head, head_config, load_checkpoint
 from .names import BASE_PREFIX, IMAGE_TOKENIZER_PREFIX, TEXT_TOKENIZER_KEY
+from .recognise import SUFFIXES
 from .source import INDEX, SINGLE, TensorSource
+
+BASE, HEAD, IMAGE_TOKENIZER, TEXT_TOKENIZER = "base model", "shortcut head", "image tokenizer", "text tokenizer"
 
 
 def describe(path: str | Path) -> str:
@@ -30,17 +33,35 @@ def describe(path: str | Path) -> str:
     if image_tokenizer and image_tokenizer.exists():
         return "\n".join(_image_tokenizer_file(image_tokenizer))
     source = TensorSource.open(path, data=False)
-    names = source.shapes
-    if any(name.startswith(BASE_PREFIX) for name in names):
+    held = _parts(source)
+    if BASE in held:
         return "\n".join(_checkpoint(path, source))
-    if "blocks.0.self_attn.ff_proj.weight" in names:
+    if HEAD in held:
         return "\n".join(_head(source))
-    if "quantize.embedding.weight" in names:
+    if IMAGE_TOKENIZER in held:
         return "\n".join(_image_tokenizer_file(path))
     raise CheckpointError(
-        f"{path} is none of the kinds known here: its first tensors are {', '.join(list(names)[:3]) or 'none'}. "
+        f"{path} is none of the kinds known here: its first tensors are {', '.join(list(source.shapes)[:3]) or 'none'}. "
         "Expected a Lumina-DiMOO checkpoint, a shortcut head or an image tokenizer."
     )
+
+
+def parts(path: str | Path) -> frozenset[str]:
+    """Which of BASE, HEAD, IMAGE_TOKENIZER and TEXT_TOKENIZER a weights file or folder holds, by the names in its headers, whole or not.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    return _parts(TensorSource.open(located(path), data=False))
+
+
+def _parts(source: TensorSource) -> frozenset[str]:
+    held = {BASE} if any(name.startswith(BASE_PREFIX) for name in source.shapes) else set()
+    if not held and "blocks.0.self_attn.ff_proj.weight" in source:
+        held.add(HEAD)
+    if {"quantize.embedding.weight", IMAGE_TOKENIZER_PREFIX + "quantize.embedding.weight"} & source.shapes.keys():
+        held.add(IMAGE_TOKENIZER)
+    return frozenset(held | ({TEXT_TOKENIZER} if TEXT_TOKENIZER_KEY in source else set()))
 
 
 def _holds_base(folder: Path) -> bool:
@@ -61,13 +82,11 @@ def _checkpoint(path: Path, source: TensorSource) -> list[str]:
     others = [name for name in source.shapes if not name.startswith((BASE_PREFIX, IMAGE_TOKENIZER_PREFIX)) and name != TEXT_TOKENIZER_KEY]
     if others:
         lines.append(f"  not read      {len(others)} other tensors, such as {', '.join(map(source.written, others[:3]))}")
+    folder = _folder_of(path)
     if image.shapes:
         _refusal(lambda: lines.extend(["", *_image_tokenizer(image, source.metadata_json("vqvae_config"))]))
-    else:
-        folder = (path if path.is_dir() else path.parent) / "vqvae"
-        weights = child(folder, IMAGE_TOKENIZER_WEIGHTS)
-        if (path.is_dir() or "config" not in source.metadata) and weights.exists():
-            _refusal(lambda: lines.extend(["", *_image_tokenizer(TensorSource.open(weights, data=False), read_json(folder / "config.json"))]))
+    elif folder and (weights := child(folder / "vqvae", IMAGE_TOKENIZER_WEIGHTS)).exists():
+        _refusal(lambda: lines.extend(["", *_image_tokenizer(TensorSource.open(weights, data=False), read_json(folder / "vqvae" / "config.json"))]))
     if path.is_dir():
         needed = [(path, "config.json"), (path, "tokenizer.json"), (path / "vqvae", IMAGE_TOKENIZER_WEIGHTS), (path / "vqvae", "config.json")]
         missing = [str((folder / name).relative_to(path)) for folder, name in needed if not child(folder, name).exists()]
@@ -86,12 +105,16 @@ def _refusal(action: Callable) -> str | None:
     return None
 
 
+def _folder_of(path: Path) -> Path | None:
+    """Where the config and the tokenizers of a base model lie; None for a file, which should hold them itself."""
+    return path if path.is_dir() else path.parent if path.suffix.lower() in SUFFIXES["gguf"] else None
+
+
 def _config(path: Path, source: TensorSource) -> list[str]:
-    folder = path if path.is_dir() else path.parent
-    if not path.is_dir() and "config" in source.metadata:
-        values, name = source.metadata_json("config"), f"{path}: config"
-    elif path.is_dir() or path.suffix.lower() == ".gguf":
+    if folder := _folder_of(path):
         values, name = read_json(folder / "config.json"), str(folder / "config.json")
+    elif "config" in source.metadata:
+        values, name = source.metadata_json("config"), f"{path}: config"
     else:
         return []
     try:

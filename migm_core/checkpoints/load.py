@@ -330,10 +330,12 @@ def _fill(model: nn.Module, source: TensorSource, rows: dict, device) -> nn.Modu
 
 def _require_self_contained(source: TensorSource) -> None:
     needed = [key for key in ("config", "vqvae_config") if key not in source.metadata]
+    folder = source.path.parent
     if needed or TEXT_TOKENIZER_KEY not in source:
         raise CheckpointError(
             f"{source.path} holds weights only, without the config, tokenizer and image tokenizer that belong to them. "
-            "Load the folder of the checkpoint, or a file made from it with `migm convert FOLDER FILE.safetensors`."
+            f"Load the folder of the checkpoint{f', {folder},' if (folder / 'config.json').exists() else ''} or a file made from it with "
+            "`migm convert FOLDER FILE.safetensors`."
         )
     if source.dtypes[TEXT_TOKENIZER_KEY] != torch.uint8 or len(source.shapes[TEXT_TOKENIZER_KEY]) != 1:
         raise CheckpointError(f"{source.path}: {TEXT_TOKENIZER_KEY} is no row of bytes, but should be tokenizer.json as uint8. Convert or download it again.")
