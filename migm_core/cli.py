@@ -111,6 +111,8 @@ def _generate(args) -> None:
     paths = image_paths(args.out, settings.batch)
     for path in paths:
         check_writable(path, ".png")
+    for caution in pipeline.cautions(settings, args.prompt, args.negative):
+        print("migm:", caution, file=sys.stderr)
     try:
         with tqdm(total=settings.steps, unit="step", leave=False, disable=None) as bar:  # None: on a terminal only
             result = pipeline.generate(args.prompt, args.negative, callback=lambda _: bar.update(), **asked)
@@ -124,12 +126,13 @@ def _generate(args) -> None:
 
 
 def _summary(result) -> str:
-    """For example "3.2 s, 5 full and 11 shortcut steps, 2.4 times as fast as 16 full steps"."""
+    """For example "3.2 s, 5 full and 11 shortcut steps, 2.4 times as fast as 16 full steps": those of the vanilla method."""
     kinds = [kind for kind, _ in result.step_seconds]
-    counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
-    parts = [f"{result.seconds:.2f} s", f"{' and '.join(counts) or 'no'} steps"]
-    if len(counts) > 1:
-        parts.append(f"{result.speed_up:.2f} times as fast as {len(kinds)} full steps")
+    counts = [f"{kinds.count(kind)} {kind}" for kind in ("full", "shortcut", "partial", "skipped") if kind in kinds]
+    listed = " and ".join(filter(None, [", ".join(counts[:-1]), *counts[-1:]]))
+    parts = [f"{result.seconds:.2f} s", f"{listed or 'no'} steps"]
+    if set(kinds) - {"full", "skipped"}:
+        parts.append(f"{result.speed_up:.2f} times as fast as {result.vanilla_passes} full steps")
     return ", ".join(parts)
 
 

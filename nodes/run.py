@@ -65,7 +65,7 @@ class Run:
     @property
     def speed_up(self) -> float | None:
         """Against all steps full; None where nothing was run."""
-        return speed_up(self._steps)
+        return speed_up(self._steps, sum(result.vanilla_passes for result in self.results))
 
     @property
     def _steps(self) -> list[tuple[str, float]]:
