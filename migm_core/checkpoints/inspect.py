@@ -6,9 +6,9 @@ import torch
 
 from ..config import LuminaConfig
 from ..models.image_tokenizer import ImageTokenizerConfig
-from .eight_bit import MARKER, SCALE, plain_dtype, scaled_layers
 from .errors import CheckpointError
 from .load import BASE_PREFIX, IMAGE_TOKENIZER_PREFIX, IMAGE_TOKENIZER_WEIGHTS, head_config
+from .quantised import COMPANIONS, plain_dtype, plainly_spelled, quantised_layers
 from .source import TensorSource, read_json
 
 
@@ -41,7 +41,7 @@ def _holds_base(folder: Path) -> bool:
 
 
 def _checkpoint(path: Path, source: TensorSource) -> list[str]:
-    base = source.prefixed(BASE_PREFIX)
+    base = plainly_spelled(source.prefixed(BASE_PREFIX))
     image = source.prefixed(IMAGE_TOKENIZER_PREFIX)
     lines = [f"{path}: Lumina-DiMOO base model" + (" with image tokenizer and text tokenizer" if image.shapes else "")]
     values = None
@@ -58,10 +58,9 @@ def _checkpoint(path: Path, source: TensorSource) -> list[str]:
         )
         lines.append(f"  codebook      {tokens.codebook_size} image codes, from token {tokens.image_codes}")
     lines += _weights(base)
-    layers = scaled_layers(base, BASE_PREFIX)
-    for dtype in dict.fromkeys(layers.values()):
-        count = list(layers.values()).count(dtype)
-        lines.append(f"  8 bits        {count} linear layers in {_name(dtype)}, each with its scales; the rest in {_name(plain_dtype(base))}")
+    formats = [layer.format for layer in quantised_layers(base, BASE_PREFIX).values()]
+    for name in dict.fromkeys(formats):
+        lines.append(f"  quantised     {formats.count(name)} linear layers in {name}, each with its scales; the rest in {_name(plain_dtype(base))}")
     if "wte.weight" in base:
         lines.append(f"  vocabulary    {base.shapes['wte.weight'][0]} rows")
     folder = path / "vqvae"
@@ -98,7 +97,7 @@ def _head(source: TensorSource) -> list[str]:
 
 
 def _weights(source: TensorSource) -> list[str]:
-    shapes = [shape for name, shape in source.shapes.items() if name != MARKER and not name.endswith(SCALE)]
+    shapes = [shape for name, shape in source.shapes.items() if not name.endswith(COMPANIONS)]
     count = sum(torch.Size(shape).numel() for shape in shapes)
     return [f"  parameters    {_count(count)} in {len(shapes)} tensors, {_name(source.dtype())}, {source.bytes() / 2**20:,.1f} MiB"]
 

@@ -5,6 +5,8 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -13,6 +15,8 @@ from torch import Tensor
 
 from .errors import CheckpointError
 from .gguf_file import SUFFIX, GgufFile
+
+Reader = Callable[[Path], Mapping[str, Tensor]]
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -30,8 +34,9 @@ class TensorSource:
         dtypes: name to torch dtype.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, reader: Reader | None = None):
         self.path = path
+        self._reader = reader
         self.metadata: dict[str, str] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype] = {}
@@ -40,15 +45,18 @@ class TensorSource:
         self._state: dict[str, Tensor] = {}
 
     @classmethod
-    def open(cls, path: Path) -> "TensorSource":
+    def open(cls, path: Path, reader: Reader | None = None) -> "TensorSource":
         """Open a .safetensors or .gguf file, a folder with the former or with shards and their index, or a .pth / .pt / .bin state dict.
+
+        Args:
+            reader: a host's own way to map the tensors of a .safetensors file, by name; called when the first of them is asked for.
 
         Raises:
             CheckpointError: nothing there, a shard missing, or a file that is damaged or carries code.
         """
         if not path.exists():
             raise CheckpointError(f"{path} does not exist. Check the path, or download the model first.")
-        source = cls(path)
+        source = cls(path, cache(reader) if reader else None)
         if path.is_dir():
             source._open_folder(path)
         elif path.suffix == ".safetensors":
@@ -68,17 +76,18 @@ class TensorSource:
 
     def prefixed(self, prefix: str) -> "TensorSource":
         """The tensors whose names start with ``prefix``, without it."""
-        part = TensorSource(self.path)
+        return self.renamed({name: name.removeprefix(prefix) for name in self.shapes if name.startswith(prefix)})
+
+    def renamed(self, names: dict[str, str]) -> "TensorSource":
+        """Some of the tensors, each under another name: from the name here to the one there."""
+        part = TensorSource(self.path, self._reader)
         part.metadata = self.metadata
-        for name in self.shapes:
-            if name.startswith(prefix):
-                short = name.removeprefix(prefix)
-                part.shapes[short], part.dtypes[short] = self.shapes[name], self.dtypes[name]
-                if name in self._state:
-                    part._state[short] = self._state[name]
-                else:
-                    part._files[short] = (self._files[name][0], name)
-                    part._paths[short] = self.file(name)
+        for name, new in names.items():
+            part.shapes[new], part.dtypes[new] = self.shapes[name], self.dtypes[name]
+            if name in self._state:
+                part._state[new] = self._state[name]
+            else:
+                part._files[new], part._paths[new] = self._files[name], self.file(name)
         return part
 
     def file(self, name: str) -> Path:
@@ -93,6 +102,9 @@ class TensorSource:
         file, stored = self._files[name]
         if isinstance(file, GgufFile):
             return file.get(stored, rows)
+        if self._reader:
+            tensor = self._reader(self.file(name))[stored]
+            return tensor[rows[0] : rows[1]] if rows else tensor
         if rows:
             return file.get_slice(stored)[rows[0] : rows[1]]
         return file.get_tensor(stored)
