@@ -8,11 +8,11 @@ import torch
 from ..config import LuminaConfig, unknown_keys
 from ..models.image_tokenizer import ImageTokenizerConfig
 from ..models.image_tokenizer import unknown_keys as unknown_image_tokenizer_keys
-from .eight_bit import MARKER, SCALE, plain_dtype, scaled_layers
 from .errors import CheckpointError
 from .files import child, located, read_json
 from .load import IMAGE_TOKENIZER_WEIGHTS, build_image_tokenizer, check_head, head_config, load_checkpoint
 from .names import BASE_PREFIX, IMAGE_TOKENIZER_PREFIX, TEXT_TOKENIZER_KEY
+from .quantised import COMPANIONS, plain_dtype, plainly_spelled, quantised_layers
 from .recognise import SUFFIXES
 from .source import INDEX, SINGLE, TensorSource
 
@@ -69,14 +69,14 @@ def _holds_base(folder: Path) -> bool:
 
 
 def _checkpoint(path: Path, source: TensorSource) -> list[str]:
-    base = source.prefixed(BASE_PREFIX)
+    base = plainly_spelled(source.prefixed(BASE_PREFIX))
     image = source.prefixed(IMAGE_TOKENIZER_PREFIX)
     lines = [f"{path}: Lumina-DiMOO base model" + (" with image tokenizer and text tokenizer" if image.shapes else "")]
     problem = _refusal(lambda: load_checkpoint(path, device="meta"))
     # What is wrong has its own line, so that a part that cannot be described is left out.
     _refusal(lambda: lines.extend(_config(path, source)))
     lines += _weights(base)
-    _refusal(lambda: lines.extend(_eight_bit(base)))
+    _refusal(lambda: lines.extend(_quantised(base)))
     if base.shapes.get("wte.weight"):
         lines.append(f"  vocabulary    {base.shapes['wte.weight'][0]} rows")
     others = [name for name in source.shapes if not name.startswith((BASE_PREFIX, IMAGE_TOKENIZER_PREFIX)) and name != TEXT_TOKENIZER_KEY]
@@ -130,10 +130,10 @@ def _config(path: Path, source: TensorSource) -> list[str]:
     ]
 
 
-def _eight_bit(base: TensorSource) -> list[str]:
-    layers = scaled_layers(base, BASE_PREFIX)
-    counts = {dtype: list(layers.values()).count(dtype) for dtype in layers.values()}
-    return [f"  8 bits        {count} linear layers in {_name(dtype)}, each with its scales; the rest in {_name(plain_dtype(base))}" for dtype, count in counts.items()]
+def _quantised(base: TensorSource) -> list[str]:
+    formats = [layer.format for layer in quantised_layers(base, BASE_PREFIX).values()]
+    rest = _name(plain_dtype(base))
+    return [f"  quantised     {formats.count(name)} linear layers in {name}, each with its scales; the rest in {rest}" for name in dict.fromkeys(formats)]
 
 
 def _image_tokenizer_file(path: Path) -> list[str]:
@@ -182,7 +182,7 @@ def _ignored(keys: list[str]) -> list[str]:
 
 
 def _weights(source: TensorSource) -> list[str]:
-    shapes = [shape for name, shape in source.shapes.items() if name != MARKER and not name.endswith(SCALE)]
+    shapes = [shape for name, shape in source.shapes.items() if not name.endswith(COMPANIONS)]
     if not shapes:
         return []
     count = sum(torch.Size(shape).numel() for shape in shapes)

@@ -5,6 +5,8 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -16,6 +18,8 @@ from .files import child, located, read_json
 from .gguf_file import GgufFile
 from .names import published
 from .recognise import SUFFIXES, UNFINISHED, absent, kind, mistaken
+
+Reader = Callable[[Path], Mapping[str, Tensor]]
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -34,9 +38,10 @@ class TensorSource:
         dtypes: name to torch dtype.
     """
 
-    def __init__(self, path: Path, data: bool = True):
+    def __init__(self, path: Path, reader: Reader | None = None, *, data: bool = True):
         self.path = path
         self.data = data
+        self._reader = reader
         self.metadata: dict[str, str] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype] = {}
@@ -46,14 +51,17 @@ class TensorSource:
         self._written: dict[str, str] = {}  # name to the name in the file
 
     @classmethod
-    def open(cls, path: Path, *, data: bool = True) -> "TensorSource":
+    def open(cls, path: Path, reader: Reader | None = None, *, data: bool = True) -> "TensorSource":
         """Open a .safetensors or .gguf file, a folder with the former or with shards and their index, or a .pth / .pt / .bin state dict.
+
+        Args:
+            reader: a host's own way to map the tensors of a .safetensors file, by name; called when the first of them is asked for.
 
         Raises:
             CheckpointError: nothing there, a shard missing, or a file that is damaged, is something else or carries code.
         """
         path = located(path)
-        source = cls(path, data)
+        source = cls(path, cache(reader) if reader else None, data=data)
         suffix = path.suffix.lower()
         if path.is_dir():
             source._open_folder(path)
@@ -81,7 +89,7 @@ class TensorSource:
 
     def renamed(self, names: dict[str, str]) -> "TensorSource":
         """Some of the tensors, each under another name: from the name here to the one there."""
-        part = TensorSource(self.path, self.data)
+        part = TensorSource(self.path, self._reader, data=self.data)
         part.metadata = self.metadata
         for name, new in names.items():
             part.shapes[new], part.dtypes[new], part._written[new] = self.shapes[name], self.dtypes[name], self.written(name)
@@ -110,6 +118,9 @@ class TensorSource:
         file, stored = self._files[name]
         if isinstance(file, GgufFile):
             return file.get(stored, rows)
+        if self._reader:
+            tensor = self._reader(self.file(name))[stored]
+            return tensor[rows[0] : rows[1]] if rows else tensor
         if rows:
             return file.get_slice(stored)[rows[0] : rows[1]]
         return file.get_tensor(stored)
