@@ -52,7 +52,7 @@ def operations(stored: torch.dtype, computed: torch.dtype, device: torch.device,
                 return F.embedding(index.to(self.weight.device), self.weight).to(index.device, computed)
 
         @staticmethod
-        def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def optimized_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             """(B, heads, T, head_dim) each, to the same: by the function that the user chose with --use-sage-attention and its like."""
             if q.device.type == "cpu":  # there the host's choice only saves memory, at the cost of time and of the same digits
                 return F.scaled_dot_product_attention(q, k, v)

@@ -105,7 +105,9 @@ def check_computable(source: TensorSource, layers: dict[str, QuantisedLayer], pr
         if dtype != FORMATS[about.format]:
             raise CheckpointError(f"{name} is {_name(dtype)}, but its format {about.format} keeps {_name(FORMATS[about.format])}. Convert or download it again.")
         shape = source.shapes[layer + WEIGHT]
-        if len(shape) == 2 and not fits(scale, shape):
+        if len(shape) != 2:
+            raise CheckpointError(f"{name} has the shape {list(shape)} and a scale, but only matrices are quantised. Convert or download it again.")
+        if not fits(scale, shape):
             raise CheckpointError(
                 f"{source.path}: {prefix}{layer}{SCALE} has the shape {list(scale)}, but the weight {list(shape)} needs one scale, "
                 f"[{shape[0]}, 1], or one for each of equal blocks. Convert or download it again."
@@ -150,18 +152,18 @@ def _descriptions(source: TensorSource, prefix: str) -> dict[str, dict]:
             found[ours[name + WEIGHT].removesuffix(WEIGHT)] = values
     for name in source.shapes:
         if name.endswith(DESCRIPTION):
-            found[name.removesuffix(DESCRIPTION)] = _json(source, name)
+            found[name.removesuffix(DESCRIPTION)] = _json(source, name, prefix)
     for layer, values in found.items():
         if not isinstance(values, dict) or not isinstance(values.get("format"), str):
             raise CheckpointError(f"{source.path}: what it says of {prefix}{layer} names no format. Convert or download it again.")
     return found
 
 
-def _json(source: TensorSource, name: str):
+def _json(source: TensorSource, name: str, prefix: str):
     try:
         return json.loads(source.get(name).to(torch.uint8).numpy().tobytes())
     except ValueError:
-        raise CheckpointError(f"{source.path}: {name} is not valid JSON. Convert or download it again.") from None
+        raise CheckpointError(f"{source.path}: {prefix}{name} is not valid JSON. Convert or download it again.") from None
 
 
 def _guessed(source: TensorSource, layer: str, companions: dict[str, str], dtype: torch.dtype, prefix: str) -> dict:

@@ -20,6 +20,7 @@ from .quantised import (
     METADATA,
     SCALE,
     WEIGHT,
+    QuantisedLayer,
     can_be_quantised,
     check_computable,
     description_bytes,
@@ -141,7 +142,7 @@ def _base(source: TensorSource, dtype: torch.dtype | None) -> dict[str, Tensor |
         if name.endswith(COMPANIONS):
             continue
         if dtype in LARGEST and can_be_quantised(name, shape):
-            tensors |= _quantised(base, layer, layer in layers, dtype)
+            tensors |= _quantised(base, layer, layers.get(layer), dtype)
         elif layer in layers:
             kept = plain_dtype(base) if dtype in LARGEST else dtype
             tensors[name] = Pending(shape, kept, partial(_weight, base, layer, True, kept))
@@ -150,7 +151,7 @@ def _base(source: TensorSource, dtype: torch.dtype | None) -> dict[str, Tensor |
     return {BASE_PREFIX + name: tensor for name, tensor in tensors.items()}
 
 
-def _quantised(base: TensorSource, layer: str, is_quantised: bool, dtype: torch.dtype) -> dict[str, Tensor | Pending]:
+def _quantised(base: TensorSource, layer: str, now: QuantisedLayer | None, dtype: torch.dtype) -> dict[str, Tensor | Pending]:
     """A layer's weight in 8 bits, and what lies beside it.
 
     float8 has one scale for all of a weight, which is what products in float8 take, and int8 one a row. Inputs of products in float8 have no
@@ -159,19 +160,22 @@ def _quantised(base: TensorSource, layer: str, is_quantised: bool, dtype: torch.
     """
     name, scales = layer + WEIGHT, row_scales if dtype == torch.int8 else tensor_scale
     shape = base.shapes[name]
+    if now and base.dtypes[name] == dtype:
+        kept = {each: _as_it_is(base, each) for each in (name, *now.companions.values())}
+        return {layer + DESCRIPTION: description_bytes(now.description), **kept}
     description = {"format": "int8_tensorwise" if dtype == torch.int8 else _format(dtype)}
     if dtype != torch.int8 and layer.endswith("ff_out"):
         description["full_precision_matrix_mult"] = True
 
     @cache
     def scale() -> Tensor:
-        made = scales(_weight(base, layer, is_quantised, torch.float32), dtype)
+        made = scales(_weight(base, layer, now is not None, torch.float32), dtype)
         if not made.isfinite().all():
             raise CheckpointError(f"{base.path}: {BASE_PREFIX}{name} holds values that are not finite. The file may be damaged: download it again.")
         return made
 
     return {
-        name: Pending(shape, dtype, lambda: quantise(_weight(base, layer, is_quantised, torch.float32), scale(), dtype)),
+        name: Pending(shape, dtype, lambda: quantise(_weight(base, layer, now is not None, torch.float32), scale(), dtype)),
         layer + SCALE: Pending((shape[0], 1) if dtype == torch.int8 else (), torch.float32, scale),
         layer + DESCRIPTION: description_bytes(description),
     }

@@ -86,14 +86,14 @@ class Block(nn.Module):
         d_model: width of the residual stream.
         n_heads, n_kv_heads: query heads, and key and value heads that groups of them share.
         mlp_hidden_size: width inside the MLP.
-        operations: namespace with Linear; torch.nn by default. A host's may have its own ``attention(q, k, v)``, (B, heads, T, head_dim)
+        operations: namespace with Linear; torch.nn by default. A host's may have its own ``optimized_attention(q, k, v)``, (B, heads, T, head_dim)
             each, to the same.
     """
 
     def __init__(self, d_model, n_heads, n_kv_heads, mlp_hidden_size, eps, *, dtype=None, device=None, operations=nn):
         super().__init__()
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
-        self.attention = getattr(operations, "attention", F.scaled_dot_product_attention)
+        self.attention = getattr(operations, "optimized_attention", F.scaled_dot_product_attention)
         place = {"dtype": dtype, "device": device}
         kv_size = d_model // n_heads * n_kv_heads
 
