@@ -116,6 +116,28 @@ def test_a_single_file_under_other_names_is_the_same(small, expected, tmp_path):
     assert codes(tmp_path / "other.safetensors", small.head) == expected
 
 
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "module.model.transformer."])
+@pytest.mark.parametrize("form", ["weight_scale", "scale_weight", "metadata"])
+def test_a_quantised_file_under_other_names_is_the_same(small, tmp_path, prefix, form):
+    convert(small.folder, tmp_path / "single.safetensors", dtype=torch.float8_e4m3fn)
+    source = TensorSource.open(tmp_path / "single.safetensors")
+    tensors, metadata = {name: source.get(name) for name in source.shapes}, dict(source.metadata)
+    renamed(tensors, lambda name: prefix + name.removeprefix(BASE) if name.startswith(BASE) else name)
+    if form == "scale_weight":
+        renamed(tensors, lambda name: name.replace(".weight_scale", ".scale_weight"))
+        tensors["scaled_fp8"] = torch.empty(0, dtype=torch.float8_e4m3fn)
+    if form != "weight_scale":
+        for name in [name for name in tensors if name.endswith(".comfy_quant")]:
+            del tensors[name]
+    if form == "metadata":
+        layers = {name.removesuffix(".weight_scale"): {"format": "float8_e4m3fn"} for name in tensors if name.endswith(".weight_scale")}
+        metadata["_quantization_metadata"] = json.dumps({"format_version": "1.0", "layers": layers})
+    save_file(tensors, tmp_path / "other.safetensors", metadata)
+    text = describe(tmp_path / "other.safetensors")
+    assert "14 linear layers in float8_e4m3fn" in text and text.splitlines()[-1].startswith("  complete")
+    assert codes(tmp_path / "other.safetensors") == codes(tmp_path / "single.safetensors")
+
+
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "vqvae.", "vae.", "first_stage_model.", "module.vq_model."])
 def test_an_image_tokenizer_under_other_names_is_the_same(copy, expected, prefix):
     edit_tensors(copy.folder / IMAGE_TOKENIZER, lambda tensors: renamed(tensors, lambda name: prefix + name))
