@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_model import edit_json, edit_tensors, make_small_head, make_small_model, shard, small_config
 
-from migm_core.checkpoints import CheckpointError, TensorSource, convert, describe, load_checkpoint, load_head, parts
+from migm_core.checkpoints import CheckpointError, TensorSource, convert, describe, detect_parts, load_checkpoint, load_head
 from migm_core.cli import main
 from migm_core.models.image_tokenizer import ImageTokenizerConfig
 from migm_core.pipeline import DEMO, Pipeline
@@ -277,13 +277,13 @@ def test_the_parts_of_files(small, tmp_path):
     edit_tensors(Path(shutil.copy(small.head, tmp_path / "head.safetensors")), lambda t: [t.update({f"module.{name}": t.pop(name)}) for name in list(t)])
     save_file({name.removeprefix(BASE): tensor for name, tensor in load_file(small.folder / WEIGHTS).items()}, tmp_path / "base.safetensors")
     save_file({"other": torch.ones(1)}, tmp_path / "other.safetensors")
-    assert parts(small.folder) == parts(tmp_path / "base.safetensors") == {"base model"}
-    assert parts(tmp_path / "head.safetensors") == parts(small.head) == {"shortcut head"}
-    assert parts(small.folder / IMAGE_TOKENIZER) == {"image tokenizer"}
-    assert parts(tmp_path / "single.safetensors") == {"base model", "image tokenizer", "text tokenizer"}
-    assert parts(tmp_path / "other.safetensors") == frozenset()
+    assert detect_parts(small.folder) == detect_parts(tmp_path / "base.safetensors") == {"base model"}
+    assert detect_parts(tmp_path / "head.safetensors") == detect_parts(small.head) == {"shortcut head"}
+    assert detect_parts(small.folder / IMAGE_TOKENIZER) == {"image tokenizer"}
+    assert detect_parts(tmp_path / "single.safetensors") == {"base model", "image tokenizer", "text tokenizer"}
+    assert detect_parts(tmp_path / "other.safetensors") == frozenset()
     with pytest.raises(CheckpointError):
-        parts(tmp_path / "nothing.safetensors")
+        detect_parts(tmp_path / "nothing.safetensors")
 
 
 # What it says beside.

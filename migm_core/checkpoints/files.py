@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 from .errors import CheckpointError
-from .recognise import absent, mistaken
+from .recognise import explain_absence, recognise
 
 
-def located(path: str | Path) -> Path:
+def locate(path: str | Path) -> Path:
     """A path as given, or, for a folder of Hugging Face's cache (models--...), that of the snapshot in it.
 
     That is the one that refs/main names, or the only one.
@@ -18,7 +18,7 @@ def located(path: str | Path) -> Path:
     path = Path(path)
     try:
         if not path.exists():
-            raise CheckpointError(absent(path, "Check the path, or download the model first."))
+            raise CheckpointError(explain_absence(path, "Check the path, or download the model first."))
         snapshots = path / "snapshots"
         if not snapshots.is_dir() or (path / "config.json").exists():
             return path
@@ -38,7 +38,7 @@ def located(path: str | Path) -> Path:
     raise CheckpointError(f"{path} holds several snapshots, and refs/main names none of them. Choose one: {', '.join(str(snapshots / name) for name in names)}.")
 
 
-def child(folder: Path, name: str) -> Path:
+def find_file(folder: Path, name: str) -> Path:
     """A file of a folder, whatever the case of its letters there; the path as asked for where there is none."""
     if (folder / name).exists():
         return folder / name
@@ -55,8 +55,8 @@ def read_file(path: Path, advice: str) -> bytes:
         CheckpointError: it is missing or cannot be read, or is a Git LFS pointer, a web page or the like.
     """
     if not path.is_file():
-        raise CheckpointError(absent(path, advice))
-    if wrong := mistaken(path, "JSON"):
+        raise CheckpointError(explain_absence(path, advice))
+    if wrong := recognise(path, "JSON"):
         raise CheckpointError(wrong)
     try:
         return path.read_bytes()

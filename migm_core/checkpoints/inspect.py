@@ -9,7 +9,7 @@ from ..config import LuminaConfig, unknown_keys
 from ..models.image_tokenizer import ImageTokenizerConfig
 from ..models.image_tokenizer import unknown_keys as unknown_image_tokenizer_keys
 from .errors import CheckpointError
-from .files import child, located, read_json
+from .files import find_file, locate, read_json
 from .load import IMAGE_TOKENIZER_WEIGHTS, build_image_tokenizer, check_head, head_config, load_checkpoint
 from .names import BASE_PREFIX, IMAGE_TOKENIZER_PREFIX, TEXT_TOKENIZER_KEY
 from .quantised import COMPANIONS, plain_dtype, plainly_spelled, quantised_layers
@@ -28,8 +28,8 @@ def describe(path: str | Path) -> str:
     Raises:
         CheckpointError: it is none of these, or is damaged.
     """
-    path = located(path)
-    image_tokenizer = child(path, IMAGE_TOKENIZER_WEIGHTS) if path.is_dir() and not _holds_base(path) else None
+    path = locate(path)
+    image_tokenizer = find_file(path, IMAGE_TOKENIZER_WEIGHTS) if path.is_dir() and not _holds_base(path) else None
     if image_tokenizer and image_tokenizer.exists():
         return "\n".join(_image_tokenizer_file(image_tokenizer))
     source = TensorSource.open(path, data=False)
@@ -46,13 +46,13 @@ def describe(path: str | Path) -> str:
     )
 
 
-def parts(path: str | Path) -> frozenset[str]:
+def detect_parts(path: str | Path) -> frozenset[str]:
     """Which of BASE, HEAD, IMAGE_TOKENIZER and TEXT_TOKENIZER a weights file or folder holds, by the names in its headers, whole or not.
 
     Raises:
         CheckpointError: it cannot be read.
     """
-    return _parts(TensorSource.open(located(path), data=False))
+    return _parts(TensorSource.open(locate(path), data=False))
 
 
 def _parts(source: TensorSource) -> frozenset[str]:
@@ -65,7 +65,7 @@ def _parts(source: TensorSource) -> frozenset[str]:
 
 
 def _holds_base(folder: Path) -> bool:
-    return any(child(folder, name).exists() for name in (SINGLE, INDEX))
+    return any(find_file(folder, name).exists() for name in (SINGLE, INDEX))
 
 
 def _checkpoint(path: Path, source: TensorSource) -> list[str]:
@@ -85,11 +85,11 @@ def _checkpoint(path: Path, source: TensorSource) -> list[str]:
     folder = _folder_of(path)
     if image.shapes:
         _refusal(lambda: lines.extend(["", *_image_tokenizer(image, source.metadata_json("vqvae_config"))]))
-    elif folder and (weights := child(folder / "vqvae", IMAGE_TOKENIZER_WEIGHTS)).exists():
+    elif folder and (weights := find_file(folder / "vqvae", IMAGE_TOKENIZER_WEIGHTS)).exists():
         _refusal(lambda: lines.extend(["", *_image_tokenizer(TensorSource.open(weights, data=False), read_json(folder / "vqvae" / "config.json"))]))
     if path.is_dir():
         needed = [(path, "config.json"), (path, "tokenizer.json"), (path / "vqvae", IMAGE_TOKENIZER_WEIGHTS), (path / "vqvae", "config.json")]
-        missing = [str((folder / name).relative_to(path)) for folder, name in needed if not child(folder, name).exists()]
+        missing = [str((folder / name).relative_to(path)) for folder, name in needed if not find_file(folder, name).exists()]
         if missing:  # all of them; the refusal names the first
             lines.append(f"  missing       {', '.join(missing)}")
     lines.append(f"  not complete  {problem}" if problem else "  complete      all that loading needs is there and fits together")

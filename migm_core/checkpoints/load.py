@@ -17,7 +17,7 @@ from ..prompts import PromptEncoder
 from ..settings import Settings
 from ..trained import Trained
 from .errors import CheckpointError
-from .files import child, located, read_file, read_json
+from .files import find_file, locate, read_file, read_json
 from .names import BASE_PREFIX, IMAGE_TOKENIZER_PREFIX, TEXT_TOKENIZER_KEY
 from .quantised import (
     DESCRIPTION,
@@ -125,7 +125,7 @@ def load_checkpoint(
     Raises:
         CheckpointError: naming the file and the key.
     """
-    path = located(path)
+    path = locate(path)
     data = torch.device(device).type != "meta"
     source = TensorSource.open(path, reader, data=data)
     weights = sum(torch.Size(shape).numel() for shape in source.prefixed(BASE_PREFIX).shapes.values())
@@ -134,7 +134,7 @@ def load_checkpoint(
         folder = path if path.is_dir() else path.parent
         config = read_json(folder / "config.json"), str(folder / "config.json")
         image_config = read_json(folder / "vqvae" / "config.json"), str(folder / "vqvae" / "config.json")
-        image_source = TensorSource.open(child(folder / "vqvae", IMAGE_TOKENIZER_WEIGHTS), reader, data=data)
+        image_source = TensorSource.open(find_file(folder / "vqvae", IMAGE_TOKENIZER_WEIGHTS), reader, data=data)
         text_path = folder / "tokenizer.json"
         text_tokenizer = read_file(text_path, "Expected the checkpoint's fast tokenizer: download the whole folder.")
         generation = read_json(folder / "generation_config.json") if (folder / "generation_config.json").exists() else {}

@@ -72,7 +72,7 @@ _HEAD = _Part(
 _OF_A_HEAD = re.compile(r"(?:.+\.)?blocks\.\d+\.(?:self_attn|cross_attn)\..+")
 
 
-def published(names: Iterable[str], path: Path) -> dict[str, str]:
+def map_names(names: Iterable[str], path: Path) -> dict[str, str]:
     """Published names to the names in a file. Names of nothing known here stay as they are.
 
     Raises:

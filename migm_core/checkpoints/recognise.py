@@ -19,7 +19,7 @@ _ARCHIVES = {
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<!--")
 
 
-def kind(path: Path) -> str | None:
+def detect_format(path: Path) -> str | None:
     """"safetensors", "gguf" or "torch" where the first bytes say so.
 
     Raises:
@@ -35,7 +35,7 @@ def kind(path: Path) -> str | None:
     return None
 
 
-def mistaken(path: Path, expected: str) -> str | None:
+def recognise(path: Path, expected: str) -> str | None:
     """A sentence about a file that is another thing than it should be; None where the first bytes don't tell.
 
     Args:
@@ -60,7 +60,7 @@ def _what(path: Path, first: bytes, expected: str) -> tuple[str, str] | None:
         return "a saved web page", "download the file itself, from its address with /resolve/ in place of /blob/"
     if not any(first):
         return "filled with zeros", f"its download did not finish, {again}"
-    of = kind(path)
+    of = detect_format(path)
     if of == expected:
         return None
     if of is not None:
@@ -106,7 +106,7 @@ def _is_torch_zip(path: Path) -> bool:
         return False
 
 
-def absent(path: Path, advice: str) -> str:
+def explain_absence(path: Path, advice: str) -> str:
     """A sentence about a file that is not there, or is no file; where its download did not finish, it says so."""
     try:
         if path.is_symlink() and not path.exists():

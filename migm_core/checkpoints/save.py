@@ -12,7 +12,7 @@ from ..models.lumina import Lumina
 from ..models.quantized import LARGEST, quantise, row_scales, tensor_scale
 from ..models.shortcut import ShortcutConfig, ShortcutHead
 from .errors import CheckpointError
-from .files import child, located
+from .files import find_file, locate
 from .load import BASE_PREFIX, IMAGE_TOKENIZER_PREFIX, IMAGE_TOKENIZER_WEIGHTS, TEXT_TOKENIZER_KEY, check_head, load_checkpoint
 from .quantised import (
     COMPANIONS,
@@ -90,7 +90,7 @@ def convert(source_path: str | Path, target: str | Path, *, dtype: torch.dtype |
         CheckpointError: the source is neither, or does not hold together.
         ValueError: the target is no .safetensors path, or is the source itself, or a head is asked for in 8 bits.
     """
-    source_path, target = located(source_path), Path(target)
+    source_path, target = locate(source_path), Path(target)
     if target.suffix.lower() != ".safetensors":
         raise ValueError(f"{target}: expected a path that ends in .safetensors to write to.")
     if target.exists() and source_path.exists() and target.samefile(source_path):
@@ -115,7 +115,7 @@ def _convert_folder(folder: Path, target: Path, dtype: torch.dtype | None) -> No
     if not any(name.startswith(BASE_PREFIX) for name in source.shapes):
         raise CheckpointError(f"{folder} holds no tensor {BASE_PREFIX}...: it is not a Lumina-DiMOO checkpoint.")
     load_checkpoint(folder, dtype=plain_dtype(source.prefixed(BASE_PREFIX)))  # checks everything; mapped, and so hardly read
-    vqvae = TensorSource.open(child(folder / "vqvae", IMAGE_TOKENIZER_WEIGHTS))
+    vqvae = TensorSource.open(find_file(folder / "vqvae", IMAGE_TOKENIZER_WEIGHTS))
     metadata = {
         "kind": KIND_FILE,
         "config": json.dumps(read_json(folder / "config.json")),

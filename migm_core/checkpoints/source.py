@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import CheckpointError
-from .files import child, located, read_json
+from .files import find_file, locate, read_json
 from .gguf_file import GgufFile
-from .names import published
-from .recognise import SUFFIXES, UNFINISHED, absent, kind, mistaken
+from .names import map_names
+from .recognise import SUFFIXES, UNFINISHED, detect_format, explain_absence, recognise
 
 Reader = Callable[[Path], Mapping[str, Tensor]]
 
@@ -60,7 +60,7 @@ class TensorSource:
         Raises:
             CheckpointError: nothing there, a shard missing, or a file that is damaged, is something else or carries code.
         """
-        path = located(path)
+        path = locate(path)
         source = cls(path, cache(reader) if reader else None, data=data)
         suffix = path.suffix.lower()
         if path.is_dir():
@@ -70,7 +70,7 @@ class TensorSource:
         elif suffix in SUFFIXES["gguf"]:
             source._open_gguf(path)
         elif suffix in SUFFIXES["torch"]:
-            if kind(path) == "safetensors":  # which is safe to read under any name
+            if detect_format(path) == "safetensors":  # which is safe to read under any name
                 source._add(path)
             else:
                 source._read_state_dict(path)
@@ -78,7 +78,7 @@ class TensorSource:
             raise CheckpointError(f"{path} is a download that did not finish. Start it again.")
         else:
             raise CheckpointError(f"{path} is not a weights file: expected .safetensors, .pth or a folder with model.safetensors.")
-        return source.renamed({name: new for new, name in published(source.shapes, path).items()})
+        return source.renamed({name: new for new, name in map_names(source.shapes, path).items()})
 
     def __contains__(self, name: str) -> bool:
         return name in self.shapes
@@ -151,7 +151,7 @@ class TensorSource:
         return max(totals, key=totals.get)
 
     def _open_folder(self, folder: Path) -> None:
-        index_path, single = child(folder, INDEX), child(folder, SINGLE)
+        index_path, single = find_file(folder, INDEX), find_file(folder, SINGLE)
         if not index_path.exists():
             if not single.exists():
                 raise CheckpointError(_no_weights(folder))
@@ -164,14 +164,14 @@ class TensorSource:
             if Path(shard).name != shard or shard in ("", "..") or "\0" in shard or len(shard) > 255:
                 raise CheckpointError(f"{index_path} names a shard outside its folder: {shard[:300]!r}. Expected a plain file name.")
             if not (folder / shard).is_file():
-                raise CheckpointError(f"{folder} lacks the shard {shard}, which {INDEX} names. " + absent(folder / shard, "Download that file again."))
+                raise CheckpointError(f"{folder} lacks the shard {shard}, which {INDEX} names. " + explain_absence(folder / shard, "Download that file again."))
             self._add(folder / shard)
         for name, shard in weight_map.items():
             if name not in self.shapes:
                 raise CheckpointError(f"{folder / shard} lacks the tensor {name}, which {INDEX} places there. Download that file again.")
 
     def _open_gguf(self, path: Path) -> None:
-        if wrong := mistaken(path, "gguf"):
+        if wrong := recognise(path, "gguf"):
             raise CheckpointError(wrong)
         file = GgufFile(path)
         self.shapes, self.dtypes = file.shapes, file.dtypes
@@ -179,11 +179,11 @@ class TensorSource:
 
     def _add(self, path: Path) -> None:
         if not path.is_file():
-            raise CheckpointError(absent(path, "Download it again."))
+            raise CheckpointError(explain_absence(path, "Download it again."))
         try:
             file = safe_open(path, framework="pt", device="cpu")
         except (SafetensorError, OSError) as error:
-            if wrong := mistaken(path, "safetensors"):
+            if wrong := recognise(path, "safetensors"):
                 raise CheckpointError(wrong) from None
             size = path.stat().st_size if path.is_file() else 0
             raise CheckpointError(
@@ -212,7 +212,7 @@ class TensorSource:
                     f"{path} holds more than tensors ({code[1]}) and is refused, since loading it could run code. "
                     "Use a file that holds a plain state dict, or a .safetensors file."
                 ) from None
-            if wrong := mistaken(path, "torch"):
+            if wrong := recognise(path, "torch"):
                 raise CheckpointError(wrong) from None
             size = path.stat().st_size if path.is_file() else 0
             raise CheckpointError(
@@ -234,7 +234,7 @@ def _is_named_tensor(name: object, tensor: object) -> bool:
 
 def _no_weights(folder: Path) -> str:
     """What to say of a folder without the published weights."""
-    said = absent(child(folder, SINGLE), f"Nor does {INDEX}. Expected the folder of a Lumina-DiMOO checkpoint.")
+    said = explain_absence(find_file(folder, SINGLE), f"Nor does {INDEX}. Expected the folder of a Lumina-DiMOO checkpoint.")
     suffixes = [suffix for of in SUFFIXES.values() for suffix in of]
     others = sorted(str(path.relative_to(folder)) for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.suffix.lower() in suffixes)
     return said + (f" It holds {', '.join(others[:5])}: give such a file's own path where that is what you mean." if others else "")
