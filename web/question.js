@@ -34,12 +34,13 @@ export function questionOf(node) {
   return { place, query, values, usesBudget };
 }
 
-/** The picture's size where an empty canvas gives one, else nothing: the model's own, or that of a picture. */
+/** Width, height and number of the pictures where an empty canvas gives them; without a canvas it is one of the model's own size. */
 function sizeOf(place) {
   const canvas = sourceOf(place, "canvas");
-  if (canvas?.node.type !== EMPTY_CANVAS) return {};
-  const size = { width: valueOf(canvas, "width"), height: valueOf(canvas, "height") };
-  return Object.fromEntries(Object.entries(size).filter(([, pixels]) => Number.isInteger(pixels) && pixels > 0 && pixels < 1e6));
+  if (!canvas) return { batch: 1 };
+  if (canvas.node.type !== EMPTY_CANVAS) return {};
+  const size = ["width", "height", "batch"].map((name) => [name, valueOf(canvas, name)]);
+  return Object.fromEntries(size.filter(([, number]) => Number.isInteger(number) && number > 0 && number < 1e6));
 }
 
 /** Whether there is a negative prompt; null where that is not known. */

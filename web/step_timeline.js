@@ -35,14 +35,15 @@ function addTimeline(node) {
     getMaxHeight: () => height + 2 * MARGIN,
   });
   widget.serialize = false; // not in the workflow
-  const fit = fitter(node);
-  fit();
+  const room = new Room(node, element);
+  room.fit();
   const observer = new ResizeObserver(() => {
     if (!box.offsetHeight || box.offsetHeight === height) return; // not shown, or nothing new
     height = box.offsetHeight;
-    if (inClassicCanvas(element)) fit();
+    if (inClassicCanvas(element)) room.fit();
   });
   letTheCanvasHaveThePointer(element);
+  watcher.onShow = () => takePlace(node, element);
 
   for (const setting of own) chain(setting, "callback", () => watcher.refresh());
   chain(node, "onAdded", () => {
@@ -57,26 +58,52 @@ function addTimeline(node) {
   });
   chain(node, "onConfigure", () => watcher.refresh());
   chain(node, "onConnectionsChange", () => watcher.refresh());
+  chain(node, "onSerialize", (saved) => (saved.size = [saved.size[0], Math.min(saved.size[1], room.given)]));
   chain(node, "onExecuted", (output) => output?.migm_run?.[0] && watcher.end(output.migm_run[0]));
 }
 
 const inClassicCanvas = (element) => Boolean(element.closest(".dom-widget"));
 
-/** A function that makes a node as high as it must be, and takes back what it grew by when that is no longer needed. */
-function fitter(node) {
-  let before = null; // its height without what it grew by
-  let grown = null;
-  return () => {
-    const least = node.computeSize()[1];
+/**
+ * The height that a node has for the timeline. What it grows by when there is more to say is not the user's: it is taken back, and not
+ * saved, or each change of words would be a change of the workflow, to be undone.
+ */
+class Room {
+  #before = null; // in the classic canvas: the node's height without what it grew by
+  #grown = null; // and with it
+
+  constructor(node, element) {
+    this.node = node;
+    this.element = element;
+  }
+
+  /** In the classic canvas, make the node as high as it must be. In the other one its elements do. */
+  fit() {
+    const { node } = this;
     const [width, height] = node.size;
-    if (height !== grown) before = grown = null; // sized by hand since
-    if (height < least) before ??= height;
-    const wanted = before === null ? height : Math.max(before, least);
+    const least = node.computeSize()[1];
+    if (height !== this.#grown) this.#before = this.#grown = null; // sized by hand since
+    if (height < least) this.#before ??= height;
+    const wanted = this.#before === null ? height : Math.max(this.#before, least);
     if (wanted === height) return;
     node.setSize([width, wanted]);
-    grown = wanted;
+    this.#grown = wanted;
     node.setDirtyCanvas?.(true, true);
-  };
+  }
+
+  /** The height that was given to the node; infinite where that is all of it, or not known. */
+  get given() {
+    const { node, element } = this;
+    const vue = element.closest("[data-node-id]");
+    if (vue) return parseFloat(vue.style.getPropertyValue("--node-height")) - LiteGraph.NODE_TITLE_HEIGHT || Infinity;
+    return node.size[1] === this.#grown && this.#before !== null ? this.#before : Infinity;
+  }
+}
+
+/** Vue nodes keep the elements of a node that undo has replaced by its like: put the new one's in their place. */
+function takePlace(node, element) {
+  if (element.isConnected || node.graph !== app.canvas.graph) return;
+  document.querySelector(`[data-node-id="${CSS.escape(node.id)}"] .migm-timeline`)?.replaceWith(element);
 }
 
 /** In the classic canvas the element lies over the canvas: what the pointer does on it, buttons aside, means the node beneath. */

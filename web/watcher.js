@@ -9,6 +9,9 @@ import { words } from "./words.js";
 const SETTLE = 120; // ms without a change before the server is asked
 
 export class Watcher {
+  /** Called when something else is shown. */
+  onShow = () => {};
+
   constructor(node) {
     this.node = node;
     this.timeline = new Timeline();
@@ -68,6 +71,7 @@ export class Watcher {
       ...this.#choices(plan),
     });
     this.node.setDirtyCanvas?.(true, true);
+    this.onShow();
   }
 
   /** The presets, where there is a head to use them; and the model's own settings, where others are set. */
