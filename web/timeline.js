@@ -92,6 +92,7 @@ export class Timeline {
         ...presets.map(({ name }) => Object.assign(button("migm-timeline-preset", null, () => this.onPreset(name)), { value: name })),
       );
     this.presets.setAttribute("aria-label", words().presets);
+    this.presets.hidden = !presets.length;
     presets.forEach(({ label, title, pressed }, i) => {
       const button = this.presets.children[i];
       setText(button, label);
