@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import hosts
+from hosts import base, environment, host, python, server, setting  # noqa: F401 - fixtures of tests/host and tests/browser
 
 
 @pytest.fixture(scope="session")
@@ -37,5 +41,7 @@ def pipeline(small):
 def pytest_terminal_summary(terminalreporter):
     import torch
 
+    line, markup = hosts.summary()
+    terminalreporter.write_line(line, **markup)
     if not torch.cuda.is_available():
         terminalreporter.write_line("NOT TESTED on a GPU: there is no CUDA device.", red=True)

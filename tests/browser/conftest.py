@@ -1,22 +1,14 @@
-"""A page of a real ComfyUI in a real Chromium. Hosts are those of tests/host; screenshots are left in test-output/browser."""
+"""A page of a real ComfyUI in a real Chromium. Hosts are those of tests/hosts.py; screenshots are left in test-output/browser."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 
-HOST_TESTS = Path(__file__).parents[1] / "host"
-sys.path[:0] = [str(HOST_TESTS), str(Path(__file__).parent)]  # client; browser, page
+sys.path.insert(0, str(Path(__file__).parent))  # browser, page
 
 from browser import Browser, missing
 from page import Page
-
-spec = importlib.util.spec_from_file_location("host_fixtures", HOST_TESTS / "conftest.py")
-host_fixtures = importlib.util.module_from_spec(spec)
-sys.modules["host_fixtures"] = host_fixtures
-spec.loader.exec_module(host_fixtures)
-base, environment, host, python, server = (getattr(host_fixtures, name) for name in ("base", "environment", "host", "python", "server"))
 
 SCREENSHOTS = Path(__file__).parents[2] / "test-output" / "browser"
 FIRST_VUE_NODES = (1, 28)  # of the frontend

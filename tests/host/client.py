@@ -1,10 +1,7 @@
-"""A ComfyUI client of the standard library only: the HTTP API, and the websocket that says what happens."""
+"""A ComfyUI client: the HTTP API, and the websocket that says what happens."""
 
-import base64
 import io
 import json
-import os
-import socket
 import struct
 import time
 import urllib.error
@@ -14,6 +11,7 @@ import uuid
 from dataclasses import dataclass, field
 
 import numpy as np
+import websocket
 from PIL import Image
 
 PREVIEW = 1  # binary message: a picture of the node that is running
@@ -42,17 +40,27 @@ class Outcome:
 
 
 class Refused(Exception):
-    """The host did not take a prompt; ``answer`` is its reply."""
+    """The host did not do what was asked.
 
-    def __init__(self, answer: dict):
-        super().__init__(json.dumps(answer)[:2000])
-        self.answer = answer
+    Attributes:
+        status: of the HTTP answer.
+        answer: its JSON; {} where the answer is plain text, which is in the message.
+    """
+
+    def __init__(self, path: str, status: int, answer: bytes):
+        text = answer.decode(errors="replace")
+        super().__init__(f"{path}: {status} {text[:2000]}")
+        self.status = status
+        try:
+            self.answer = json.loads(text)
+        except ValueError:
+            self.answer = {}
 
 
 class Client:
     def __init__(self, port: int):
         self.url, self.id = f"http://127.0.0.1:{port}", uuid.uuid4().hex
-        self.socket = WebSocket(port, f"/ws?clientId={self.id}")
+        self.socket = websocket.create_connection(f"ws://127.0.0.1:{port}/ws?clientId={self.id}", timeout=60)
 
     def __enter__(self):
         return self
@@ -71,7 +79,7 @@ class Client:
         try:
             return urllib.request.urlopen(request, timeout=60).read()
         except urllib.error.HTTPError as error:
-            raise Refused(json.loads(error.read())) from None
+            raise Refused(path, error.code, error.read()) from None
 
     def queue(self, graph: dict) -> str:
         return self.post("/prompt", {"prompt": graph, "client_id": self.id})["prompt_id"]
@@ -80,7 +88,11 @@ class Client:
         """Follow a prompt to its end; ``on_message`` sees each text message."""
         outcome, deadline = Outcome(), time.monotonic() + seconds
         while time.monotonic() < deadline:
-            message = self.socket.receive(deadline - time.monotonic())
+            self.socket.settimeout(max(0.1, deadline - time.monotonic()))
+            try:
+                message = self.socket.recv()
+            except websocket.WebSocketTimeoutException:
+                break
             if isinstance(message, bytes):
                 kind, _ = struct.unpack(">II", message[:8])
                 if kind == PREVIEW:
@@ -114,47 +126,3 @@ class Client:
             query = urllib.parse.urlencode({"filename": image["filename"], "subfolder": image["subfolder"], "type": image["type"]})
             found.append(np.asarray(Image.open(io.BytesIO(self._open(f"/view?{query}"))).convert("RGB")))
         return found
-
-
-class WebSocket:
-    """Enough of RFC 6455 to listen to a server on this machine."""
-
-    def __init__(self, port: int, path: str):
-        self.connection = socket.create_connection(("127.0.0.1", port), timeout=60)
-        key = base64.b64encode(os.urandom(16)).decode()
-        self.connection.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
-        self.stream = self.connection.makefile("rb")
-        status = self.stream.readline()
-        if b" 101 " not in status:
-            raise ConnectionError(f"no websocket: {status!r}")
-        while self.stream.readline().strip():
-            pass
-
-    def receive(self, seconds: float) -> str | bytes:
-        """The next text or binary message."""
-        self.connection.settimeout(max(seconds, 0.1))
-        parts, kind = [], None
-        while True:
-            first, second = self.stream.read(2)
-            size = second & 127
-            if size == 126:
-                (size,) = struct.unpack(">H", self.stream.read(2))
-            elif size == 127:
-                (size,) = struct.unpack(">Q", self.stream.read(8))
-            payload, code = self.stream.read(size), first & 15
-            if code == 8:
-                raise ConnectionError("the server closed the websocket")
-            if code == 9:  # ping
-                self.connection.sendall(bytes([0x8A, 0x80 | len(payload), 0, 0, 0, 0]) + payload)
-            elif code in (0, 1, 2):
-                parts.append(payload)
-                kind = kind or code
-                if first & 128:
-                    whole = b"".join(parts)
-                    return whole.decode() if kind == 1 else whole
-
-    def close(self) -> None:
-        self.connection.close()

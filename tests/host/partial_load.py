@@ -1,7 +1,8 @@
-"""Run by the host's own Python, in the host's folder, with a base directory: draw with weights kept in several ways.
+"""Run by the host's own Python, in the host's folder, with a base directory: sample with weights kept in several ways.
 
 No second device is needed: what the host offloads is cast and moved by the same calls, here from the CPU to the CPU.
-The model "large" is more than the memory of a card that it is made to believe in. Prints one JSON object.
+The model "large" is more than the memory of a card that it is made to believe in. With --dynamic as a second argument the host's
+dynamic memory is on. Prints one JSON object.
 """
 
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from inside import enter  # noqa: E402
 
-extension = enter(sys.argv[1], "--cpu")
+extension = enter(sys.argv[1], "--cpu", dynamic="--dynamic" in sys.argv[2:])
 import comfy.model_management as management  # noqa: E402
 import folder_paths  # noqa: E402
 import torch  # noqa: E402

@@ -13,13 +13,13 @@ LARGE = {"d_model": 512, "n_heads": 8, "n_kv_heads": 8, "n_layers": 24, "mlp_hid
 
 
 @pytest.fixture(scope="module")
-def seen(host, base, python, environment) -> dict:
+def seen(setting, base, python, environment) -> dict:
     """What partial_load.py prints."""
     made = make_small_model(base / "made", **LARGE)
     shutil.move(made.folder, base / "models/migm/large")
     shutil.move(made.head, base / "models/migm/large.safetensors")
-    command = [python, str(HERE / "partial_load.py"), str(base)]
-    done = subprocess.run(command, cwd=host, env=environment, capture_output=True, text=True, timeout=600)
+    command = [python, str(HERE / "partial_load.py"), str(base), *(["--dynamic"] if setting.dynamic else [])]
+    done = subprocess.run(command, cwd=setting.path, env=environment, capture_output=True, text=True, timeout=600)
     shutil.rmtree(base / "models/migm/large")
     (base / "models/migm/large.safetensors").unlink()
     assert done.returncode == 0, done.stderr[-3000:]
