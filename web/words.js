@@ -31,7 +31,7 @@ const en = {
   own: ({ steps, budget, cfg, temperature }) => `steps ${steps}, budget ${budget}, cfg ${cfg}, temperature ${temperature}`,
   unknownWords: (list) => `Words of the last prompt that this model does not know: ${list.join(", ")}.`,
   fromServer: (sentence) => String(sentence),
-  outOfRange: (name, value, min, max) => `${name} is ${shown(value)}, but must be from ${min} to ${max}.`,
+  outOfRange: (name, value, min, max) => `${name} is ${shown(value)}, but must be a number from ${min} to ${max}.`,
   fromAnotherNode: (name) => `The steps will be known when it runs: ${name} comes from another node.`,
   connectModel: "Connect MIGM Load Lumina-DiMOO to see the steps.",
   modelFromAnotherNode: "The steps will be known when it runs: the model is chosen by another node.",
@@ -62,20 +62,22 @@ const zh = {
   own: ({ steps, budget, cfg, temperature }) => `步数 ${steps}，预算 ${budget}，cfg ${cfg}，温度 ${temperature}`,
   unknownWords: (list) => `上次的提示词里，此模型不认识的词：${list.join("、")}。`,
   fromServer: (sentence) => translated(String(sentence)),
-  outOfRange: (name, value, min, max) => `${name} 是 ${shown(value)}，应在 ${min} 到 ${max} 之间。`,
+  outOfRange: (name, value, min, max) => `${name} 是 ${shown(value)}，应是 ${min} 到 ${max} 之间的数。`,
   fromAnotherNode: (name) => `各步要到运行时才知道：${name} 来自另一个节点。`,
   connectModel: "连接“MIGM 加载 Lumina-DiMOO”即可看到各步。",
   modelFromAnotherNode: "各步要到运行时才知道：模型由另一个节点选择。",
   noAnswer: "服务器没有响应，所以各步未知。",
 };
 
-/** What the server may say, each with its numbers and names as `(…)`, and the same in Chinese. */
+/** What the server may say, known by how it begins, each with its numbers and names as `(…)`; and the same in Chinese. */
 const SENTENCES = [
-  [
-    /^No shortcut head is connected, so every step runs the whole model\. Connect .* to the input head\.$/,
-    () => "没有连接 Shortcut 头，所以每一步都运行整个模型。请把“MIGM 加载 Shortcut 头”接到“Shortcut 头”输入。",
-  ],
-  [/^A single step leaves nothing to a shortcut head\.$/, () => "只有一步，Shortcut 头无从替代。"],
+  [/^No shortcut head is connected/, () => "没有连接 Shortcut 头，所以每一步都运行整个模型。请把“MIGM 加载 Shortcut 头”接到“Shortcut 头”输入。"],
+  [/^The budget is not below the number of steps/, () => "预算不小于步数，所以每一步都运行整个模型。请减小预算，或增加步数。"],
+  [/^This model was trained for (.+) pixels only; an image of (\w+) /, (sizes, size) => `此模型只为 ${sizes.replaceAll(" and ", "、")} 像素训练过；${size} 的图像会是噪声。`],
+  [/^This model was not trained for cfg: ([\d.e+-]+) /, (cfg) => `此模型没有为 cfg 训练过：cfg 为 ${cfg} 时图像更差，用时加倍。请把 cfg 设为 0。`],
+  [/^The negative prompt changes nothing/, () => "cfg 为 0，所以负面提示词不起作用。"],
+  [/^budget is (\d+), but/, (budget) => `预算是 ${budget}，应在 2 到步数之间。`],
+  [/^There is no model '(.*)'\. Found: (.*?)\. Put it/, (name, found) => `没有模型“${name}”。现有：${found}。请把它放进 models/migm，按 R 刷新，再选一次。`],
 ];
 
 function translated(sentence) {

@@ -9,7 +9,7 @@ from client import Client, Refused
 
 EXTENSION = "ComfyUI-MIGM-Shortcut"
 SAMPLER = "MIGMShortcutSampler"
-WAIT_SECONDS = 60
+WAIT_SECONDS = 30
 TRY_SECONDS = 6  # for the effect of a gesture
 TRIES = 4
 EMPTY = {"nodes": [], "links": [], "last_node_id": 0, "last_link_id": 0, "version": 0.4}
@@ -169,7 +169,7 @@ class Page:
     def load(self, workflow: dict) -> None:
         self.run("await app.loadGraphData(arguments[0])", workflow)
 
-    def set(self, **values) -> None:
+    def edit(self, **values) -> None:
         """Set widgets of the sampler as edits do."""
         self.run(
             """const n = node('MIGMShortcutSampler');
