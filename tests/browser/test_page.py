@@ -12,7 +12,7 @@ pytestmark = pytest.mark.flaky(reruns=1, only_rerun=["TimeoutError"])
 
 EXAMPLE = json.loads((Path(__file__).parents[2] / "example_workflows/demo_text_to_image.json").read_text("utf-8"))
 OWN = {"steps": 64, "budget": 9, "cfg": 0, "temperature": 0.2}  # the bundled model's
-NAME = "MIGM Sampler (Shortcut)"
+NAME = "MIGM KSampler (Shortcut)"
 MAX_CELLS = 1024
 
 # Note what the timeline shows at each step, right after it hears of it.
