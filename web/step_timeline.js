@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { nodeById } from "./graph.js";
+import { labelInCanvas, labelInVueNodes, labelPreviews } from "./preview_label.js";
 import { Watcher } from "./watcher.js";
 
 const SAMPLER = "MIGMShortcutSampler";
@@ -58,6 +59,7 @@ function addTimeline(node) {
   });
   chain(node, "onConfigure", () => watcher.refresh());
   chain(node, "onConnectionsChange", () => watcher.refresh());
+  chain(node, "onDrawForeground", () => labelInCanvas(node));
   chain(node, "onSerialize", (saved) => (saved.size = [saved.size[0], Math.min(saved.size[1], room.given)]));
   chain(node, "onExecuted", (output) => output?.migm_run?.[0] && watcher.end(output.migm_run[0]));
 }
@@ -122,6 +124,15 @@ function letTheCanvasHaveThePointer(element) {
   }
 }
 
+/** A step has ended somewhere. */
+function step({ node: id, ...step }) {
+  const node = id === null ? null : nodeById(id);
+  const watcher = watchers.get(node);
+  if (!watcher) return;
+  if (step.width > 0 && step.height > 0) labelPreviews(node, step.width, step.height);
+  watcher.step(step);
+}
+
 function refreshAll(options) {
   for (const watcher of watchers.values()) watcher.refresh(options);
 }
@@ -138,7 +149,8 @@ app.registerExtension({
 
   setup() {
     addStyle();
-    api.addEventListener("migm.step", ({ detail }) => watchers.get(detail.node === null ? null : nodeById(detail.node))?.step(detail));
+    labelInVueNodes();
+    api.addEventListener("migm.step", ({ detail }) => step(detail));
     for (const type of ["execution_success", "execution_error", "execution_interrupted"])
       api.addEventListener(type, () => {
         for (const watcher of watchers.values()) if (watcher.running) watcher.end();
