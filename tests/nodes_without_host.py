@@ -23,7 +23,7 @@ class Input:
     """One input; ``options`` are its schema's keywords."""
 
     def __init__(self, io_type: str, id: str, optional: bool = False, tooltip: str = "", **options):
-        self.io_type, self.id, self.optional, self.tooltip, self.options = io_type, id, optional, tooltip, options
+        self.io_type, self.id, self.optional, self.tooltip, self.options, self.extra_dict = io_type, id, optional, tooltip, options, {}
 
 
 class Output:
