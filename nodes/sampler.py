@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..migm_core.settings import MAX_STEPS, MAX_STRENGTH
+from ..migm_core.settings import MAX_STEPS, MAX_STRENGTH, METHODS
 from . import pictures
 from .page import tell_step
 from .run import canvas_for, draw, make_plan, report
@@ -87,6 +87,11 @@ class ShortcutSampler(io.ComfyNode):
                 io.String.Output("report", display_name="report", tooltip="Steps, times, speed-up, and why it was not faster. Connect Preview Any to read it."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, method=None):
+        # Alone, as the host shows an error at each input that is named here; the others' limits it knows. A linked one is not known yet.
+        return True if method is None or method in METHODS else f"method is {method!r}, expected one of {', '.join(METHODS)}."
 
     @classmethod
     def execute(cls, model, prompt, seed, steps, budget, cfg, temperature, method, head=None, canvas=None) -> io.NodeOutput:
