@@ -111,6 +111,8 @@ def _generate(args) -> None:
     paths = image_paths(args.out, settings.batch)
     for path in paths:
         check_writable(path, ".png")
+    for caution in pipeline.cautions(settings, args.prompt, args.negative):
+        print("migm:", caution, file=sys.stderr)
     try:
         with tqdm(total=settings.steps, unit="step", leave=False, disable=None) as bar:  # None: on a terminal only
             result = pipeline.generate(args.prompt, args.negative, callback=lambda _: bar.update(), **asked)

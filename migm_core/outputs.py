@@ -67,6 +67,8 @@ def report(result: Result, pipeline: Pipeline, paths: list[Path], prompt: str, n
         "seconds_per_step": {"full": None, "shortcut": None, **result.median_step_seconds},
         "speed_up": result.speed_up,
         "images": [str(path) for path in paths],
+        "unknown_words": pipeline.checkpoint.prompts.unknown_words(prompt),
+        "cautions": pipeline.cautions(settings, prompt, negative),
         "device": str(pipeline.device),
         "dtype": str(pipeline.dtype).removeprefix("torch."),
         "peak_memory_bytes": peak_memory(pipeline.device),

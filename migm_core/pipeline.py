@@ -24,6 +24,7 @@ from .sampling.sampler import StepReport, sample
 from .sampling.sequence import text_guidance
 from .sampling.timing import StepTimer, median_seconds, speed_up
 from .switches import Switches
+from .trained import cautions
 
 DEMO = Path(__file__).parent / "demo"
 DEMO_HEAD = DEMO / "shortcut.safetensors"
@@ -193,6 +194,14 @@ class Pipeline:
                 "Leave compile out, or choose another method."
             )
         return settings
+
+    def cautions(self, settings: Settings, prompt: str = "", negative: str = "") -> list[str]:
+        """What a run will do badly or ignore, one sentence each: see ``trained.cautions``; and the words that the model does not know."""
+        said = cautions(self.checkpoint, settings, negative)
+        unknown = self.checkpoint.prompts.unknown_words(f"{prompt}\n{negative}" if settings.guidance > 0 else prompt)
+        if unknown:
+            said.append(f"The model does not know {'this word' if len(unknown) == 1 else 'these words'}: {', '.join(unknown)}.")
+        return said
 
     def method(self, settings: Settings) -> Method:
         return {

@@ -1,5 +1,7 @@
 """The ComfyUI nodes: schemas and short executes around the engine. One file a group."""
 
+import asyncio
+
 from comfy_api.latest import ComfyExtension, io
 
 from . import files
@@ -7,13 +9,25 @@ from . import files
 
 class MIGMExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        files.register_model_folder()  # before the loaders list what lies in it
-        from .canvas import DecodeCanvas, EmptyCanvas, EncodeImageToCanvas
-        from .compare import CompareMethods
-        from .loaders import LoadLumina, LoadShortcutHead
-        from .page import register_routes
-        from .prompt import Prompt
-        from .sampler import ShortcutSampler
+        try:
+            files.register_model_folder()  # before the loaders list what lies in it
+            await asyncio.to_thread(files.look)  # their lists open files, later only those that are new
+            return _nodes()
+        except (Exception, KeyboardInterrupt, asyncio.CancelledError):
+            raise  # the host logs it, and starts
+        except BaseException as error:  # such as a library's panic, which the host would not survive
+            raise RuntimeError(f"MIGM-Shortcut cannot be loaded: {type(error).__name__}: {error}") from error
 
-        register_routes()
-        return [LoadLumina, LoadShortcutHead, Prompt, EmptyCanvas, EncodeImageToCanvas, ShortcutSampler, DecodeCanvas, CompareMethods]
+
+def _nodes() -> list[type[io.ComfyNode]]:
+    from .canvas import DecodeCanvas, EmptyCanvas, EncodeImageToCanvas
+    from .compare import CompareMethods
+    from .loaders import LoadLumina, LoadShortcutHead
+    from .page import register_routes, serve_page_files
+    from .prompt import Prompt
+    from .sampler import ShortcutSampler
+
+    nodes = [LoadLumina, LoadShortcutHead, Prompt, EmptyCanvas, EncodeImageToCanvas, ShortcutSampler, DecodeCanvas, CompareMethods]
+    register_routes()
+    serve_page_files(nodes)
+    return nodes

@@ -5,7 +5,8 @@ from comfy_api.latest import io
 from ..migm_core.canvas import Canvas, touched_cells
 from ..migm_core.pipeline import MAX_BATCH, Settings
 from . import pictures
-from .wires import CANVAS, MODEL, ModelCanvas, schema
+from .weights import LoadedModel
+from .wires import ADVANCED, CANVAS, MODEL, ModelCanvas, expect, schema
 
 MAX_SIDE = 16384
 
@@ -16,21 +17,22 @@ class EmptyCanvas(io.ComfyNode):
         own_size = "In pixels. 0 takes the model's own size."
         return schema(
             node_id="MIGMEmptyCanvas",
-            display_name="Empty Canvas",
+            display_name="MIGM Empty Canvas",
             category="MIGM",
             search_aliases=["empty latent image", "size", "resolution", "batch", "migm canvas"],
-            description="A canvas of which nothing is known yet, for a size or a batch that differs from the model's own.",
+            description="A canvas with every token masked, for a size or a batch that differs from the model's own.",
             inputs=[
-                MODEL.Input("model", tooltip="From Load Lumina-DiMOO."),
+                MODEL.Input("model", tooltip="From MIGM Load Lumina-DiMOO."),
                 io.Int.Input("width", default=0, min=0, max=MAX_SIDE, step=16, tooltip=own_size),
                 io.Int.Input("height", default=0, min=0, max=MAX_SIDE, step=16, tooltip=own_size),
                 io.Int.Input("batch", default=1, min=1, max=MAX_BATCH, tooltip="How many images; image i has the seed of the sampler plus i."),
             ],
-            outputs=[CANVAS.Output("canvas", display_name="canvas", tooltip="For Shortcut Sampler and Compare Methods.")],
+            outputs=[CANVAS.Output("canvas", display_name="canvas", tooltip="For MIGM Sampler (Shortcut) and MIGM Compare Methods.")],
         )
 
     @classmethod
     def execute(cls, model, width, height, batch) -> io.NodeOutput:
+        expect(LoadedModel, model=model)
         own = model.checkpoint.settings
         size = {"width": width or own["width"], "height": height or own["height"]}
         Settings(**size, batch=batch, steps=1, budget=0, guidance=0, temperature=0, method="vanilla").check(model.factor)
@@ -43,30 +45,31 @@ class EncodeImageToCanvas(io.ComfyNode):
     def define_schema(cls):
         return schema(
             node_id="MIGMEncodeImage",
-            display_name="Encode Image to Canvas",
+            display_name="MIGM Encode Image to Canvas",
             category="MIGM",
             search_aliases=["vae encode", "inpaint", "outpaint", "image to image", "img2img", "variation", "denoise"],
-            description="Turn an image into tokens and forget some of them, for the sampler to draw anew: a masked area, a random share, or both. "
+            description="Turn an image into tokens and mask some of them, for the sampler to regenerate: an area, a random share, or both. "
             "For outpainting, put Pad Image for Outpainting before it.",
             inputs=[
-                MODEL.Input("model", tooltip="From Load Lumina-DiMOO."),
+                MODEL.Input("model", tooltip="From MIGM Load Lumina-DiMOO."),
                 io.Image.Input("image", tooltip="Cropped around its centre to whole tokens, 16x16 pixels each in Lumina-DiMOO."),
-                io.Mask.Input("mask", optional=True, tooltip="What to draw anew. A token is drawn anew if the mask touches it."),
+                io.Mask.Input("mask", optional=True, tooltip="What to regenerate. A token is masked if the mask touches it."),
                 io.Float.Input(
                     "variation",
                     default=0.0,
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of the other tokens to draw anew too, at random: 0 keeps all, 1 keeps none. What denoise is elsewhere.",
+                    tooltip="Share of the other tokens to regenerate too, at random: 0 keeps all, 1 keeps none. What denoise is elsewhere.",
                 ),
-                io.Int.Input("variation_seed", default=0, min=0, max=2**63, tooltip="Chooses which tokens the variation forgets."),
+                io.Int.Input("variation_seed", default=0, min=0, max=2**63, tooltip="Chooses which tokens the variation masks.", **ADVANCED),
             ],
-            outputs=[CANVAS.Output("canvas", display_name="canvas", tooltip="For Shortcut Sampler, Compare Methods and Decode Canvas.")],
+            outputs=[CANVAS.Output("canvas", display_name="canvas", tooltip="For MIGM Sampler (Shortcut), MIGM Compare Methods and MIGM Decode Canvas.")],
         )
 
     @classmethod
     def execute(cls, model, image, variation, variation_seed, mask=None) -> io.NodeOutput:
+        expect(LoadedModel, model=model)
         height, width = image.shape[1:3]
         rows, columns = height // model.factor, width // model.factor
         if not rows or not columns:
@@ -86,7 +89,7 @@ def _whole_tokens(pixels, factor: int):
 
 
 def _cells(mask, image, factor: int):
-    """The cells that a MASK (B, h, w) or (h, w) of any size touches, laid over the whole image."""
+    """The tokens that a MASK (B, h, w) or (h, w) of any size touches, laid over the whole image."""
     mask = mask.reshape(-1, *mask.shape[-2:])
     if mask.shape[0] not in (1, image.shape[0]):
         raise ValueError(f"There are {mask.shape[0]} masks for {image.shape[0]} images. Give one mask, or one an image.")
@@ -100,12 +103,12 @@ class DecodeCanvas(io.ComfyNode):
     def define_schema(cls):
         return schema(
             node_id="MIGMDecodeCanvas",
-            display_name="Decode Canvas",
+            display_name="MIGM Decode Canvas",
             category="MIGM",
             search_aliases=["vae decode", "vae decode tiled", "canvas to image", "migm decode"],
-            description="Turn a canvas into an image. Cells that are still unknown are shown as a grey chequerboard.",
+            description="Turn a canvas into an image. Tokens that are still masked are shown as a grey chequerboard.",
             inputs=[
-                CANVAS.Input("canvas", tooltip="From Shortcut Sampler, Encode Image to Canvas or Empty Canvas."),
+                CANVAS.Input("canvas", tooltip="From MIGM Sampler (Shortcut), MIGM Encode Image to Canvas or MIGM Empty Canvas."),
                 io.Int.Input(
                     "tile_size",
                     default=0,
@@ -115,6 +118,7 @@ class DecodeCanvas(io.ComfyNode):
                     optional=True,
                     tooltip="Pixels a side of the parts that a larger image is decoded in: a third of the memory, more time, the same image. "
                     "0 decodes it whole, and in tiles only where memory does not suffice.",
+                    **ADVANCED,
                 ),
             ],
             outputs=[io.Image.Output("image", display_name="image", tooltip="One image for each on the canvas.")],
@@ -122,4 +126,5 @@ class DecodeCanvas(io.ComfyNode):
 
     @classmethod
     def execute(cls, canvas, tile_size=0) -> io.NodeOutput:
+        expect(ModelCanvas, canvas=canvas)
         return io.NodeOutput(pictures.canvas_image(canvas.model, canvas.canvas, tile_size))

@@ -1,4 +1,4 @@
-"""Compare Methods: one prompt and seed drawn several ways, side by side."""
+"""MIGM Compare Methods: one prompt and seed by several methods, side by side."""
 
 import re
 
@@ -7,12 +7,13 @@ import torch
 from comfy_api.latest import io
 from PIL import Image, ImageDraw, ImageFont
 
-from ..migm_core.pipeline import METHODS
+from ..migm_core.pipeline import MAX_STEPS, METHODS
 from . import pictures
 from .page import tell_step
-from .run import CUSTOM, OWN, PRESETS, Run, canvas_for, draw, make_plan, report
+from .plan import PRESETS, preset_budget
+from .run import Run, canvas_for, draw, make_plan, report
+from .sampler import MAX_SEED, cfg, shared_inputs, temperature
 from .wires import schema
-from .sampler import MAX_SEED, shared_inputs, strength
 
 EXAMPLES = "vanilla\nquality\nbalanced\nfast"
 SHEET_COLUMNS = 4
@@ -26,10 +27,10 @@ class CompareMethods(io.ComfyNode):
     def define_schema(cls):
         return schema(
             node_id="MIGMCompareMethods",
-            display_name="Compare Methods (MIGM)",
+            display_name="MIGM Compare Methods",
             category="MIGM",
             search_aliases=["benchmark", "xy plot", "grid", "contact sheet", "speed", "compare"],
-            description="Draw one prompt and seed by several methods and budgets, and see what each costs and gives.",
+            description="Generate one prompt and seed by several methods and budgets, and see what each costs and gives.",
             inputs=[
                 *shared_inputs(),
                 io.Int.Input("seed", default=0, min=0, max=MAX_SEED, control_after_generate=True, tooltip="The same for all."),
@@ -37,21 +38,23 @@ class CompareMethods(io.ComfyNode):
                     "methods",
                     multiline=True,
                     default=EXAMPLES,
-                    tooltip="One way a line: quality, balanced, fast; shortcut with a budget, as in 'shortcut 8'; vanilla or ml-cache, "
-                    "with a number of steps if it differs from the model's own, as in 'vanilla 16'; or both, as in 'shortcut 8 of 48'.",
+                    tooltip="One way a line: quality, balanced, fast, the model's own steps with 1.5, 1 and 0.67 times its own budget; shortcut with a "
+                    "budget, as in 'shortcut 8'; vanilla or ml-cache, with a number of steps if it differs from the model's own, as in "
+                    "'vanilla 16'; or both, as in 'shortcut 8 of 48'.",
                 ),
-                strength("guidance", "How closely to follow the prompt; 0 turns guidance off, which halves the work."),
-                strength("temperature", "How varied the images are; 0 always takes the likeliest token."),
+                cfg(),
+                temperature(),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images", tooltip="One for each line, in order."),
                 io.Image.Output("sheet", display_name="contact sheet", tooltip="All of them, with full steps, time and speed-up beneath."),
-                io.String.Output("report", display_name="report", tooltip="What Shortcut Sampler reports, for each line."),
+                io.String.Output("report", display_name="report", tooltip="What MIGM Sampler (Shortcut) reports, for each line."),
             ],
         )
 
     @classmethod
     def validate_inputs(cls, methods=None):
+        # Alone, as the host shows an error at each input that is named here.
         try:
             if methods is not None:
                 parse(methods)
@@ -60,14 +63,11 @@ class CompareMethods(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, model, prompt, seed, methods, guidance=OWN, temperature=OWN, head=None, canvas=None) -> io.NodeOutput:
-        blank = canvas_for(model, canvas)
-        own = model.checkpoint.settings
+    def execute(cls, model, prompt, seed, methods, cfg, temperature, head=None, canvas=None) -> io.NodeOutput:
+        blank = canvas_for(model, prompt, head, canvas)
         ways = parse(methods)
-        plans = []
-        for way in ways.values():
-            values = {"steps": own["steps"], "budget": min(own["budget"], way.get("steps", own["steps"])), **way}
-            plans.append(make_plan(model, head, blank, seed=seed, guidance=guidance, temperature=temperature, **values))
+        numbers = [numbers_of(way, model.checkpoint.settings) for way in ways.values()]
+        plans = [make_plan(model, head, blank, prompt, seed=seed, guidance=cfg, temperature=temperature, **each) for each in numbers]
         runs = draw(model, head, prompt, blank, plans, tell_step)
         images = [pictures.canvas_image(model, run.canvas) for run in runs]
         sheet = contact_sheet([image[0] for image in images], [label(name, run) for name, run in zip(ways, runs)])
@@ -83,21 +83,37 @@ def parse(methods: str) -> dict[str, dict]:
     """
     presets = {preset.lower(): preset for preset in PRESETS}
     ways = {}
-    for line in filter(None, map(str.strip, methods.lower().splitlines())):
+    for line in filter(None, map(str.strip, str(methods).lower().splitlines())):
         match = re.fullmatch(r"([a-z-]+)(?: +(\d{1,6}))?(?: +of +(\d{1,6}))?", line)
         word, first, second = match.groups() if match else (line, None, None)
         if word in presets and not first and not second:
             ways[line] = {"preset": presets[word], "method": "shortcut"}
         elif word == "shortcut":
-            ways[line] = {"preset": CUSTOM, "method": word}
-            ways[line] |= {name: int(number) for name, number in (("budget", first), ("steps", second)) if number}
+            ways[line] = {"method": word} | {name: int(number) for name, number in (("budget", first), ("steps", second)) if number}
         elif word in METHODS and not second:
-            ways[line] = {"preset": CUSTOM, "method": word, **({"steps": int(first)} if first else {})}
+            ways[line] = {"method": word, **({"steps": int(first)} if first else {})}
         else:
-            raise ValueError(f"methods: {line!r} is not understood. Examples: {', '.join(EXAMPLES.split())}, shortcut 8, shortcut 8 of 48, vanilla 16, ml-cache.")
+            shown = line if len(line) <= 60 else f"{line[:57]}..."
+            raise ValueError(f"methods: {shown!r} is not understood. Examples: {', '.join(EXAMPLES.split())}, shortcut 8, shortcut 8 of 48, vanilla 16, ml-cache.")
+        _check(line, ways[line])
     if not ways:
         raise ValueError(f"methods is empty. Write one way a line, for example {', '.join(EXAMPLES.split())}.")
     return ways
+
+
+def _check(line: str, way: dict) -> None:
+    steps, budget = way.get("steps"), way.get("budget")
+    if steps is not None and not 1 <= steps <= MAX_STEPS:
+        raise ValueError(f"methods: {line!r} asks for {steps} steps, but they must be from 1 to {MAX_STEPS}.")
+    if budget is not None and not 2 <= budget <= (steps or MAX_STEPS):
+        raise ValueError(f"methods: {line!r} asks for a budget of {budget}, but it must be from 2 to the number of steps.")
+
+
+def numbers_of(way: dict, own: dict) -> dict:
+    """A line's method, steps and budget, those that it does not name taken from the model's own settings."""
+    steps = way.get("steps", own["steps"])
+    budget = preset_budget(own, way["preset"]) if "preset" in way else way.get("budget", min(own["budget"], steps))
+    return {"method": way["method"], "steps": steps, "budget": budget}
 
 
 def label(name: str, run: Run) -> list[str]:

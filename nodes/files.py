@@ -1,25 +1,30 @@
-"""Checkpoints and heads in the host's model folders: what the dropdowns list."""
+"""Checkpoints and heads in the host's model folders: what the dropdowns list. A file that cannot be read is left out, and the log says why."""
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from pathlib import Path
 
 import folder_paths
 
-from ..migm_core.checkpoints import TensorSource
-from ..migm_core.checkpoints.load import BASE_PREFIX, SETTINGS, TEXT_TOKENIZER_KEY
+from ..migm_core.checkpoints import CheckpointError, TensorSource
+from ..migm_core.checkpoints.load import BASE_PREFIX, SETTINGS, TEXT_TOKENIZER_KEY, check_head
 from ..migm_core.checkpoints.source import read_json
 from ..migm_core.pipeline import DEMO, DEMO_HEAD
 
 BUNDLED = "bundled demo"
 FOLDER = "migm"  # under the host's models folder, and the key in extra_model_paths.yaml
 OTHER_FOLDER = "diffusion_models"  # where people keep single files
-WEIGHTS = {".safetensors", ".pth", ".pt", ".bin"}
+SAFETENSORS = ".safetensors"
+WEIGHTS = {SAFETENSORS, ".pth", ".pt", ".bin"}
+HUB_CACHE = re.compile(r"models--(.+?)--(.+)")  # a repository's folder, as the Hugging Face cache names it
 # Tensors by which a file is known, as its header names them.
 BASE = f'"{BASE_PREFIX}wte.weight"'
 TEXT_TOKENIZER = f'"{TEXT_TOKENIZER_KEY}"'
 HEAD = '"blocks.0.self_attn.ff_proj.weight"'
+HEADER = 2**24  # bytes of a header that are looked at
 
 
 def register_model_folder() -> None:
@@ -33,9 +38,10 @@ def models() -> dict[str, Path]:
     """Names and paths of the base models that are there, the bundled one first."""
     found = {BUNDLED: DEMO} if (DEMO / "config.json").exists() else {}
     files = _files(FOLDER)
-    for name in _checkpoint_folders(files):
-        found[name] = next(path.parent for file, path in files.items() if _folder(file) == name)
-    found |= {name: path for name, path in files.items() if BASE in _holds(path) and not _in_checkpoint(name, found)}
+    folders = _checkpoint_folders(files)
+    for folder in folders:
+        found.setdefault(_readable(folder), folder)
+    found |= {name: path for name, path in files.items() if BASE in _holds(path) and not _of_checkpoint(path, folders)}
     found |= {f"{OTHER_FOLDER}/{name}": path for name, path in _files(OTHER_FOLDER).items() if {BASE, TEXT_TOKENIZER} <= _holds(path)}
     return found
 
@@ -46,62 +52,125 @@ def heads() -> dict[str, Path]:
     files = _files(FOLDER)
     folders = _checkpoint_folders(files)
     for name, path in files.items():
-        unknown = path.suffix != ".safetensors"  # only reading it whole would tell
-        if HEAD in _holds(path) or unknown and not _in_checkpoint(name, folders):
+        unknown = path.suffix.lower() != SAFETENSORS  # only reading it whole would tell
+        if HEAD in _holds(path) or unknown and not _of_checkpoint(path, folders) and _is_file(path):
             found[name] = path
     return found
+
+
+def look() -> None:
+    """Read all headers once: the lists are made while the server waits."""
+    models(), heads()
 
 
 def chosen(name: str, among: dict[str, Path], what: str) -> Path:
     """The path of a dropdown's choice.
 
+    Args:
+        among: ``models()`` or ``heads()``.
+        what: "model" or "shortcut head".
+
     Raises:
-        ValueError: it is not, or no longer, there.
+        ValueError: it is not, or no longer, there, or it is damaged.
     """
-    if name not in among:
-        there = ", ".join(among) or "nothing yet"
-        raise ValueError(f"There is no {what} {name!r}. Found: {there}. Put it in models/{FOLDER}, press R to refresh, and choose it again.")
-    return among[name]
+    if isinstance(name, str) and name in among:
+        return among[name]
+    there = ", ".join(among) or "nothing yet"
+    path = _files(FOLDER).get(name) if isinstance(name, str) else None
+    if path is not None and path.suffix.lower() == SAFETENSORS:  # there, but not listed: say what is wrong with it
+        source = TensorSource.open(path)
+        if what == "shortcut head":
+            check_head(source)
+        raise ValueError(f"{path} is no {what}. Found: {there}.")
+    raise ValueError(f"There is no {what} {name!r}. Found: {there}. Put it in models/{FOLDER}, press R to refresh, and choose it again.")
 
 
 def own_settings(path: Path) -> dict:
-    """A checkpoint's own settings of a run, without loading it.
+    """A checkpoint's own settings of a run, and what it says of its training, without loading it.
 
     Raises:
         ValueError: its files are bad.
     """
-    file = path / "generation_config.json"
-    if path.is_dir():
-        said = read_json(file) if file.exists() else {}
-    else:
-        said = TensorSource.open(path).metadata_json("generation_config")
-    return SETTINGS | {name: said[name] for name in SETTINGS if said.get(name) is not None}
+    said = _json(path, "generation_config.json", "generation_config", missing={})
+    settings = SETTINGS | {name: said[name] for name in SETTINGS if said.get(name) is not None}
+    for name, value in settings.items():
+        kind = int if isinstance(SETTINGS[name], int) else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise CheckpointError(f"{path}: {name} in generation_config is {str(value)[:60]!r}, expected {'a whole number' if kind is int else 'a number'}.")
+    return {**settings, "trained": said.get("trained")}
+
+
+def configs(path: Path) -> tuple[dict, dict]:
+    """The config.json of a checkpoint's base model and that of its image tokenizer.
+
+    Raises:
+        ValueError: its files are bad.
+    """
+    return _json(path, "config.json", "config"), _json(path, "vqvae/config.json", "vqvae_config")
 
 
 def stamp(path: Path) -> tuple:
-    """What changes when a file, or a file of a checkpoint folder, is replaced."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return tuple((str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in files if p.exists())
+    """What changes when a file, or a file of a checkpoint folder, is replaced; empty where nothing can be read."""
+    found = []
+    try:
+        files = sorted(p for folder in (path, path / "vqvae") if folder.is_dir() for p in folder.iterdir()) or [path]
+    except OSError:
+        files = [path]
+    for file in files:
+        try:
+            if file.is_file():
+                found.append((str(file), file.stat().st_mtime_ns, file.stat().st_size))
+        except OSError as error:
+            _skip(file, error)
+    return tuple(found)
+
+
+def _json(path: Path, file: str, key: str, missing: dict | None = None) -> dict:
+    """A JSON object of a checkpoint: a file of its folder, or an entry in the metadata of its single file."""
+    if not path.is_dir():
+        return TensorSource.open(path).metadata_json(key)
+    return read_json(path / file) if missing is None or (path / file).exists() else missing
 
 
 def _files(folder: str) -> dict[str, Path]:
-    names = [name for name in folder_paths.get_filename_list(folder) if Path(name).suffix in WEIGHTS]
-    paths = ((name, folder_paths.get_full_path(folder, name)) for name in names)
-    return {name.replace(os.sep, "/"): Path(path) for name, path in paths if path}
+    """Weight files of a model folder by their names in it."""
+    try:
+        names = [(name, folder_paths.get_full_path(folder, name)) for name in folder_paths.get_filename_list(folder)]
+    except OSError as error:  # one folder within takes the host's own list away
+        _skip(folder, error)
+        names = [(os.path.relpath(path, root), path) for root in folder_paths.get_folder_paths(folder) for path in _walk(root)]
+    return {name.replace(os.sep, "/"): Path(path) for name, path in names if path and Path(name).suffix.lower() in WEIGHTS}
 
 
-def _folder(name: str) -> str:
-    return name.rpartition("/")[0]
+def _walk(root: str) -> list[str]:
+    return [os.path.join(folder, name) for folder, _, names in os.walk(root, followlinks=True) for name in names]
 
 
-def _checkpoint_folders(files: dict[str, Path]) -> list[str]:
+def _checkpoint_folders(files: dict[str, Path]) -> list[Path]:
     """Folders in the published layout: config.json beside model.safetensors or its shards."""
-    weights = ((_folder(name), path) for name, path in files.items() if path.name.startswith("model") and path.suffix == ".safetensors")
-    return sorted({folder for folder, path in weights if folder and (path.parent / "config.json").exists()})
+    folders = sorted({path.parent for path in files.values() if _is_model_part(path)})
+    return [folder for folder in folders if _is_file(folder / "config.json")]
 
 
-def _in_checkpoint(name: str, folders) -> bool:
-    return any(f"{parent}".replace(os.sep, "/") in folders for parent in Path(name).parents)
+def _is_model_part(path: Path) -> bool:
+    return path.name.startswith("model") and path.suffix.lower() == SAFETENSORS
+
+
+def _readable(folder: Path) -> str:
+    """A checkpoint folder's name in the list: its path within the model folder, or its own name where it is the model folder."""
+    roots = [Path(root) for root in folder_paths.get_folder_paths(FOLDER)]
+    name = next((folder.relative_to(root).as_posix() for root in roots if root in folder.parents), folder.name)
+    hub = HUB_CACHE.fullmatch(name.partition("/snapshots/")[0].rpartition("/")[2]) if "/snapshots/" in name else None
+    return f"{hub[1]}/{hub[2]}" if hub else name
+
+
+def _of_checkpoint(path: Path, folders: list[Path]) -> bool:
+    """Whether a file belongs to one of the checkpoint folders. In a model folder itself other files lie beside a checkpoint's."""
+    roots = {Path(root) for root in folder_paths.get_folder_paths(FOLDER)}
+    inside = [folder for folder in folders if folder in path.parents]
+    if not set(inside) <= roots:
+        return True
+    return bool(inside) and (_is_model_part(path) or path.name.startswith("pytorch_model") or path.parent.name == "vqvae")
 
 
 _held: dict[tuple, frozenset[str]] = {}
@@ -109,11 +178,35 @@ _held: dict[tuple, frozenset[str]] = {}
 
 def _holds(path: Path) -> frozenset[str]:
     """Which of BASE, TEXT_TOKENIZER and HEAD a safetensors file holds, by its header; remembered until the file changes."""
-    key = stamp(path)
-    if path.suffix != ".safetensors" or not key:
+    if path.suffix.lower() != SAFETENSORS:
         return frozenset()
-    if key not in _held:
-        with path.open("rb") as file:
-            header = file.read(min(int.from_bytes(file.read(8), "little"), 2**24))
-        _held[key] = frozenset(name for name in (BASE, TEXT_TOKENIZER, HEAD) if name.encode() in header)
-    return _held[key]
+    try:
+        if not path.is_file():  # a broken link, or a pipe, which would be waited for
+            return frozenset()
+        key = (str(path), path.stat().st_mtime_ns, path.stat().st_size)
+        if key not in _held:
+            with path.open("rb") as file:
+                header = file.read(min(int.from_bytes(file.read(8), "little"), HEADER))
+            _held[key] = frozenset(name for name in (BASE, TEXT_TOKENIZER, HEAD) if name.encode() in header)
+        return _held[key]
+    except OSError as error:
+        _skip(path, error)
+        return frozenset()
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        _skip(path, error)
+        return False
+
+
+_skipped: set[str] = set()
+
+
+def _skip(path: object, error: OSError) -> None:
+    """Log once that something is left out."""
+    if str(path) not in _skipped:
+        _skipped.add(str(path))
+        logging.warning("MIGM-Shortcut: %s is left out of the lists, as it cannot be read: %s", path, error.strerror or error)

@@ -3,7 +3,9 @@
 from comfy_api.latest import io
 
 from . import files, weights
-from .wires import HEAD, MODEL, schema
+from .wires import ADVANCED, HEAD, MODEL, schema
+
+# The host shows what validate_inputs says at each input that it takes, so each takes the one that it judges.
 
 
 class LoadLumina(io.ComfyNode):
@@ -11,7 +13,7 @@ class LoadLumina(io.ComfyNode):
     def define_schema(cls):
         return schema(
             node_id="MIGMLoadLumina",
-            display_name="Load Lumina-DiMOO",
+            display_name="MIGM Load Lumina-DiMOO",
             category="MIGM",
             search_aliases=["load checkpoint", "lumina", "dimoo", "masked image generation", "maskgit", "migm loader"],
             description="Load a Lumina-DiMOO model with its image tokenizer: the bundled demo, or a folder or file in models/migm.",
@@ -27,23 +29,24 @@ class LoadLumina(io.ComfyNode):
                     options=weights.dtypes(),
                     default="auto",
                     tooltip="How weights are kept. auto leaves it to ComfyUI; float8 halves the memory of 16 bits at some loss.",
+                    **ADVANCED,
                 ),
             ],
             outputs=[MODEL.Output("migm_model", display_name="model", tooltip="The model with its image tokenizer. ComfyUI places its weights when they are needed.")],
         )
 
     @classmethod
-    def validate_inputs(cls, model=None, dtype=None):
-        if dtype is not None and dtype not in weights.dtypes():
-            return f"dtype is {dtype!r}, expected one of {', '.join(weights.dtypes())}."
+    def validate_inputs(cls, model=None):
         return _there(model, files.models(), "model")
 
     @classmethod
     def fingerprint_inputs(cls, model=None, dtype=None):
-        return files.stamp(files.models()[model]) if model in files.models() else ()
+        return _stamp(model, files.models())
 
     @classmethod
     def execute(cls, model, dtype) -> io.NodeOutput:
+        if dtype not in weights.dtypes():  # from a link: the host has checked what is chosen on the node
+            raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(weights.dtypes())}.")
         return io.NodeOutput(weights.load_model(model, dtype))
 
 
@@ -52,7 +55,7 @@ class LoadShortcutHead(io.ComfyNode):
     def define_schema(cls):
         return schema(
             node_id="MIGMLoadShortcutHead",
-            display_name="Load Shortcut Head",
+            display_name="MIGM Load Shortcut Head",
             category="MIGM",
             search_aliases=["shortcut", "accelerate", "speed up", "cache", "teacache", "migm head"],
             description="Load the small network that takes the base model's place at most steps. It belongs to one base model.",
@@ -63,7 +66,7 @@ class LoadShortcutHead(io.ComfyNode):
                     tooltip="A .safetensors or .pth file in models/migm, trained for the model that it is used with.",
                 ),
             ],
-            outputs=[HEAD.Output("migm_head", display_name="head", tooltip="For Shortcut Sampler and Compare Methods.")],
+            outputs=[HEAD.Output("migm_head", display_name="head", tooltip="For MIGM Sampler (Shortcut) and MIGM Compare Methods.")],
         )
 
     @classmethod
@@ -72,7 +75,7 @@ class LoadShortcutHead(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, head=None):
-        return files.stamp(files.heads()[head]) if head in files.heads() else ()
+        return _stamp(head, files.heads())
 
     @classmethod
     def execute(cls, head) -> io.NodeOutput:
@@ -84,6 +87,10 @@ def _there(name: str | None, among: dict, what: str) -> bool | str:
     try:
         if name is not None:
             files.chosen(name, among, what)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return str(error)
     return True
+
+
+def _stamp(name: str | None, among: dict) -> tuple:
+    return files.stamp(among[name]) if isinstance(name, str) and name in among else ()

@@ -1,32 +1,75 @@
 """What the page asks and hears: a run's steps before it starts, and each step as it ends."""
 
+import asyncio
+import logging
+import re
+from pathlib import Path
+from urllib.parse import quote
+
 from aiohttp import web
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
+from .. import PLAIN_NAME
 from ..migm_core.sampling.sampler import StepReport
-from . import files
-from .run import resolve, step_kinds
+from . import plan
+
+PLAN = "/migm/plan"
+FOLDER = Path(__file__).parents[1]
+PACK = "migm-shortcut"  # the name in the registry, of plain letters
 
 
 def register_routes() -> None:
-    """Answer ``GET /migm/plan?model=&preset=&method=&head=&steps=&budget=``, all as in the sampler's widgets; ``head`` is 1 where one is connected.
+    """Answer ``GET /migm/plan?model=&method=&head=&steps=&budget=&cfg=&temperature=&width=&height=&batch=&negative=``.
 
-    The answer: ``steps``, ``budget``, ``method`` and ``notes`` as they will be, and ``kinds``, one of "full", "shortcut" and "partial"
-    for each step; or, with status 400, ``error``.
+    All is optional: the model is the bundled one and the numbers are the model's own where they are not given; ``head`` and ``negative``
+    are 1 where a head is connected and a negative prompt is written.
+
+    The answer: ``method``, ``steps`` and ``budget`` as they will be; ``kinds``, one of "full", "shortcut", "partial" and "skipped" for each
+    step; ``notes``, why something else runs than was asked for; ``cautions``, what the model cannot do well; ``own``, the model's own
+    numbers; ``presets``, steps and budget by name; ``speed_up``, {"value", "source"}, "measured" where this process has measured the steps
+    of this model at this size, or "sizes", what the models' sizes allow at most, or null where nothing is accelerated. Or, with status
+    400, ``error``, a sentence.
     """
+    routes = PromptServer.instance.routes
+    if any(getattr(route, "path", None) == PLAN for route in routes):
+        logging.warning("MIGM-Shortcut: another extension answers %s already, so the step timeline may be wrong.", PLAN)
+        return
 
-    @PromptServer.instance.routes.get("/migm/plan")
-    async def plan(request: web.Request) -> web.Response:
-        asked = request.query
-        try:
-            own = files.own_settings(files.chosen(asked.get("model", files.BUNDLED), files.models(), "model"))
-            numbers = {name: int(asked.get(name, own[name])) for name in ("steps", "budget")}
-            resolved = resolve(own, asked.get("preset", "Balanced"), asked.get("method", "shortcut"), asked.get("head") == "1", **numbers)
-            kinds = step_kinds(resolved.method, resolved.steps, resolved.budget)
-        except ValueError as error:
+    @routes.get(PLAN)
+    async def answer(request: web.Request) -> web.Response:
+        try:  # in a thread: it walks folders and opens files
+            return web.json_response(await asyncio.to_thread(plan.answer, dict(request.query)))
+        except (ValueError, OSError) as error:
             return web.json_response({"error": str(error)}, status=400)
-        return web.json_response({**resolved._asdict(), "kinds": kinds})
+        except Exception as error:  # files may be bad in ways that nobody has thought of
+            logging.exception("MIGM-Shortcut: %s", PLAN)
+            return web.json_response({"error": f"The model's files cannot be read: {type(error).__name__}: {error}"}, status=400)
+
+
+def serve_page_files(nodes: list[type]) -> None:
+    """Serve scripts, styles, help pages and templates where the folder's name is not of plain letters, for which the host answers 404.
+
+    The page asks for help under the name of the nodes' Python module, which it cuts at a dot and at "#": there they get the plain one.
+    """
+    if PLAIN_NAME or not (FOLDER / "web").is_dir():
+        return
+    server = PromptServer.instance
+    import nodes as host
+
+    host.EXTENSION_WEB_DIRS[PACK] = str(FOLDER / "web")
+    written = {re.escape(name).replace("{", ".").replace("}", ".") for name in (FOLDER.name, quote(FOLDER.name))}
+
+    @server.routes.get("/workflow_templates/{folder:" + "|".join(written) + "}/{file}")
+    async def template(request: web.Request) -> web.StreamResponse:
+        found = {path.name: path for path in (FOLDER / "example_workflows").iterdir()}.get(request.match_info["file"])
+        return web.FileResponse(found) if found else web.Response(status=404)
+
+    async def rename(app: web.Application) -> None:
+        for node in nodes:
+            node.RELATIVE_PYTHON_MODULE = f"custom_nodes.{PACK}"
+
+    server.app.on_startup.append(rename)  # after the host has named them by the folder
 
 
 def tell_step(report: StepReport) -> None:

@@ -15,7 +15,7 @@ from .weights import TILE, LoadedModel, fitting_tile, load_image_tokenizer
 
 @torch.inference_mode()
 def canvas_image(model: LoadedModel, canvas: Canvas, tile: int = 0) -> Tensor:
-    """A canvas as an IMAGE, float32 (B, h, w, 3) on the CPU; unknown cells as in previews.
+    """A canvas as an IMAGE, float32 (B, h, w, 3) on the CPU; masked tokens as in previews.
 
     The images are decoded one at a time: at 1024x1024 each needs gigabytes, or a third of that in tiles.
 
@@ -46,7 +46,7 @@ def encode(model: LoadedModel, images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def decode(model: LoadedModel, codes: Tensor, unknown: Tensor, tile: int = 0) -> Tensor:
-    """Codes (H, W) to pixels in 0..1, float32 (3, h, w) on the CPU; unknown cells, bool (H, W), as a grey chequerboard.
+    """Codes (H, W) to pixels in 0..1, float32 (3, h, w) on the CPU; masked tokens, bool (H, W), as a grey chequerboard.
 
     Where the memory does not suffice for the whole image, it is decoded in tiles, which gives the same.
     """

@@ -1,4 +1,4 @@
-"""Prompt: what to draw, in words."""
+"""MIGM Prompt: what to generate, in words."""
 
 from comfy_api.latest import io
 
@@ -13,14 +13,14 @@ class Prompt(io.ComfyNode):
             display_name="MIGM Prompt",
             category="MIGM",
             search_aliases=["prompt", "text", "clip text encode", "negative prompt", "lumina"],
-            description="What to draw, and what to keep away from.",
+            description="What to generate, and what to keep away from.",
             inputs=[
                 io.String.Input(
                     "text",
                     multiline=True,
                     dynamic_prompts=True,
                     default="a large red heart left of a small yellow star on a navy background",
-                    tooltip="What to draw. The bundled demo model knows captions like the one written here.",
+                    tooltip="What to generate. The bundled demo model knows captions like the one written here.",
                 ),
                 io.String.Input(
                     "negative",
@@ -28,10 +28,10 @@ class Prompt(io.ComfyNode):
                     dynamic_prompts=True,
                     default="",
                     optional=True,
-                    tooltip="What guidance leads away from. Empty: away from images without any description, which is what the model was trained with.",
+                    tooltip="What cfg leads away from; with cfg at 0 it changes nothing. Empty: away from images without any description, as the model was trained.",
                 ),
             ],
-            outputs=[PROMPT.Output("prompt", display_name="prompt", tooltip="For Shortcut Sampler and Compare Methods.")],
+            outputs=[PROMPT.Output("prompt", display_name="prompt", tooltip="For MIGM Sampler (Shortcut) and MIGM Compare Methods.")],
         )
 
     @classmethod

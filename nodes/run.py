@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from ..migm_core.canvas import Canvas
 from ..migm_core.pipeline import Result, Settings
-from ..migm_core.sampling.methods import MLCache
 from ..migm_core.sampling.sampler import StepReport
-from ..migm_core.sampling.schedule import full_steps
 from ..migm_core.sampling.sequence import text_guidance
 from ..migm_core.sampling.timing import median_seconds, speed_up
-from . import weights
+from . import step_times, weights
+from .files import stamp
+from .plan import cautions, resolve
 from .watch import Watch
 from .weights import HeadFile, LoadedModel
-from .wires import ModelCanvas, PromptText
-
-CUSTOM = "Custom"
-# Full steps as a share of those in the model's own settings; its number of steps stays.
-PRESETS = {"Quality": 1.5, "Balanced": 1.0, "Fast": 0.67}
-OWN = -1.0  # for guidance and temperature: the model's own
+from .wires import ModelCanvas, PromptText, expect
 
 
 @dataclass(frozen=True)
@@ -30,18 +24,20 @@ class Plan:
 
     Attributes:
         settings: checked.
-        preset: where steps and budget come from.
         notes: why something else than was asked for, as sentences.
+        cautions: what the model does badly or ignores, as sentences.
+        unknown_words: of the prompt, as written.
     """
 
     settings: Settings
-    preset: str
     notes: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
+    unknown_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Run:
-    """What was run. ``results`` has one entry, or one an image where these have different numbers of unknown cells."""
+    """What was run. ``results`` has one entry, or one an image where these have different numbers of masked tokens."""
 
     plan: Plan
     canvas: Canvas
@@ -49,7 +45,7 @@ class Run:
 
     @property
     def kinds(self) -> list[str]:
-        """Kind of each step; of the longest run, where an image had nothing to draw."""
+        """Kind of each step; of the longest run, where an image had nothing masked."""
         return [kind for kind, _ in max((result.step_seconds for result in self.results), key=len)]
 
     @property
@@ -64,7 +60,7 @@ class Run:
 
     @property
     def speed_up(self) -> float | None:
-        """Against all steps full; None where nothing was run."""
+        """Against the vanilla method, which runs the whole model at each step that unmasks something; None where nothing was run."""
         return speed_up(self._steps)
 
     @property
@@ -73,111 +69,76 @@ class Run:
 
     def summary(self) -> dict:
         """In numbers, for the page."""
-        settings = self.plan.settings
+        plan = self.plan
         return {
-            "preset": self.plan.preset,
-            "method": settings.method,
-            "steps": settings.steps,
-            "budget": settings.budget,
+            "method": plan.settings.method,
+            "steps": plan.settings.steps,
+            "budget": plan.settings.budget,
+            "width": plan.settings.width,
+            "height": plan.settings.height,
             "kinds": self.kinds,
             "seconds": self.seconds,
             "step_seconds": self.step_seconds,
             "speed_up": self.speed_up,
+            "notes": plan.notes,
+            "cautions": plan.cautions,
+            "unknown_words": plan.unknown_words,
         }
-
-
-class Resolved(NamedTuple):
-    """What a preset and what is connected come to; ``notes`` say why something else than was asked for."""
-
-    method: str
-    steps: int
-    budget: int
-    notes: tuple[str, ...]
-
-
-def resolve(own: dict, preset: str, method: str, has_head: bool, *, steps: int, budget: int) -> Resolved:
-    """The method, steps and budget of a run.
-
-    Args:
-        own: the model's own settings.
-        steps, budget: count with the Custom preset only.
-
-    Raises:
-        ValueError: there is no such preset.
-    """
-    if preset in PRESETS:
-        steps, budget = own["steps"], min(own["steps"], max(2, round(own["budget"] * PRESETS[preset])))
-    elif preset != CUSTOM:
-        raise ValueError(f"preset is {preset!r}, expected one of {', '.join((*PRESETS, CUSTOM))}.")
-    if method != "shortcut":
-        return Resolved(method, steps, budget, ())
-    if not has_head:
-        note = "No shortcut head is connected, so every step runs the whole model. Connect Load Shortcut Head to the input head."
-        return Resolved("vanilla", steps, budget, (note,))
-    if steps == 1:
-        return Resolved("vanilla", steps, budget, ("A single step leaves nothing to a shortcut head.",))
-    return Resolved(method, steps, budget, ())
-
-
-def step_kinds(method: str, steps: int, budget: int) -> list[str]:
-    """The kind of each step, before a run.
-
-    Raises:
-        ValueError: the budget does not fit the steps.
-    """
-    if method == "ml-cache":
-        return ["full" if MLCache().is_full(step, steps) else "partial" for step in range(steps)]
-    full = full_steps(steps, budget) if method == "shortcut" else range(steps)
-    return ["full" if step in full else "shortcut" for step in range(steps)]
 
 
 def make_plan(
     model: LoadedModel,
     head: HeadFile | None,
     canvas: Canvas,
+    prompt: PromptText,
     *,
-    preset: str,
     method: str,
     seed: int,
-    steps: int = 1,
-    budget: int = 2,
-    guidance: float = OWN,
-    temperature: float = OWN,
+    steps: int,
+    budget: int,
+    guidance: float,
+    temperature: float,
 ) -> Plan:
-    """Settings of a run; ``steps`` and ``budget`` count with the Custom preset only.
+    """Settings of a run.
 
     Raises:
-        ValueError: names the first setting out of its range.
+        ValueError: names the first setting out of its range, or the prompt is too long.
     """
-    own = model.checkpoint.settings
-    resolved = resolve(own, preset, method, head is not None, steps=steps, budget=budget)
+    resolved = resolve(method, head is not None, steps, budget)
     batch, rows, columns = canvas.shape
     settings = Settings(
         width=columns * model.factor,
         height=rows * model.factor,
         steps=resolved.steps,
         budget=resolved.budget,
-        guidance=own["guidance"] if guidance < 0 else guidance,
-        temperature=own["temperature"] if temperature < 0 else temperature,
+        guidance=guidance,
+        temperature=temperature,
         method=resolved.method,
         seed=seed,
         batch=batch,
     )
     settings.check(model.factor)
-    return Plan(settings, preset, resolved.notes)
+    checkpoint = model.checkpoint
+    words = checkpoint.prompts.unknown_words(f"{prompt.text}\n{prompt.negative}" if guidance > 0 else prompt.text)
+    return Plan(settings, resolved.notes, tuple(cautions(checkpoint.trained, settings, prompt.negative)), tuple(words))
 
 
-def canvas_for(model: LoadedModel, canvas: ModelCanvas | None) -> Canvas:
-    """The canvas of a node's input; an empty one of the model's own size where there is none.
+def canvas_for(model: LoadedModel, prompt: PromptText, head: HeadFile | None, canvas: ModelCanvas | None) -> Canvas:
+    """The canvas of a node's inputs; an empty one of the model's own size where there is none.
 
     Raises:
-        ValueError: it was made with another model.
+        ValueError: an input is of another kind than its link should bring, or the canvas was made with another model.
     """
+    expect(LoadedModel, model=model)
+    expect(PromptText, prompt=prompt)
+    if head is not None:
+        expect(HeadFile, head=head)
     if canvas is None:
         own = model.checkpoint.settings
         return Canvas.empty(1, own["height"] // model.factor, own["width"] // model.factor)
+    expect(ModelCanvas, canvas=canvas)
     if canvas.model.checkpoint.path != model.checkpoint.path:
-        raise ValueError(f"The canvas was made with the model {canvas.model.name!r}, but {model.name!r} is to draw on it. Connect one model to both.")
+        raise ValueError(f"The canvas was made with the model {canvas.model.name!r}, but the sampler has {model.name!r}. Connect one model to both.")
     return canvas.canvas
 
 
@@ -189,7 +150,7 @@ def draw(
     plans: list[Plan],
     on_step: Callable[[StepReport], None],
 ) -> list[Run]:
-    """Draw the canvas anew by each plan, under the host's progress bar and stop button.
+    """Sample the canvas by each plan, under the host's progress bar and stop button.
 
     Args:
         on_step: called after each step too.
@@ -216,12 +177,15 @@ def draw(
         for first, part in parts:
             of_part = replace(settings, seed=settings.seed + first, batch=part.shape[0])
             results.append(pipeline.draw(branches, of_part, part, after_step))
-        runs.append(Run(plan, Canvas.stacked([result.canvas.to("cpu") for result in results]), results))
+        run = Run(plan, Canvas.stacked([result.canvas.to("cpu") for result in results]), results)
+        size = step_times.Size(stamp(model.checkpoint.path), canvas.codes[0].numel(), len(branches))
+        step_times.remember(size, parts[0][1].shape[0], run.step_seconds)
+        runs.append(run)
     return runs
 
 
 def _parts(canvas: Canvas) -> list[tuple[int, Canvas]]:
-    """What can be drawn in one batch, each with the index of its first image: all, or image by image where their unknown cells differ in number."""
+    """What can be sampled in one batch, each with the index of its first image: all, or image by image where their masked tokens differ in number."""
     if len(set(canvas.unknown.flatten(1).sum(1).tolist())) == 1:
         return [(0, canvas)]
     return [(i, Canvas(canvas.codes[i : i + 1], canvas.unknown[i : i + 1])) for i in range(canvas.shape[0])]
@@ -229,28 +193,31 @@ def _parts(canvas: Canvas) -> list[tuple[int, Canvas]]:
 
 def report(model: LoadedModel, head: HeadFile | None, run: Run) -> str:
     """A run in a few lines."""
-    settings, kinds = run.plan.settings, run.kinds
+    settings, kinds, plan = run.plan.settings, run.kinds, run.plan
     lines = [
         f"{model.name}, {settings.width}x{settings.height}, {settings.batch} image{'s' if settings.batch > 1 else ''}, "
-        f"seed {settings.seed}, guidance {settings.guidance:g}, temperature {settings.temperature:g}",
+        f"seed {settings.seed}, cfg {settings.guidance:g}, temperature {settings.temperature:g}",
     ]
     if not kinds:
-        return "\n".join([*lines, "Nothing was drawn: the canvas has no unknown cells. Give Encode Image to Canvas a mask or a variation above 0."])
+        return "\n".join([*lines, "Nothing was generated: the canvas has no masked tokens. Give MIGM Encode Image to Canvas a mask or a variation above 0."])
     full = [index + 1 for index, kind in enumerate(kinds) if kind == "full"]
+    skipped = kinds.count("skipped")
     with_head = f" with the head {head.name}" if head and settings.method == "shortcut" else ""
-    lines.append(f"{run.plan.preset}: {settings.method}{with_head}, {len(kinds)} steps, {len(full)} of them full ({_listed(full)})")
-    lines.append(", ".join(f"{kind} step {_time(seconds)}" for kind, seconds in run.step_seconds.items()) + " (median)")
-    accelerated = f"{run.speed_up:.2f}x as fast as if every step were full" if len(full) < len(kinds) else "Not accelerated"
+    lines.append(
+        f"{settings.method}{with_head}, {len(kinds)} steps, {len(full)} of them full ({_listed(full)})"
+        + (f"; {skipped} skipped, as they unmask nothing" if skipped else "")
+    )
+    lines.append(", ".join(f"{kind} step {_time(seconds)}" for kind, seconds in run.step_seconds.items() if kind != "skipped") + " (median)")
+    accelerated = f"{run.speed_up:.2f}x as fast as the vanilla method at these times" if set(kinds) - {"full", "skipped"} else "Not accelerated"
     lines.append(f"{_time(run.seconds)} in all. {accelerated}.")
-    return "\n".join([*lines, *run.plan.notes, *_why_not_faster(run)])
+    unknown = [f"The model does not know: {', '.join(plan.unknown_words)}."] if plan.unknown_words else []
+    return "\n".join([*lines, *plan.notes, *_why_not_faster(run), *plan.cautions, *unknown])
 
 
 def _why_not_faster(run: Run) -> list[str]:
     settings, times = run.plan.settings, run.step_seconds
     if settings.method == "vanilla" and not run.plan.notes:
         return ["The vanilla method runs the whole model at every step."]
-    if settings.method == "shortcut" and "shortcut" not in times:
-        return [f"Every step is a full one, as the budget is {settings.budget} of {settings.steps} steps."]
     slow = next((kind for kind in ("shortcut", "partial") if times.get(kind, 0) > 0.5 * times["full"]), None)
     if slow:
         return [f"Little is gained: a {slow} step takes {times[slow] / times['full']:.0%} of a full one, as the model is small or the image is."]

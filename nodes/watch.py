@@ -1,4 +1,4 @@
-"""A run as its user sees it: the host's progress bar, previews and stop button."""
+"""A run as its user sees it: the host's progress bar, its previews where it makes any, and its stop button."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 import comfy.model_management
 import comfy.utils
 import torch
+from comfy.cli_args import LatentPreviewMethod, args
 from latent_preview import MAX_PREVIEW_RESOLUTION
 from PIL import Image
 
@@ -18,7 +19,7 @@ from .weights import LoadedModel, fitting_tile
 
 
 class Watch:
-    """The host's side of a run: its progress bar, the picture filling in, and its stop button.
+    """The host's side of a run: its progress bar, the image filling in, and its stop button.
 
     Use ``after_step`` as the callback of one or several runs.
 
@@ -30,6 +31,7 @@ class Watch:
     def __init__(self, model: LoadedModel, steps: int):
         self.model, self.steps, self.done = model, steps, 0
         self.shown = False  # a preview, in any of the runs
+        self.previews = args.preview_method != LatentPreviewMethod.NoPreviews  # the server's, or the page's for this prompt
         self.bar = comfy.utils.ProgressBar(steps)
         self.start()
 
@@ -45,7 +47,7 @@ class Watch:
         account = self.model.previews.setdefault(report.canvas.codes[0].numel(), PreviewAccount())
         self._count(account)
         preview = None
-        if account.affords(last=self.done == self.steps, shown=self.shown):
+        if self.previews and account.affords(last=self.done == self.steps, shown=self.shown):
             if self.event is not None:
                 self.event.synchronize()  # the step's time is not the preview's
                 self._count(account)

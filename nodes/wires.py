@@ -17,10 +17,13 @@ HEAD = io.Custom("MIGM_HEAD")  # weights.HeadFile
 PROMPT = io.Custom("MIGM_PROMPT")  # PromptText
 CANVAS = io.Custom("MIGM_CANVAS")  # ModelCanvas
 
+# Behind the button "Show advanced inputs". Every host passes this on to its page; only newer ones have an argument for it.
+ADVANCED = {"extra_dict": {"advanced": True}}
+
 
 @dataclass(frozen=True)
 class PromptText:
-    """What to draw and, where it is not empty, what to keep away from."""
+    """What to generate and, where it is not empty, what to keep away from."""
 
     text: str
     negative: str
@@ -34,8 +37,31 @@ class ModelCanvas:
     model: LoadedModel
 
 
-def schema(*, search_aliases: list[str], **values) -> io.Schema:
-    """A node's schema; with aliases on the hosts that know them."""
-    if any(f.name == "search_aliases" for f in fields(io.Schema)):
-        values["search_aliases"] = search_aliases
-    return io.Schema(**values)
+def schema(*, search_aliases: list[str], has_intermediate_output: bool = False, **values) -> io.Schema:
+    """A node's schema; with aliases, and with outputs that are sent again after a cached run, on the hosts that know them."""
+    newer = {"search_aliases": search_aliases, "has_intermediate_output": has_intermediate_output}
+    known = {each.name for each in fields(io.Schema)}
+    return io.Schema(**values, **{name: value for name, value in newer.items() if name in known})
+
+
+def expect(kind: type, **connected) -> None:
+    """Check what the API may send in the place of a link; None is left to the caller, as some inputs are optional.
+
+    Raises:
+        ValueError: an input that is no ``kind``; names it.
+    """
+    for name, value in connected.items():
+        if not isinstance(value, kind):
+            raise ValueError(f"The input {name} got {_shown(value)}, but needs a link. Connect {SOURCES[kind.__name__]}.")
+
+
+SOURCES = {
+    "LoadedModel": "MIGM Load Lumina-DiMOO",
+    "HeadFile": "MIGM Load Shortcut Head",
+    "PromptText": "MIGM Prompt",
+    "ModelCanvas": "MIGM Empty Canvas or MIGM Encode Image to Canvas",
+}
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is None else repr(value)[:60] if isinstance(value, (str, int, float, list, dict)) else f"a {type(value).__name__}"

@@ -17,6 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -166,16 +167,24 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def server(setting, base, python, environment):
+    with serving(setting, base, python, environment) as (client, log, pid):
+        yield Server(client, log, base, SmallModel(base / "models/migm/small", base / "models/migm/small.safetensors"), pid)
+
+
+@contextmanager
+def serving(setting: Setting, base: Path, python: str, environment: dict[str, str]):
+    """A host on a base directory with extra_model_paths.yaml: a client, its log and its process."""
     log = base / "server.log"
     port = free_port()
     command = [python, "main.py", "--cpu", "--base-directory", str(base), "--port", str(port), "--listen", "127.0.0.1", "--disable-auto-launch"]
     command += ["--disable-api-nodes", "--database-url", "sqlite:///:memory:", "--extra-model-paths-config", str(base / "extra_model_paths.yaml")]
+    command += ["--preview-method", "auto"]  # a host makes no previews by itself
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=setting.path, stdout=out, stderr=subprocess.STDOUT, env=environment)
     try:
         wait_until_up(process, port, log)
         with Client(port) as client:
-            yield Server(client, log, base, SmallModel(base / "models/migm/small", base / "models/migm/small.safetensors"), process.pid)
+            yield client, log, process.pid
     finally:
         process.terminate()
         try:

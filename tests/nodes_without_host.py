@@ -15,7 +15,7 @@ from unittest.mock import MagicMock
 
 REPOSITORY = Path(__file__).parents[1]
 NAME = "extension_without_host"
-HOST = ["comfy", "comfy.model_management", "comfy.model_patcher", "comfy.ops", "comfy.utils", "comfy_execution", "comfy_execution.utils"]
+HOST = ["comfy", "comfy.cli_args", "comfy.model_management", "comfy.model_patcher", "comfy.ops", "comfy.utils", "comfy_execution", "comfy_execution.utils"]
 HOST += ["folder_paths", "latent_preview", "server", "aiohttp"]
 
 
@@ -48,6 +48,7 @@ class Schema:
     inputs: list[Input] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
     search_aliases: list[str] = field(default_factory=list)
+    has_intermediate_output: bool = False
 
 
 def _stand_ins() -> dict[str, ModuleType]:

@@ -118,6 +118,8 @@ def test_the_report(generate):
         "batch": 2,
         "size": [32, 32],
         "images": ["migm-0.png", "migm-1.png"],
+        "unknown_words": [],
+        "cautions": [],
         "device": "cpu",
         "dtype": "float32",
     }

@@ -71,12 +71,20 @@ def test_special_tokens_stay_text_to_a_tokenizer_of_bytes():
     assert tokenizer.encode(text).ids == [prompts.layout.end_user, prompts.layout.uncondition]
     assert len(prompts.text(text)) == len(text) and max(prompts.text(text)) < len(alphabet)
     assert prompts.trusted.encode(text).ids == tokenizer.encode(text).ids  # the template's own stay special
+    assert prompts.unknown_words("a cat on 自行车 ♥") == []  # it spells every word
 
 
 def test_the_longest_prompt(prompts):
     assert len(prompts.text("red " * MAX_PROMPT_TOKENS)) == MAX_PROMPT_TOKENS
     with pytest.raises(ValueError, match=f"{MAX_PROMPT_TOKENS + 1} tokens"):
         prompts.text("red " * (MAX_PROMPT_TOKENS + 1))
+
+
+def test_unknown_words_are_named_once_as_written_and_fillers_are_not(prompts):
+    assert prompts.unknown_words(PROMPT) == []
+    assert prompts.unknown_words("") == []
+    text = "A Cat's LARGE red-heart, and the Cat's 自行车 of ♥: a bicycle!"
+    assert prompts.unknown_words(text) == ["Cat's", "自行车", "♥", "bicycle"]
 
 
 def test_an_unknown_task_lists_the_known_ones(prompts):

@@ -8,11 +8,12 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from ..config import LuminaConfig
-from ..models import quantized
+from ..models import quantized, uninitialised
 from ..models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from ..models.lumina import Lumina
 from ..models.shortcut import ShortcutConfig, ShortcutHead
 from ..prompts import PromptEncoder
+from ..trained import Trained
 from .eight_bit import MARKER, SCALE, scaled_layers
 from .errors import CheckpointError
 from .gguf_file import SUFFIX
@@ -39,6 +40,7 @@ class Checkpoint:
         base, image_tokenizer: the models.
         prompts: text to token ids.
         settings: sensible defaults of a run: width, height, steps, budget, guidance, temperature.
+        trained: what the model was trained for.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class Checkpoint:
     image_tokenizer: ImageTokenizer
     prompts: PromptEncoder
     settings: dict = field(default_factory=lambda: dict(SETTINGS))
+    trained: Trained = Trained()
 
 
 def resolve_dtype(name: str | torch.dtype, device: torch.device | str, weights: int | None = None) -> torch.dtype:
@@ -92,8 +95,8 @@ def load_checkpoint(
     dtype: str | torch.dtype = "auto",
     device: torch.device | str = "cpu",
     output_rows=None,
-    operations=nn,
-    image_operations=nn,
+    operations=uninitialised,
+    image_operations=uninitialised,
 ) -> Checkpoint:
     """Load a published-layout folder, a single self-contained .safetensors file, or a .gguf file beside such a folder's others.
 
@@ -135,7 +138,11 @@ def load_checkpoint(
         raise CheckpointError(f"{text_path} is not a fast tokenizer: {error}. Download it again.") from None
     check_token_ids(tokenizer, base.config, str(text_path), config[1])
     prompts = PromptEncoder.of(tokenizer, base.config.tokens)
-    return Checkpoint(path, base, image_tokenizer, prompts, _settings(generation, path))
+    try:
+        trained = Trained.from_json(generation.get("trained"), str(path))
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+    return Checkpoint(path, base, image_tokenizer, prompts, _settings(generation, path), trained)
 
 
 def check_token_ids(tokenizer: Tokenizer, config: LuminaConfig, tokenizer_name: str, config_name: str) -> None:
@@ -167,7 +174,7 @@ def _settings(values: dict, path: Path) -> dict:
 
 
 def build_base(
-    values: dict, config_name: str, source: TensorSource, *, output_rows=None, dtype=None, device="cpu", operations=nn
+    values: dict, config_name: str, source: TensorSource, *, output_rows=None, dtype=None, device="cpu", operations=uninitialised
 ) -> Lumina:
     """The base model from its config and tensors, in evaluation mode.
 
@@ -193,7 +200,7 @@ def build_base(
         "mlp_hidden_size": (config.mlp_hidden_size, size_of(source, "blocks.0.ff_proj.weight", 0)),
     })  # fmt: skip
     layers = scaled_layers(source, BASE_PREFIX)
-    if layers and operations is nn:
+    if layers and operations is uninitialised:
         operations = quantized
     model = Lumina(config, output_rows=output_rows, dtype=dtype, device="meta", operations=operations)
     for name, layer in model.blocks.named_modules(prefix="blocks"):
@@ -208,7 +215,7 @@ def build_base(
     return _fill(model, source, rows, device)
 
 
-def build_image_tokenizer(values: dict, config_name: str, source: TensorSource, *, device="cpu", operations=nn) -> ImageTokenizer:
+def build_image_tokenizer(values: dict, config_name: str, source: TensorSource, *, device="cpu", operations=uninitialised) -> ImageTokenizer:
     """The image tokenizer from its config and tensors, always in float32: its activations overflow float16 (force_upcast).
 
     Raises:
@@ -244,7 +251,7 @@ def load_head(path: str | Path, base: LuminaConfig, *, dtype: torch.dtype = torc
     return build_head(TensorSource.open(path), base, dtype=dtype, device=device)
 
 
-def build_head(source: TensorSource, base: LuminaConfig, *, dtype=None, device="cpu", operations=nn) -> ShortcutHead:
+def build_head(source: TensorSource, base: LuminaConfig, *, dtype=None, device="cpu", operations=uninitialised) -> ShortcutHead:
     """The head from its tensors; the architecture follows from their names and shapes, the number of heads from the base."""
     model = _empty_head(source, head_config(source, base), dtype=dtype, operations=operations)
     return _fill(model, source, {}, device)
@@ -261,7 +268,7 @@ def check_head(source: TensorSource) -> ShortcutConfig:
     return config
 
 
-def _empty_head(source: TensorSource, config: ShortcutConfig, *, dtype=None, operations=nn) -> ShortcutHead:
+def _empty_head(source: TensorSource, config: ShortcutConfig, *, dtype=None, operations=uninitialised) -> ShortcutHead:
     model = ShortcutHead(config, dtype=dtype, device="meta", operations=operations)
     check_keys(source, {name: tuple(t.shape) for name, t in model.state_dict().items()}, what="shortcut head")
     return model

@@ -11,7 +11,9 @@ Each call makes W of its own layer in the dtype of its input and forgets it agai
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn import Embedding
+
+from . import uninitialised
+from .uninitialised import Embedding
 
 __all__ = ["LARGEST", "Embedding", "Linear", "Scaled", "dequantise", "quantise", "row_scales"]
 
@@ -60,7 +62,7 @@ class Scaled:
         self.scale_weight = nn.Parameter(torch.empty(scale_shape, dtype=torch.float32, **place), requires_grad=False)
 
 
-class Linear(Scaled, nn.Linear):
+class Linear(Scaled, uninitialised.Linear):
     """nn.Linear until ``keep_scaled``; from then on the weight is made anew at each call."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,7 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 # What suits the bundled model; a checkpoint's generation_config.json carries it from here on.
-DEMO_SETTINGS = {"width": 64, "height": 64, "steps": 64, "budget": 9, "guidance": 0.0, "temperature": 0.2}
+DEMO_SETTINGS = {
+    **{"width": 64, "height": 64, "steps": 64, "budget": 9, "guidance": 0.0, "temperature": 0.2},
+    "trained": {"sizes": [[64, 64]], "guidance": False},
+}
 
 
 def add_commands(commands) -> None:

@@ -48,11 +48,10 @@ def text_to_image(seed: int = 1, *, head: str | None = "small.safetensors", empt
                 "model": ["model", 0],
                 "prompt": ["prompt", 0],
                 "seed": seed,
-                "preset": "Balanced",
-                "steps": 8,
-                "budget": 3,
-                "guidance": -1,
-                "temperature": -1,
+                "steps": SETTINGS["steps"],
+                "budget": SETTINGS["budget"],
+                "cfg": SETTINGS["guidance"],
+                "temperature": SETTINGS["temperature"],
                 "method": "shortcut",
                 **sampler,
             },
@@ -71,7 +70,7 @@ def text_to_image(seed: int = 1, *, head: str | None = "small.safetensors", empt
 
 def long_run(**sampler) -> dict:
     """Some minutes of work."""
-    return text_to_image(empty={"width": 384, "height": 384}, preset="Custom", steps=1000, budget=1000, **sampler)
+    return text_to_image(empty={"width": 384, "height": 384}, method="vanilla", steps=1000, **sampler)
 
 
 def report(outcome) -> str:
@@ -117,7 +116,7 @@ def test_the_extension_imports_without_complaint(server):
 
 
 def test_the_page_learns_a_runs_steps_before_it_starts(client):
-    plan = client.get("/migm/plan?model=small&preset=Balanced&method=shortcut&head=1")
+    plan = client.get("/migm/plan?model=small&method=shortcut&head=1")
     assert plan["kinds"] == ["full", "shortcut", "shortcut", "full", "shortcut", "full", "shortcut", "shortcut"]
     assert client.get("/migm/plan?model=small&preset=Custom&steps=5&budget=2&method=shortcut&head=1")["kinds"].count("full") == 2
     assert client.get("/migm/plan?model=small&method=shortcut&head=0")["notes"]
@@ -146,8 +145,9 @@ def test_progress_and_previews_are_seen(client):
 
 
 def test_the_report_says_what_was_done(client):
-    text = report(client.run(text_to_image(seed=7, preset="Fast")))
-    assert "Fast: shortcut with the head small.safetensors, 8 steps, 2 of them full (steps 1, 5)" in text
+    text = report(client.run(text_to_image(seed=7, budget=2)))
+    assert text.startswith("small, 32x32, 1 image, seed 7, cfg 2, temperature 1\n")
+    assert "shortcut with the head small.safetensors, 8 steps, 2 of them full (steps 1, 5)" in text
     assert "full step" in text and "shortcut step" in text and "x as fast" in text
 
 

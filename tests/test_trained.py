@@ -1,0 +1,58 @@
+"""A model says what it was trained for, and a run that asks for something else is told before it draws."""
+
+import json
+from pathlib import Path
+
+import pytest
+from small_model import PROMPT, edit_json
+
+from migm_core.checkpoints import CheckpointError, convert, load_checkpoint
+from migm_core.cli import main
+from migm_core.pipeline import DEMO, Pipeline
+from migm_core.trained import Trained, cautions
+
+
+def test_the_bundled_model_says_what_it_was_trained_for():
+    pipeline = Pipeline.load(device="cpu")
+    own = pipeline.settings()
+    assert pipeline.checkpoint.trained == Trained(((own.width, own.height),), guidance=False)
+    assert cautions(pipeline.checkpoint, own) == []
+    (size,) = cautions(pipeline.checkpoint, pipeline.settings(width=128, height=64))
+    assert "64x64" in size and "128x64" in size
+    (guidance,) = cautions(pipeline.checkpoint, pipeline.settings(guidance=1.5), "blue")
+    assert "1.5" in guidance and "guidance to 0" in guidance
+    (negative,) = cautions(pipeline.checkpoint, own, "blue")
+    assert "negative prompt changes nothing" in negative
+
+
+def test_a_model_that_says_nothing_of_itself_gets_no_caution(pipeline):
+    assert cautions(pipeline.checkpoint, pipeline.settings(width=64, height=16, guidance=9), "blue") == []
+
+
+def test_what_a_model_was_trained_for_goes_into_a_single_file(copy, tmp_path):
+    edit_json(copy.folder / "generation_config.json", trained={"sizes": [[32, 32], [64, 32]]})
+    convert(copy.folder, tmp_path / "single.safetensors")
+    assert load_checkpoint(tmp_path / "single.safetensors").trained == Trained(((32, 32), (64, 32)), guidance=True)
+
+
+@pytest.mark.parametrize("value", [[], "64x64", {"sizes": [64, 64]}, {"sizes": [[64, "64"]]}, {"sizes": [[0, 64]]}, {"guidance": 1}])
+def test_a_senseless_description_is_named(copy, value):
+    edit_json(copy.folder / "generation_config.json", trained=value)
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(copy.folder)
+    assert str(copy.folder) in str(caught.value) and repr(value) in str(caught.value)
+
+
+def test_the_command_line_says_it_and_reports_it(tmp_path, capsys):
+    options = ["--steps", "2", "--size", "128x64", "--out", str(tmp_path / "x.png"), "--report", str(tmp_path / "x.json"), "--device", "cpu"]
+    assert main(["generate", "a cat riding a bicycle", "--negative", "blue", *options]) == 0
+    said = capsys.readouterr().err.splitlines()
+    report = json.loads(Path(tmp_path / "x.json").read_text())
+    assert said == [f"migm: {caution}" for caution in report["cautions"]]
+    assert len(said) == 3 and "cat, riding, bicycle" in said[2]
+    assert report["unknown_words"] == ["cat", "riding", "bicycle"]
+
+
+def test_a_known_prompt_at_the_models_own_size_needs_no_words(tmp_path, capsys):
+    assert main(["generate", PROMPT, "--model", str(DEMO), "--steps", "2", "--out", str(tmp_path / "x.png"), "--device", "cpu"]) == 0
+    assert capsys.readouterr().err == ""
