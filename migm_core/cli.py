@@ -126,12 +126,13 @@ def _generate(args) -> None:
 
 
 def _summary(result) -> str:
-    """For example "3.2 s, 5 full and 11 shortcut steps, 2.4 times as fast as 16 full steps"."""
+    """For example "3.2 s, 5 full and 11 shortcut steps, 2.4 times as fast as 16 full steps": those of the vanilla method."""
     kinds = [kind for kind, _ in result.step_seconds]
-    counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
-    parts = [f"{result.seconds:.2f} s", f"{' and '.join(counts) or 'no'} steps"]
-    if len(counts) > 1:
-        parts.append(f"{result.speed_up:.2f} times as fast as {len(kinds)} full steps")
+    counts = [f"{kinds.count(kind)} {kind}" for kind in ("full", "shortcut", "partial", "skipped") if kind in kinds]
+    listed = " and ".join(filter(None, [", ".join(counts[:-1]), *counts[-1:]]))
+    parts = [f"{result.seconds:.2f} s", f"{listed or 'no'} steps"]
+    if set(kinds) - {"full", "skipped"}:
+        parts.append(f"{result.speed_up:.2f} times as fast as {result.vanilla_passes} full steps")
     return ", ".join(parts)
 
 

@@ -58,6 +58,7 @@ def report(result: Result, pipeline: Pipeline, paths: list[Path], prompt: str, n
         "steps": settings.steps,
         "budget": settings.budget,
         "full_steps": result.full_steps,
+        "vanilla_passes": result.vanilla_passes,
         "guidance": settings.guidance,
         "temperature": settings.temperature,
         "seed": settings.seed,

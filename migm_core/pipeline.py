@@ -21,6 +21,7 @@ from .checkpoints.load import BASE_PREFIX
 from .models.shortcut import ShortcutHead
 from .sampling.methods import Method, MLCache, Shortcut, Vanilla
 from .sampling.sampler import StepReport, sample
+from .sampling.schedule import SKIPPED
 from .sampling.sequence import text_guidance
 from .sampling.timing import StepTimer, median_seconds, speed_up
 from .switches import Switches
@@ -90,7 +91,8 @@ class Result:
         images: one a seed; none where only a canvas was drawn.
         settings: as run.
         seconds: wall-clock time of sampling and decoding.
-        step_seconds: kind ("full", "shortcut", "partial") and duration of each step.
+        step_seconds: kind ("full", "shortcut", "partial", "skipped") and duration of each step.
+        vanilla_passes: how many steps unmasked something: those at which the vanilla method would run the base model.
     """
 
     canvas: Canvas
@@ -98,6 +100,7 @@ class Result:
     settings: Settings
     seconds: float
     step_seconds: list[tuple[str, float]]
+    vanilla_passes: int
 
     @property
     def full_steps(self) -> list[int]:
@@ -110,8 +113,8 @@ class Result:
 
     @property
     def speed_up(self) -> float | None:
-        """Against as many full steps, at the median times; None where no step was full."""
-        return speed_up(self.step_seconds)
+        """Against the vanilla method, at the median times; None where no step was full."""
+        return speed_up(self.step_seconds, self.vanilla_passes)
 
 
 class Pipeline:
@@ -198,7 +201,8 @@ class Pipeline:
     def cautions(self, settings: Settings, prompt: str = "", negative: str = "") -> list[str]:
         """What a run will do badly or ignore, one sentence each: see ``trained.cautions``; and the words that the model does not know."""
         said = cautions(self.checkpoint, settings, negative)
-        unknown = self.checkpoint.prompts.unknown_words(f"{prompt}\n{negative}" if settings.guidance > 0 else prompt)
+        texts = (prompt, negative) if settings.guidance > 0 else (prompt,)
+        unknown = dict.fromkeys(word for text in texts for word in self.checkpoint.prompts.unknown_words(text))
         if unknown:
             said.append(f"The model does not know {'this word' if len(unknown) == 1 else 'these words'}: {', '.join(unknown)}.")
         return said
@@ -260,10 +264,13 @@ class Pipeline:
         seeds = range(settings.seed, settings.seed + settings.batch)
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
         timer = StepTimer(self.device)
-        seen = set()  # kinds of step; what is wrong with a model shows the first time that it runs
+        seen = {SKIPPED}  # kinds of step; what is wrong with a model shows the first time that it runs
+        passes = 0
 
         def after_step(report: StepReport) -> None:
+            nonlocal passes
             timer.lap(report)
+            passes += report.unmasked > 0
             if report.kind not in seen and not report.finite:
                 raise CheckpointError(f"{self._culprit(report.kind)} Nothing was drawn.")
             seen.add(report.kind)
@@ -285,7 +292,7 @@ class Pipeline:
                 callback=after_step,
             )
         steps = timer.seconds()  # on CUDA this waits for the last one
-        return Result(finished, [], settings, time.perf_counter() - began, steps)
+        return Result(finished, [], settings, time.perf_counter() - began, steps, passes)
 
     @torch.inference_mode()
     def decode(self, canvas: Canvas) -> Tensor:

@@ -3,7 +3,10 @@
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
@@ -28,7 +31,10 @@ SYSTEM_PROMPTS = {
 
 # The longest prompt that is accepted, in tokens. Attention is computed over it at every full step and in every branch.
 MAX_PROMPT_TOKENS = 2048
+# Room for 64 characters a token, where words have six. Longer texts are refused unread: tokenising 20 MB takes minutes.
+MAX_PROMPT_CHARACTERS = 64 * MAX_PROMPT_TOKENS
 
+_HALF = re.compile("[\ud800-\udfff]")  # surrogates, which pair up in files and never in a str
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
@@ -40,31 +46,55 @@ class PromptEncoder:
         trusted: the tokenizer with its added tokens: for the templates.
         plain: the same without any added token, so that no text can produce one: for what users write.
         unknown: id of the token that stands for all unknown words; None for a tokenizer that has none, since it spells them.
+        path: the tokenizer's file, for messages.
     """
 
     trusted: Tokenizer
     plain: Tokenizer
     layout: TokenLayout
     unknown: int | None = None
+    path: str | Path = "the text tokenizer"
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, layout: TokenLayout) -> "PromptEncoder":
-        definition = json.loads(tokenizer.to_str())
-        definition["added_tokens"] = []
-        definition["post_processor"] = None  # might add special tokens at the ends
-        plain = Tokenizer.from_str(json.dumps(definition))
-        return cls(tokenizer, plain, layout, _unknown(definition["model"]))
+        return cls.read(tokenizer.to_str().encode(), layout, cls.path)
+
+    @classmethod
+    def read(cls, content: bytes, layout: TokenLayout, path: str | Path) -> "PromptEncoder":
+        """Read a tokenizer.json.
+
+        Args:
+            path: where it came from, for messages.
+
+        Raises:
+            CheckpointError: it is no fast tokenizer.
+        """
+        with _failures(f"{path} is not a fast tokenizer"):
+            # A prompt is never cut or filled up, whatever the file says.
+            definition = {**json.loads(content.decode("utf-8")), "truncation": None, "padding": None}
+            trusted = Tokenizer.from_str(json.dumps(definition))
+            # A post-processor might add special tokens at the ends.
+            plain = Tokenizer.from_str(json.dumps({**definition, "added_tokens": [], "post_processor": None}))
+            return cls(trusted, plain, layout, _unknown(definition["model"]), path)
 
     def text(self, text: str) -> list[int]:
         """Ids of a user's text.
 
         Raises:
-            ValueError: it is longer than MAX_PROMPT_TOKENS.
+            ValueError: it is longer than MAX_PROMPT_CHARACTERS or MAX_PROMPT_TOKENS, or holds what is no text.
+            CheckpointError: the tokenizer fails.
         """
         return self._encode(text).ids
 
     def _encode(self, text: str):
-        encoding = self.plain.encode(text, add_special_tokens=False)
+        if len(text) > MAX_PROMPT_CHARACTERS:
+            raise ValueError(
+                f"The prompt has {len(text):,} characters; the limit is {MAX_PROMPT_CHARACTERS:,} characters and {MAX_PROMPT_TOKENS} tokens. Shorten it."
+            )
+        if half := _HALF.search(text):
+            raise ValueError(f"The prompt holds U+{ord(half[0]):04X} as character {half.start() + 1}, half of a character. Remove it.")
+        with _failures(f"{self.path}: the tokenizer fails on the prompt"):
+            encoding = self.plain.encode(text, add_special_tokens=False)
         if len(encoding.ids) > MAX_PROMPT_TOKENS:
             raise ValueError(
                 f"The prompt has {len(encoding.ids)} tokens ({len(text.split())} words); the limit is {MAX_PROMPT_TOKENS} tokens. Shorten it."
@@ -109,7 +139,8 @@ class PromptEncoder:
         if task not in SYSTEM_PROMPTS:
             raise ValueError(f"Unknown task {task!r}. Known are {', '.join(SYSTEM_PROMPTS)}.")
         layout = self.layout
-        system = self.trusted.encode(SYSTEM_PROMPTS[task], add_special_tokens=False).ids
+        with _failures(f"{self.path}: the tokenizer fails on the system prompt"):
+            system = self.trusted.encode(SYSTEM_PROMPTS[task], add_special_tokens=False).ids
         head = torch.tensor([layout.system, *system, layout.end_system, layout.user, *text])
         middle = head[:0] if images is None else images.to("cpu")
         return torch.cat([head, middle, torch.tensor([layout.end_user])])
@@ -119,3 +150,16 @@ def _unknown(model: dict) -> int | None:
     """Id of the unknown token of a tokenizer's model, as tokenizer.json describes it."""
     vocabulary, token = model.get("vocab"), model.get("unk_token")
     return vocabulary.get(token) if isinstance(vocabulary, dict) else model.get("unk_id")  # a list in Unigram's
+
+
+@contextmanager
+def _failures(what: str) -> Iterator[None]:
+    """Whatever the tokenizers library fails with becomes a CheckpointError: bare exceptions, and panics, which no ``except Exception`` catches."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        from .checkpoints.errors import CheckpointError  # its package imports this module
+
+        raise CheckpointError(f"{what}: {' '.join(str(error).split()).rstrip('.')}. Download it again.") from None

@@ -81,7 +81,7 @@ def chosen(name: str, among: dict[str, Path], what: str) -> Path:
         source = TensorSource.open(path)
         if what == "shortcut head":
             check_head(source)
-        raise ValueError(f"{path} is no {what}. Found: {there}.")
+        raise ValueError(f"{path} is no {what} by itself. Found: {there}.")
     raise ValueError(f"There is no {what} {name!r}. Found: {there}. Put it in models/{FOLDER}, press R to refresh, and choose it again.")
 
 
@@ -147,9 +147,11 @@ def _walk(root: str) -> list[str]:
 
 
 def _checkpoint_folders(files: dict[str, Path]) -> list[Path]:
-    """Folders in the published layout: config.json beside model.safetensors or its shards."""
-    folders = sorted({path.parent for path in files.values() if _is_model_part(path)})
-    return [folder for folder in folders if _is_file(folder / "config.json")]
+    """Folders in the published layout: config.json beside model.safetensors or its shards. Any of the model folders may itself be one."""
+    roots = [Path(root) for root in folder_paths.get_folder_paths(FOLDER)]
+    direct = [root for root in roots if _is_file(root / "model.safetensors") or _is_file(root / "model.safetensors.index.json")]
+    folders = sorted({path.parent for path in files.values() if _is_model_part(path)} - set(roots))
+    return [folder for folder in (*direct, *folders) if _is_file(folder / "config.json")]
 
 
 def _is_model_part(path: Path) -> bool:

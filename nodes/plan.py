@@ -12,9 +12,9 @@ from ..migm_core.config import LuminaConfig
 from ..migm_core.models.image_tokenizer import ImageTokenizerConfig
 from ..migm_core.models.shortcut import ShortcutConfig
 from ..migm_core.pipeline import MAX_BATCH, MAX_STEPS, METHODS, Settings
+from ..migm_core.sampling import schedule
 from ..migm_core.sampling.cost import largest_speed_up
-from ..migm_core.sampling.methods import MLCache
-from ..migm_core.sampling.schedule import full_steps
+from ..migm_core.sampling.methods import MLCache, Shortcut, Vanilla
 from ..migm_core.trained import Trained
 from ..migm_core.trained import cautions as engine_cautions
 from . import files, step_times
@@ -64,10 +64,8 @@ def step_kinds(method: str, steps: int, budget: int, tokens: int) -> list[str]:
     Raises:
         ValueError: the budget does not fit the steps.
     """
-    if method == "ml-cache":
-        return ["full" if MLCache().is_full(step, steps) else "partial" for step in range(steps)]
-    full = full_steps(steps, budget) if method == "shortcut" else range(steps)
-    return ["full" if step in full else "shortcut" for step in range(steps)]
+    methods = {"shortcut": lambda: Shortcut(None, budget), "ml-cache": MLCache, "vanilla": Vanilla}
+    return schedule.step_kinds(methods[method]().kinds(steps), tokens)
 
 
 def cautions(trained: Trained, settings: Settings, negative: str) -> list[str]:
@@ -109,11 +107,12 @@ def answer(asked: dict[str, str]) -> dict:
 
 def promise(kinds: list[str], seconds: dict[str, float], base: LuminaConfig, rows: int, columns: int) -> dict | None:
     """How many times as fast as vanilla a run will be: by measured step times, or at most, by the sizes of the models."""
-    run = [kind for kind in kinds if kind != "skipped"]
-    if set(run) == {"full"}:
+    run = {kind for kind in kinds if kind != schedule.SKIPPED}
+    if run == {"full"}:
         return None
-    if all(seconds.get(kind, 0) > 0 for kind in {*run, "full"}):
-        return {"value": seconds["full"] * len(run) / sum(seconds[kind] for kind in run), "source": "measured"}
+    if all(seconds.get(kind, 0) > 0 for kind in run | {"full"}):
+        passes = schedule.step_kinds(["full"] * len(kinds), rows * columns).count("full")
+        return {"value": seconds["full"] * passes / sum(seconds.get(kind, 0) for kind in kinds), "source": "measured"}
     head = cheapest_head(base) if "shortcut" in run else None
     return {"value": largest_speed_up(base, head, kinds, rows, columns), "source": "sizes"}
 

@@ -61,7 +61,7 @@ class Run:
     @property
     def speed_up(self) -> float | None:
         """Against the vanilla method, which runs the whole model at each step that unmasks something; None where nothing was run."""
-        return speed_up(self._steps)
+        return speed_up(self._steps, sum(result.vanilla_passes for result in self.results))
 
     @property
     def _steps(self) -> list[tuple[str, float]]:

@@ -50,7 +50,13 @@ def test_generate_writes_an_image_and_a_line(generate, capsys, pipeline):
 
 @pytest.mark.parametrize(
     ("options", "kinds"),
-    [(["--method", "vanilla"], "8 full steps"), (["--method", "ml-cache"], "4 full and 4 partial steps"), (["--steps", "1"], "1 full steps")],
+    [
+        (["--method", "vanilla"], "8 full steps"),
+        (["--method", "ml-cache"], "4 full and 4 partial steps"),
+        (["--steps", "1"], "1 full steps"),
+        (["--method", "vanilla", "--size", "16x16", "--steps", "12"], "4 full and 8 skipped steps\n"),
+        (["--size", "16x16", "--steps", "12", "--budget", "4"], "4 full, 5 shortcut and 3 skipped steps, "),
+    ],
 )
 def test_the_line_counts_the_steps_of_each_kind(generate, capsys, options, kinds):
     generate(*options)
@@ -112,6 +118,7 @@ def test_the_report(generate):
         "steps": 8,
         "budget": 3,
         "full_steps": [0, 3, 5],
+        "vanilla_passes": 8,
         "guidance": 2.0,
         "temperature": 1.0,
         "seed": 4,

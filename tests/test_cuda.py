@@ -30,14 +30,12 @@ class WithoutWaiting:
     """A method that makes PyTorch raise at whatever waits for the device, from the first features on."""
 
     def __init__(self, method):
-        self.method = method
+        self.method, self.kinds = method, method.kinds
 
     def start(self, *args):
         run = self.method.start(*args)
 
         class Run:
-            kind = run.kind
-
             def features(self, step):
                 torch.cuda.set_sync_debug_mode("error")
                 return run.features(step)

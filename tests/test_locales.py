@@ -1,6 +1,7 @@
 """Texts in the page: English and Chinese cover every node, and nothing that is not there."""
 
 import json
+import re
 
 import pytest
 from nodes_without_host import REPOSITORY, room, schemas
@@ -62,13 +63,21 @@ def test_no_text_has_characters_that_the_page_would_interpret(language):
     assert not [path for path, text in found.items() if set("{}@|") & set(text)]
 
 
+def remarks() -> list[str]:
+    """Sentences of the server that the page shows: notes and cautions."""
+    plan = room("plan")
+    notes = [plan.NO_HEAD, plan.NO_SHORTCUT]
+    settings = plan.Settings(128, 72, 64, 9, 4.5, 0.2)
+    without = plan.Settings(64, 64, 64, 9, 0.0, 0.2)
+    trained = plan.Trained(((64, 64),), guidance=False)
+    return [*notes, *plan.cautions(trained, settings, ""), *plan.cautions(trained, without, "a cat")]
+
+
 def test_the_timeline_translates_all_that_the_server_remarks():
     translated = (REPOSITORY / "web" / "words.js").read_text(encoding="utf-8")
-    own = {"steps": 64, "budget": 10}
-    cases = [{"has_head": False, "steps": 64}, {"has_head": True, "steps": 1}]
-    remarks = [note for case in cases for note in room("run").resolve(own, "Custom", "shortcut", budget=2, **case).notes]
-    assert len(remarks) == len(cases)
-    assert not [remark for remark in remarks if f'"{remark}":' not in translated]
+    patterns = [re.compile(pattern) for pattern in re.findall(r"^\s*\[?/(\^.*\$)/,", translated, re.MULTILINE)]
+    assert len(remarks()) == 5
+    assert not [remark for remark in remarks() if f'"{remark}"' not in translated and not any(pattern.match(remark) for pattern in patterns)]
 
 
 @pytest.mark.parametrize("suffix", [".md", "/zh.md"])

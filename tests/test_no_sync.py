@@ -60,14 +60,12 @@ class FromTheLoop:
     """A method that turns the watch on when the loop asks it for the first features."""
 
     def __init__(self, method, watch):
-        self.method, self.watch = method, watch
+        self.method, self.watch, self.kinds = method, watch, method.kinds
 
     def start(self, *args):
         run, watch = self.method.start(*args), self.watch
 
         class Run:
-            kind = run.kind
-
             def features(self, step):
                 watch.begin()
                 return run.features(step)
@@ -108,6 +106,23 @@ def test_the_loop_asks_no_tensor_for_its_values(pipeline, method, guidance, temp
             callback=reports.append,
         )
     assert watch.on and len(reports) == STEPS and not drawn.unknown.any()
+
+
+def test_skipped_steps_ask_for_nothing_either(pipeline):
+    reports = []
+    prompt = pipeline.checkpoint.prompts.prompt(PROMPT)
+    with watched() as watch:
+        sample(
+            pipeline.checkpoint.base,
+            text_guidance(prompt, prompt, 0.0),
+            Canvas.empty(1, 2, 2),
+            FromTheLoop(Vanilla(), watch),
+            steps=STEPS,
+            temperature=1.0,
+            generators=[torch.Generator().manual_seed(0)],
+            callback=reports.append,
+        )
+    assert watch.on and [report.kind for report in reports].count("skipped") == 4
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -6,11 +6,13 @@ from small_model import PROMPT
 
 from migm_core.canvas import Canvas
 from migm_core.models.lumina import Lumina
+from migm_core.models.shortcut import ShortcutHead
 from migm_core.sampling import sampler
 from migm_core.sampling.methods import MLCache, Shortcut, Vanilla
 from migm_core.sampling.sampler import least_confident, sample
-from migm_core.sampling.schedule import full_steps, keep_masked
+from migm_core.sampling.schedule import full_steps, keep_masked, step_kinds
 from migm_core.sampling.sequence import text_guidance
+from migm_core.sampling.timing import speed_up
 
 METHODS = ("vanilla", "shortcut", "ml-cache")
 
@@ -113,8 +115,70 @@ def test_more_steps_than_cells(pipeline, method):
     assert not result.canvas.unknown.any()
     left = [int(report.canvas.unknown.sum()) for report in reports]
     assert left == keep_masked(4, 16) == [3] * 7 + [2] * 3 + [1] * 5 + [0]
+    assert [report.unmasked for report in reports] == [before - after for before, after in zip([4, *left], left)]
     if method == "shortcut":
-        assert result.full_steps == full_steps(16, 4)
+        assert set(result.full_steps) <= set(full_steps(16, 4))
+
+
+class NothingSkipped:
+    """A method none of whose steps is skipped."""
+
+    def __init__(self, method):
+        self.start = method.start
+
+    def kinds(self, steps):
+        return ["partial"] * steps
+
+
+@pytest.mark.parametrize("make", [lambda head: Vanilla(), lambda head: Shortcut(head, 5), lambda head: Shortcut(head, 16), lambda head: MLCache()])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_is_skipped_changes_no_token(pipeline, make, temperature):
+    method = make(pipeline.head)
+    known = run(pipeline, Vanilla(), seed=9)
+    hole = torch.zeros(2, 4, 4, dtype=torch.bool)
+    hole[0, 1:3, 1:4] = hole[1, 2:, 1:4] = True
+    for canvas in (Canvas.empty(2, 4, 4), known.repeat(2).masked_with(hole)):
+        for steps in (16, 41):
+            reports = []
+            drawn = run(pipeline, method, canvas=canvas, steps=steps, temperature=temperature, callback=reports.append)
+            every = run(pipeline, NothingSkipped(method), canvas=canvas, steps=steps, temperature=temperature)
+            assert torch.equal(drawn.codes, every.codes)
+            assert "skipped" in {report.kind for report in reports}
+
+
+@pytest.mark.parametrize("method", ["vanilla", "shortcut"])
+def test_a_skipped_step_runs_no_model(pipeline, monkeypatch, method):
+    calls = []
+    for model, name in ((Lumina, "features"), (ShortcutHead, "step")):
+        original = getattr(model, name)
+        monkeypatch.setattr(model, name, lambda *args, original=original, name=name: calls.append(name) or original(*args))
+    reports = []
+    result = pipeline.generate(PROMPT, width=16, height=16, guidance=0.0, method=method, steps=16, budget=4, callback=reports.append)
+    kinds = [report.kind for report in reports]
+    assert len(kinds) == 16 and kinds.count("skipped") >= 4
+    assert calls.count("features") == kinds.count("full") == len(result.full_steps)
+    assert calls.count("step") == kinds.count("shortcut")
+    assert sum(report.unmasked > 0 for report in reports) == result.vanilla_passes == 4
+    if method == "vanilla":
+        assert kinds.count("full") == 4
+
+
+def test_which_steps_are_skipped():
+    assert keep_masked(4, 16) == [3] * 7 + [2] * 3 + [1] * 5 + [0]  # steps 0, 7, 10 and 15 unmask
+    full = step_kinds(["full"] * 16, 4)
+    assert [step for step, kind in enumerate(full) if kind == "full"] == [0, 7, 10, 15]
+    # The head goes on from a full step to the next step that unmasks, and no further.
+    budget = ["full" if step in (0, 4, 8, 12) else "shortcut" for step in range(16)]
+    skipped = [1, 2, 3, 11]
+    assert step_kinds(budget, 4) == ["skipped" if step in skipped else kind for step, kind in enumerate(budget)]
+    assert step_kinds(budget, 4096) == budget  # each step unmasks
+    assert step_kinds(["partial"] * 16, 4) == ["partial"] * 16  # the last step unmasks, and goes on from all before it
+
+
+def test_the_speed_up_is_against_a_vanilla_that_skips_too():
+    steps = [("full", 2.0), ("shortcut", 0.5), ("shortcut", 0.5), ("skipped", 0.0), ("full", 2.0)]
+    assert speed_up(steps, passes=4) == 4 * 2.0 / 5.0
+    assert speed_up([], passes=0) is None
 
 
 @pytest.mark.parametrize("method", METHODS)

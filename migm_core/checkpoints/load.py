@@ -132,12 +132,8 @@ def load_checkpoint(
         raise CheckpointError(
             f"{path}: the image tokenizer has {codes} codes, the base model {base.config.tokens.codebook_size}. They are not of one checkpoint."
         )
-    try:
-        tokenizer = Tokenizer.from_str(text_tokenizer.decode("utf-8"))
-    except Exception as error:  # tokenizers raises bare Exception
-        raise CheckpointError(f"{text_path} is not a fast tokenizer: {error}. Download it again.") from None
-    check_token_ids(tokenizer, base.config, str(text_path), config[1])
-    prompts = PromptEncoder.of(tokenizer, base.config.tokens)
+    prompts = PromptEncoder.read(text_tokenizer, base.config.tokens, text_path)
+    check_token_ids(prompts.trusted, base.config, str(text_path), config[1])
     try:
         trained = Trained.from_json(generation.get("trained"), str(path))
     except ValueError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..config import LuminaConfig
 from ..models.shortcut import ShortcutConfig
 from .methods import MLCache
-from .schedule import keep_masked
+from .schedule import keep_masked, step_kinds
 
 FRAME = 4  # tokens around an image: boa, boi, eoi, eoa
 PROMPT = 48  # tokens of an ordinary prompt; the canvas has many more
@@ -51,6 +51,6 @@ def _layer(width: int, keys: int, hidden: int, positions: int) -> int:
 
 
 def largest_speed_up(base: LuminaConfig, head: ShortcutConfig | None, kinds: list[str], rows: int, columns: int) -> float:
-    """Against a run whose steps are all full, but for those that are skipped: N / (b + (N - b) c) with the costs of each step."""
-    vanilla = step_costs(base, None, ["skipped" if kind == "skipped" else "full" for kind in kinds], rows, columns)
-    return sum(vanilla) / sum(step_costs(base, head, kinds, rows, columns))
+    """Against the vanilla method: N / (b + (N - b) c) with the cost of each step."""
+    vanilla = step_kinds(["full"] * len(kinds), rows * columns)
+    return sum(step_costs(base, None, vanilla, rows, columns)) / sum(step_costs(base, head, kinds, rows, columns))

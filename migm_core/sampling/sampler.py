@@ -17,7 +17,7 @@ from ..canvas import Canvas
 from ..models.lumina import Lumina
 from .guidance import guide
 from .methods import Method, Step
-from .schedule import keep_masked
+from .schedule import SKIPPED, keep_masked, step_kinds
 from .sequence import Branch, Sequence
 
 
@@ -30,7 +30,8 @@ class StepReport:
 
     Attributes:
         step, steps: index of the step that has just ended, and how many there are at most.
-        kind: "full", "shortcut" or "partial" (ML-Cache).
+        kind: "full", "shortcut" or "partial" (ML-Cache); "skipped" where no model ran, since nothing was to be unmasked.
+        unmasked: how many tokens of each image the step unmasked; 0 at a skipped one, and at others that went on for later ones' sake.
         canvas: the codes fixed so far and the cells still unknown.
         finite: 0-dimensional bool tensor, whether all confidences of this step are finite; reading it waits for the device.
     """
@@ -38,6 +39,7 @@ class StepReport:
     step: int
     steps: int
     kind: str
+    unmasked: int
     canvas: Canvas
     finite: Tensor
 
@@ -56,6 +58,8 @@ def sample(
 ) -> Canvas:
     """Draw the unknown cells of a canvas.
 
+    Skipped steps take their random numbers all the same, so that a seed gives the tokens that it gave before steps were skipped.
+
     Args:
         branches: guidance branches, at least one.
         canvas: on the model's device; every image of a batch has equally many unknown cells.
@@ -63,7 +67,7 @@ def sample(
         steps: passes over the canvas, at least 1.
         temperature: of the sampled codes and of the noise on their confidence; 0 takes the likeliest.
         generators: one an image, on the canvas's device. They make image i equal to the single run of its own seed.
-        callback: called after each step; what it raises ends the run.
+        callback: called after each step, skipped ones among them; what it raises ends the run.
 
     Returns:
         The finished canvas.
@@ -75,18 +79,23 @@ def sample(
     fixed = masked[:, :0]
     keep = keep_masked(total, steps)
     weights = [sequence.weight for sequence in sequences]
+    kinds = step_kinds(method.kinds(steps), total)
     run = method.start(model, sequences, [count / max(total, 1) for count in (total, *keep[:-1])])
 
     for index in range(steps):
         if not masked.shape[1]:
             break
-        # Features have no name here, so that they are gone before the next step makes its own.
-        drawn, confidence = draw(model, run.features(Step(index, masked, fixed)), weights, temperature, generators)
-        fixed, masked = fix_most_confident(drawn, confidence, masked, min(keep[index], masked.shape[1]), codes, sequences)
+        if kinds[index] == SKIPPED:
+            uniform_noise(batch, masked.shape[1], model.config.tokens.codebook_size if temperature > 0 else 0, generators)
+            fixed, confidence = masked[:, :0], torch.zeros(0, device=codes.device)
+        else:
+            # Features have no name here, so that they are gone before the next step makes its own.
+            drawn, confidence = draw(model, run.features(Step(index, masked, fixed)), weights, temperature, generators)
+            fixed, masked = fix_most_confident(drawn, confidence, masked, keep[index], codes, sequences)
         if callback is not None:
             unknown = torch.zeros_like(codes, dtype=torch.bool).scatter_(1, masked, True)
             so_far = Canvas(codes.clone().view(canvas.shape), unknown.view(canvas.shape))
-            callback(StepReport(index, steps, run.kind(index), so_far, confidence.isfinite().all()))
+            callback(StepReport(index, steps, kinds[index], fixed.shape[1], so_far, confidence.isfinite().all()))
     return Canvas(codes.view(canvas.shape), torch.zeros_like(canvas.unknown))
 
 
@@ -167,7 +176,15 @@ def draw(
 
 
 def gumbel_noise(batch: int, cells: int, size: int, generators: SequenceOf[torch.Generator]) -> tuple[Tensor, Tensor]:
-    """Standard Gumbel noise on the codes' scores and on the confidences, float32 (B, n, size) and (B, n).
+    """Standard Gumbel noise on the codes' scores and on the confidences, float32 (B, n, size) and (B, n)."""
+    of_codes, of_cells = uniform_noise(batch, cells, size, generators)
+    for noise in (of_codes, of_cells):
+        noise.add_(1e-20).log_().neg_().add_(1e-20).log_().neg_()
+    return of_codes, of_cells
+
+
+def uniform_noise(batch: int, cells: int, size: int, generators: SequenceOf[torch.Generator]) -> tuple[Tensor, Tensor]:
+    """The random numbers of a step, float32 (B, n, size) and (B, n) in 0..1.
 
     Drawn image by image in the published order and shapes, so that a seed gives the published tokens.
     """
@@ -177,6 +194,4 @@ def gumbel_noise(batch: int, cells: int, size: int, generators: SequenceOf[torch
     for image, generator in enumerate(generators):
         for noise in (of_codes[image : image + 1], of_cells[image : image + 1]):
             torch.rand(noise.shape, generator=generator, out=noise)
-    for noise in (of_codes, of_cells):
-        noise.add_(1e-20).log_().neg_().add_(1e-20).log_().neg_()
     return of_codes, of_cells

@@ -17,6 +17,37 @@ def keep_masked(cells: int, steps: int) -> list[int]:
     return [*counts, 0]
 
 
+SKIPPED = "skipped"  # a step at which no model runs
+
+
+def step_kinds(kinds: list[str], cells: int) -> list[str]:
+    """The kinds of a run's steps, with "skipped" in the place of those that need no model.
+
+    With more steps than the mask schedule has tokens to give, some steps unmask nothing and throw away what they sampled. At a
+    full step features come from the tokens alone, so what was computed before it is forgotten. A step is skipped where nothing is
+    unmasked from there to the next full step: all idle steps of vanilla, whose every step is full. In the other methods an idle
+    step may hand its features on to one that unmasks; it runs, as in the published runs, since their tokens depend on it.
+
+    Args:
+        kinds: of each step, by the method: "full", or another name where the step goes on from earlier features.
+        cells: masked at the start.
+    """
+    keep = keep_masked(cells, len(kinds))
+    planned, needed = list(kinds), False
+    for step in reversed(range(len(kinds))):
+        needed = needed or unmasked(keep, cells, step) > 0
+        if not needed:
+            planned[step] = SKIPPED
+        if kinds[step] == "full":
+            needed = False
+    return planned
+
+
+def unmasked(keep: list[int], cells: int, step: int) -> int:
+    """How many tokens a step unmasks, of ``keep_masked``'s numbers."""
+    return (keep[step - 1] if step else cells) - keep[step]
+
+
 def full_steps(steps: int, budget: int) -> list[int]:
     """The steps that run the base model when it may run ``budget`` times in ``steps``: evenly spread, the first included.
 

@@ -48,10 +48,10 @@ def median_seconds(steps: list[tuple[str, float]]) -> dict[str, float]:
     return {kind: statistics.median_low(values) for kind, values in kinds.items()}
 
 
-def speed_up(steps: list[tuple[str, float]]) -> float | None:
-    """Time of as many full steps over that of the steps, each at the median of its kind; None where no step was full.
+def speed_up(steps: list[tuple[str, float]], passes: int) -> float | None:
+    """Time of ``passes`` full steps over that of the steps, each at the median of its kind; None where no step was full.
 
     Medians leave out what the first steps of a process wait for, such as CUDA's kernels: full steps would wait for it as well.
     """
     medians = median_seconds(steps)
-    return medians["full"] * len(steps) / sum(medians[kind] for kind, _ in steps) if "full" in medians else None
+    return medians["full"] * passes / sum(medians[kind] for kind, _ in steps) if "full" in medians else None

@@ -36,9 +36,6 @@ class RecordingRun:
         batch, cells = sequences[0].tokens.shape[0], len(sequences[0].cells)
         self.fixed_at = torch.full((batch, cells), -1, dtype=torch.int16, device=sequences[0].tokens.device)
 
-    def kind(self, index: int) -> str:
-        return "full"
-
     def features(self, step: Step) -> list[Tensor]:
         # A cell that is masked now is fixed by this step or a later one.
         self.fixed_at.scatter_(1, step.masked, step.index)
@@ -55,6 +52,9 @@ class Recording:
     def __init__(self, dtype: torch.dtype):
         self.dtype = dtype
         self.run: RecordingRun | None = None
+
+    def kinds(self, steps: int) -> list[str]:
+        return ["recorded"] * steps  # none is skipped, as a full one might be
 
     def start(self, model: Lumina, sequences: list[Sequence], mask_ratios: list[float]) -> RecordingRun:
         self.run = RecordingRun(model, sequences, self.dtype)

@@ -1,7 +1,9 @@
 """The extension in a real ComfyUI: what people do, over its API."""
 
 import re
+import shutil
 import time
+import urllib.parse
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import torch
 from client import Client, Refused
 from PIL import Image
-from small_model import PROMPT, SETTINGS
+from small_model import PROMPT, SETTINGS, edit_json
 
 from migm_core.canvas import touched_cells
 from migm_core.pipeline import Pipeline
@@ -73,6 +75,11 @@ def long_run(**sampler) -> dict:
     return text_to_image(empty={"width": 384, "height": 384}, method="vanilla", steps=1000, **sampler)
 
 
+def summary(outcome) -> dict:
+    """What the page was told of the sampler's run."""
+    return next(data["output"]["migm_run"][0] for data in outcome.of("executed") if data["node"] == "sampler" and data["output"])
+
+
 def report(outcome) -> str:
     return outcome.outputs["report"]["text"][0]
 
@@ -115,16 +122,88 @@ def test_the_extension_imports_without_complaint(server):
     print(f"import: {line[1]} s")
 
 
+def plan(client, **asked) -> dict:
+    return client.get(f"/migm/plan?{urllib.parse.urlencode({'model': 'small', 'head': 1, **asked})}")
+
+
 def test_the_page_learns_a_runs_steps_before_it_starts(client):
-    plan = client.get("/migm/plan?model=small&method=shortcut&head=1")
-    assert plan["kinds"] == ["full", "shortcut", "shortcut", "full", "shortcut", "full", "shortcut", "shortcut"]
-    assert client.get("/migm/plan?model=small&preset=Custom&steps=5&budget=2&method=shortcut&head=1")["kinds"].count("full") == 2
-    assert client.get("/migm/plan?model=small&method=shortcut&head=0")["notes"]
-    with pytest.raises(Refused, match="budget is 9"):
-        client.get("/migm/plan?model=small&preset=Custom&steps=5&budget=9&head=1")
+    answer = plan(client)
+    assert answer["kinds"] == ["full", "shortcut", "shortcut", "full", "shortcut", "full", "shortcut", "shortcut"]
+    assert answer["method"] == "shortcut" and answer["notes"] == answer["cautions"] == []
+    assert answer["own"] == {"cfg" if name == "guidance" else name: value for name, value in SETTINGS.items()}
+    assert answer["presets"]["Balanced"] == {"steps": SETTINGS["steps"], "budget": SETTINGS["budget"]}
+    assert [preset["budget"] for preset in answer["presets"].values()] == [4, 3, 2]
+    assert plan(client, steps=5, budget=2)["kinds"].count("full") == 2
+    assert set(plan(client, method="vanilla")["kinds"]) == {"full"}
 
 
-# Drawing
+@pytest.mark.parametrize("asked, note", [({"head": 0}, "No shortcut head is connected"), ({"steps": 5, "budget": 5}, "not below the number of steps")])
+def test_the_page_learns_why_something_else_runs_than_was_asked_for(client, asked, note):
+    answer = plan(client, **asked)
+    assert answer["method"] == "vanilla" and set(answer["kinds"]) == {"full"} and answer["speed_up"] is None
+    assert note in answer["notes"][0]
+
+
+def test_the_page_learns_what_the_model_cannot_do(client):
+    assert not plan(client, model="bundled demo")["cautions"]
+    said = plan(client, model="bundled demo", width=128, height=128, cfg=4)["cautions"]
+    assert "128x128" in said[0] and "cfg" in said[1]
+    assert "negative" in plan(client, model="bundled demo", negative=1)["cautions"][0]
+
+
+def test_a_promise_is_bounded_by_the_models_sizes_until_there_are_measurements(client):
+    asked = {"model": "bundled demo", "width": 64, "height": 72}  # which no other test runs
+    steps, budget = 64, 9
+    promise = plan(client, **asked)["speed_up"]
+    assert promise["source"] == "sizes" and 1 < promise["value"] < steps / budget
+    graph = text_to_image(head="bundled demo", empty={"width": 64, "height": 72}, steps=steps, budget=budget, cfg=0)
+    graph["model"]["inputs"]["model"] = "bundled demo"
+    outcome = client.run(graph)
+    measured = plan(client, **asked)["speed_up"]
+    assert measured["source"] == "measured"
+    assert measured["value"] == pytest.approx(summary(outcome)["speed_up"])
+
+
+@pytest.mark.parametrize(
+    "asked, words",
+    [
+        ({"steps": 50_000_000}, "steps is 50000000, but must be from 1 to"),
+        ({"steps": "many"}, "steps is 'many', expected a whole number"),
+        ({"steps": "1e999"}, "expected a whole number"),
+        ({"steps": 0}, "steps is 0"),
+        ({"budget": 1}, "budget is 1"),
+        ({"method": "magic"}, "method is 'magic', expected one of"),
+        ({"cfg": "nan"}, "cfg is nan"),
+        ({"temperature": -1}, "temperature is -1"),
+        ({"width": 1_000_000_000}, "size is"),
+        ({"height": 3}, "height is 3"),
+        ({"model": "../../secret"}, "There is no model"),
+        ({"model": ""}, "There is no model"),
+    ],
+    ids=str,
+)
+def test_a_plan_of_nonsense_is_refused_in_words(client, asked, words):
+    with pytest.raises(Refused) as refused:
+        plan(client, **asked)
+    assert refused.value.status == 400 and words in refused.value.answer["error"]
+
+
+@pytest.mark.parametrize("value", [50_000_000, -3, "many", None, True, [64], 1e300, {"a": 1}], ids=str)
+def test_a_plan_survives_what_a_model_says_of_itself(server, client, value):
+    folder = shutil.copytree(server.small.folder, server.base / "models/migm/odd")
+    try:
+        edit_json(folder / "generation_config.json", steps=value)
+        if value is None:  # as if it were not there
+            assert plan(client, model="odd")["own"]["steps"] == 64
+        else:
+            with pytest.raises(Refused) as refused:
+                plan(client, model="odd")
+            assert refused.value.status == 400 and "steps" in refused.value.answer["error"]
+    finally:
+        shutil.rmtree(folder)
+
+
+# Sampling
 
 
 def test_an_image_equals_the_engines(client, engine):
@@ -135,13 +214,15 @@ def test_an_image_equals_the_engines(client, engine):
 
 
 def test_progress_and_previews_are_seen(client):
-    # A size that was not drawn before: what its preview costs is not known yet, so that there is one however fast the run was.
+    # A size that was not sampled before: what its preview costs is not known yet, so that there is one however fast the run was.
     outcome = client.run(text_to_image(seed=6, empty={"width": 96, "height": 64}))
     progress = [data for data in outcome.of("progress") if data["node"] == "sampler"]
-    assert [data["value"] for data in progress] == list(range(1, SETTINGS["steps"] + 1))
-    assert progress[-1]["max"] == SETTINGS["steps"]
+    values = [data["value"] for data in progress]  # newer hosts leave some out
+    assert values == sorted(set(values)) and values[0] == 1 and values[-1] == progress[-1]["max"] == SETTINGS["steps"]
     assert outcome.previews[-1].width > outcome.previews[-1].height
-    assert [data["kind"] for data in outcome.of("migm.step")].count("full") == SETTINGS["budget"]
+    steps = outcome.of("migm.step")
+    assert [data["step"] for data in steps] == list(range(SETTINGS["steps"]))
+    assert [data["kind"] for data in steps].count("full") == SETTINGS["budget"]
 
 
 def test_the_report_says_what_was_done(client):
@@ -233,7 +314,7 @@ def test_a_canvas_with_nothing_to_draw_comes_back_and_the_report_says_so(server,
     known = engine.encode(torch.from_numpy(picture[2:42, 1:41]).permute(2, 0, 1)[None] / 255)
     (seen,) = client.images(outcome, "save")
     assert_same(seen, Image.fromarray((engine.decode(known)[0].permute(1, 2, 0) * 255).byte().numpy()))
-    assert "Nothing was drawn" in report(outcome)
+    assert "Nothing was generated" in report(outcome)
 
 
 def test_unknown_cells_are_shown_unfinished(client):
@@ -251,7 +332,7 @@ def test_unknown_cells_are_shown_unfinished(client):
 
 def test_methods_are_compared_on_one_sheet(client, engine):
     graph = text_to_image()
-    inputs = {key: graph["sampler"]["inputs"][key] for key in ("model", "prompt", "head", "guidance", "temperature")}
+    inputs = {key: graph["sampler"]["inputs"][key] for key in ("model", "prompt", "head", "cfg", "temperature")}
     graph["sampler"] = {"class_type": "MIGMCompareMethods", "inputs": {**inputs, "seed": 50, "methods": "vanilla\nshortcut 4\nml-cache\nvanilla 5\nfast"}}
     graph["sheet"] = {"class_type": "PreviewImage", "inputs": {"images": ["sampler", 1]}}
     outcome = client.run(graph)
@@ -267,41 +348,87 @@ def test_methods_are_compared_on_one_sheet(client, engine):
 # What goes wrong
 
 
-def refusal(client, graph: dict) -> str:
+def refusal(client, graph: dict) -> list[tuple[str, str, str]]:
+    """Why a graph is not taken: for each error its node, its input and its text."""
     with pytest.raises(Refused) as refused:
         client.queue(graph)
-    return str(refused.value.answer["node_errors"])
+    found = refused.value.answer["node_errors"]
+    return [(node, error["extra_info"].get("input_name"), str(error)) for node, each in found.items() for error in each["errors"]]
 
 
 @pytest.mark.parametrize(
-    "values, complaint",
+    "name, value, complaint",
     [
-        ({"preset": "Custom", "steps": 8, "budget": 9}, "budget is 9, but must be from 2 to the number of steps, 8"),
-        ({"preset": "Custom", "steps": 0}, "steps is 0"),
-        ({"preset": "Best"}, "preset is 'Best', expected one of"),
-        ({"method": "magic"}, "method is 'magic', expected one of"),
-        ({"guidance": 1e9}, "bigger than max"),
-        ({"seed": -1}, "smaller than min"),
-        ({"canvas": ["model", 0]}, "mismatch"),
-        ({"prompt": ["model", 0]}, "mismatch"),
+        ("steps", 0, "smaller than min"),
+        ("steps", 50_000_000, "bigger than max"),
+        ("steps", "many", "Failed to convert"),
+        ("steps", None, "Failed to convert"),
+        ("budget", 1, "smaller than min"),
+        ("budget", {"a": 1}, "Failed to convert"),
+        ("method", "magic", "not in list"),
+        ("method", None, "not in list"),
+        ("cfg", 1e9, "bigger than max"),
+        ("cfg", -0.5, "smaller than min"),
+        ("temperature", -1, "smaller than min"),
+        ("seed", -1, "smaller than min"),
+        ("canvas", ["model", 0], "mismatch"),
+        ("prompt", ["model", 0], "mismatch"),
     ],
+    ids=str,
 )
-def test_bad_values_are_refused_on_the_node(client, values, complaint):
-    assert complaint in refusal(client, text_to_image(**values))
+def test_one_bad_value_is_one_error_at_its_input(client, name, value, complaint):
+    ((node, where, text),) = refusal(client, text_to_image(**{name: value}))
+    assert (node, where) == ("sampler", name) and complaint in text
 
 
-@pytest.mark.parametrize("name", ["gone", "../../../etc", "small/model.safetensors"])
-def test_a_model_that_is_not_listed_is_refused_with_what_is(client, name):
+@pytest.mark.parametrize("value", ["gone", "../../../etc", {"a": 1}, 3], ids=str)
+def test_a_model_that_is_not_listed_is_refused_with_what_is(client, value):
     graph = text_to_image()
-    graph["model"]["inputs"]["model"] = name
-    assert "There is no model" in refusal(client, graph) and "models/migm" in refusal(client, graph)
+    graph["model"]["inputs"]["model"] = value
+    ((node, where, text),) = refusal(client, graph)
+    assert (node, where) == ("model", "model")
+    assert "There is no model" in text and "models/migm" in text and "small.safetensors" not in text and "bundled demo" in text
+
+
+def test_a_part_of_a_model_is_refused_with_what_is_there(client):
+    graph = text_to_image()
+    graph["model"]["inputs"]["model"] = "small/model.safetensors"
+    ((node, where, text),) = refusal(client, graph)
+    assert (node, where) == ("model", "model") and "is no model by itself. Found: bundled demo, small" in text
+
+
+def test_a_damaged_head_is_called_damaged(server, client):
+    path = server.base / "models/migm/damaged.safetensors"
+    for content in (b"", server.small.head.read_bytes()[:500]):
+        path.write_bytes(content)
+        ((node, where, text),) = refusal(client, text_to_image(head=path.name))
+        assert (node, where) == ("head", "head") and "damaged" in text and str(path) in text
+    path.unlink()
 
 
 def test_a_line_that_is_no_method_is_refused(client):
     graph = text_to_image()
-    inputs = {key: graph["sampler"]["inputs"][key] for key in ("model", "prompt", "guidance", "temperature", "seed")}
-    graph["sampler"] = {"class_type": "MIGMCompareMethods", "inputs": {**inputs, "methods": "vanilla\nvery fast please"}}
-    assert "'very fast please' is not understood" in refusal(client, graph)
+    inputs = {key: graph["sampler"]["inputs"][key] for key in ("model", "prompt", "cfg", "temperature", "seed")}
+    for line, words in [("very fast please", "is not understood"), ("shortcut 9 of 8", "budget of 9"), ("vanilla 50000", "50000 steps")]:
+        graph["sampler"] = {"class_type": "MIGMCompareMethods", "inputs": {**inputs, "methods": f"vanilla\n{line}"}}
+        ((node, where, text),) = refusal(client, graph)
+        assert (node, where) == ("sampler", "methods") and repr(line) in text.replace('\\', "") and words in text
+
+
+@pytest.mark.parametrize("name, source", [("model", "MIGM Load Lumina-DiMOO"), ("prompt", "MIGM Prompt"), ("head", "MIGM Load Shortcut Head"), ("canvas", "MIGM Empty Canvas")])
+@pytest.mark.parametrize("value", ["small", 3, {"a": 1}, True], ids=str)
+def test_a_value_where_a_link_belongs_is_one_sentence(client, name, source, value):
+    graph = text_to_image()
+    graph["sampler"]["inputs"][name] = value
+    (error,) = client.run(graph).of("execution_error")
+    assert error["node_id"] == "sampler" and error["exception_type"].endswith("ValueError")
+    assert f"The input {name} got" in error["exception_message"] and source in error["exception_message"]
+
+
+def test_a_budget_of_all_steps_runs_them_all_and_says_so(client, engine):
+    outcome = client.run(text_to_image(seed=61, steps=5, budget=9))
+    assert_same(client.images(outcome, "save")[0], engine.generate(PROMPT, seed=61, steps=5, method="vanilla").images[0])
+    assert "The budget is not below the number of steps" in report(outcome)
 
 
 @pytest.mark.parametrize(

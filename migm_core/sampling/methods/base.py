@@ -27,15 +27,15 @@ class Step:
 class MethodRun(Protocol):
     """The state of one run; it dies with it."""
 
-    def kind(self, index: int) -> str:
-        """"full", "shortcut" or "partial": what step ``index`` is."""
-
     def features(self, step: Step) -> list[Tensor]:
-        """Per branch, the features at the masked cells, (B, m, d_model)."""
+        """Per branch, the features at the masked cells, (B, m, d_model). At a full step they follow from the tokens alone."""
 
 
 class Method(Protocol):
     """A method's settings, reusable and without state."""
+
+    def kinds(self, steps: int) -> list[str]:
+        """Of each step of a run: "full" where the base model computes all features, else "shortcut" or "partial"."""
 
     def start(self, model: Lumina, sequences: list[Sequence], mask_ratios: list[float]) -> MethodRun:
         """Begin a run of ``len(mask_ratios)`` steps: each step's unknown cells over those at the start."""

@@ -38,6 +38,9 @@ class MLCache:
         warmup = int(steps * self.warmup)
         return index <= warmup or (index - warmup) % self.interval == 0
 
+    def kinds(self, steps: int) -> list[str]:
+        return ["full" if self.is_full(step, steps) else "partial" for step in range(steps)]
+
     def recomputed(self, length: int) -> int:
         """How many of ``length`` values lie at or below their (1 - ratio) quantile, barring ties.
 
@@ -57,9 +60,6 @@ class MLCacheRun:
         self.caches: list[KeyValueCache] = []
         self.last: list[Tensor] = []
         self.certainty: list[Tensor] = []
-
-    def kind(self, index: int) -> str:
-        return "full" if self.settings.is_full(index, self.steps) else "partial"
 
     def features(self, step: Step) -> list[Tensor]:
         if self.settings.is_full(step.index, self.steps):

@@ -26,6 +26,10 @@ class Shortcut:
     budget: int
     prompt_visible: bool = True
 
+    def kinds(self, steps: int) -> list[str]:
+        full = full_steps(steps, self.budget)
+        return ["full" if step in full else "shortcut" for step in range(steps)]
+
     def start(self, model: Lumina, sequences: list[Sequence], mask_ratios: list[float]) -> "ShortcutRun":
         return ShortcutRun(self, model, sequences, mask_ratios)
 
@@ -43,9 +47,6 @@ class ShortcutRun:
         self.modulations: Tensor | None = None  # of all steps, in the features' dtype, which the first of them tells
         visible = [s.prompt_length if settings.prompt_visible and s.prompt_visible else 0 for s in sequences]
         self.prompts = [torch.arange(n, device=device).expand(len(s.tokens), -1) for n, s in zip(visible, sequences)]  # positions
-
-    def kind(self, index: int) -> str:
-        return "full" if index in self.full else "shortcut"
 
     def features(self, step: Step) -> list[Tensor]:
         if step.index in self.full:

@@ -1,4 +1,4 @@
-"""Vanilla: the base model at every step."""
+"""Vanilla: the base model at every step that unmasks something."""
 
 from dataclasses import dataclass
 
@@ -11,6 +11,9 @@ from .base import Step, at_cells
 
 @dataclass(frozen=True)
 class Vanilla:
+    def kinds(self, steps: int) -> list[str]:
+        return ["full"] * steps
+
     def start(self, model: Lumina, sequences: list[Sequence], mask_ratios: list[float]) -> "VanillaRun":
         return VanillaRun(model, sequences)
 
@@ -19,9 +22,6 @@ class Vanilla:
 class VanillaRun:
     model: Lumina
     sequences: list[Sequence]
-
-    def kind(self, index: int) -> str:
-        return "full"
 
     def features(self, step: Step) -> list[Tensor]:
         return [at_cells(self.model.features(s.tokens, s.rotary), s, step.masked) for s in self.sequences]
