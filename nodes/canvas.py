@@ -27,7 +27,7 @@ class EmptyCanvas(io.ComfyNode):
                 io.Int.Input("height", default=0, min=0, max=MAX_SIDE, step=16, tooltip=own_size),
                 io.Int.Input("batch", default=1, min=1, max=MAX_BATCH, tooltip="How many images; image i has the seed of the sampler plus i."),
             ],
-            outputs=[CANVAS.Output("canvas", display_name="canvas", tooltip="For MIGM Sampler (Shortcut) and MIGM Compare Methods.")],
+            outputs=[CANVAS.Output("canvas", display_name="canvas", tooltip="For MIGM KSampler (Shortcut) and MIGM Compare Methods.")],
         )
 
     @classmethod
@@ -64,7 +64,7 @@ class EncodeImageToCanvas(io.ComfyNode):
                 ),
                 io.Int.Input("variation_seed", default=0, min=0, max=2**63, tooltip="Chooses which tokens the variation masks.", **ADVANCED),
             ],
-            outputs=[CANVAS.Output("canvas", display_name="canvas", tooltip="For MIGM Sampler (Shortcut), MIGM Compare Methods and MIGM Decode Canvas.")],
+            outputs=[CANVAS.Output("canvas", display_name="canvas", tooltip="For MIGM KSampler (Shortcut), MIGM Compare Methods and MIGM Decode Canvas.")],
         )
 
     @classmethod
@@ -108,7 +108,7 @@ class DecodeCanvas(io.ComfyNode):
             search_aliases=["vae decode", "vae decode tiled", "canvas to image", "migm decode"],
             description="Turn a canvas into an image. Tokens that are still masked are shown as a grey chequerboard.",
             inputs=[
-                CANVAS.Input("canvas", tooltip="From MIGM Sampler (Shortcut), MIGM Encode Image to Canvas or MIGM Empty Canvas."),
+                CANVAS.Input("canvas", tooltip="From MIGM KSampler (Shortcut), MIGM Encode Image to Canvas or MIGM Empty Canvas."),
                 io.Int.Input(
                     "tile_size",
                     default=0,

@@ -48,7 +48,7 @@ class CompareMethods(io.ComfyNode):
             outputs=[
                 io.Image.Output("images", display_name="images", tooltip="One for each line, in order."),
                 io.Image.Output("sheet", display_name="contact sheet", tooltip="All of them, with full steps, time and speed-up beneath."),
-                io.String.Output("report", display_name="report", tooltip="What MIGM Sampler (Shortcut) reports, for each line."),
+                io.String.Output("report", display_name="report", tooltip="What MIGM KSampler (Shortcut) reports, for each line."),
             ],
         )
 

@@ -66,7 +66,7 @@ class LoadShortcutHead(io.ComfyNode):
                     tooltip="A .safetensors or .pth file in models/migm, trained for the model that it is used with.",
                 ),
             ],
-            outputs=[HEAD.Output("migm_head", display_name="head", tooltip="For MIGM Sampler (Shortcut) and MIGM Compare Methods.")],
+            outputs=[HEAD.Output("migm_head", display_name="head", tooltip="For MIGM KSampler (Shortcut) and MIGM Compare Methods.")],
         )
 
     @classmethod

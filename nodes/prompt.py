@@ -31,7 +31,7 @@ class Prompt(io.ComfyNode):
                     tooltip="What cfg leads away from; with cfg at 0 it changes nothing. Empty: away from images without any description, as the model was trained.",
                 ),
             ],
-            outputs=[PROMPT.Output("prompt", display_name="prompt", tooltip="For MIGM Sampler (Shortcut) and MIGM Compare Methods.")],
+            outputs=[PROMPT.Output("prompt", display_name="prompt", tooltip="For MIGM KSampler (Shortcut) and MIGM Compare Methods.")],
         )
 
     @classmethod

@@ -148,12 +148,12 @@ def draw(
     prompt: PromptText,
     canvas: Canvas,
     plans: list[Plan],
-    on_step: Callable[[StepReport], None],
+    on_step: Callable[[StepReport, int, int], None],
 ) -> list[Run]:
     """Sample the canvas by each plan, under the host's progress bar and stop button.
 
     Args:
-        on_step: called after each step too.
+        on_step: called after each step too, with the width and height of the image in pixels.
 
     Raises:
         ValueError: the prompt is too long, or the head is for another model.
@@ -161,10 +161,11 @@ def draw(
     encoder = model.checkpoint.prompts
     conditional, unconditional = encoder.prompt(prompt.text), encoder.unconditional(prompt.negative)
     parts = _parts(canvas)
+    _, rows, columns = canvas.shape
     watch = Watch(model, len(parts) * sum(plan.settings.steps for plan in plans))
 
     def after_step(step: StepReport) -> None:
-        on_step(step)
+        on_step(step, columns * model.factor, rows * model.factor)
         watch.after_step(step)
 
     runs = []

@@ -1,4 +1,4 @@
-"""MIGM Sampler (Shortcut): generates the masked tokens of a canvas."""
+"""MIGM KSampler (Shortcut): generates the masked tokens of a canvas."""
 
 from comfy_api.latest import io
 
@@ -50,7 +50,7 @@ class ShortcutSampler(io.ComfyNode):
         methods = ["shortcut", "ml-cache", "vanilla"]
         return schema(
             node_id="MIGMShortcutSampler",
-            display_name="MIGM Sampler (Shortcut)",
+            display_name="MIGM KSampler (Shortcut)",
             category="MIGM",
             search_aliases=["KSampler", "sampler", "generate", "text to image", "inpaint", "accelerate", "teacache", "lumina", "dimoo"],
             description="Generate the masked tokens of a canvas, and watch them appear. With a shortcut head most steps skip the large model.",

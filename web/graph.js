@@ -6,7 +6,7 @@
 
 import { app } from "../../scripts/app.js";
 
-const SUBGRAPH_INPUT = -10; // the origin of a link from a subgraph's input
+const SUBGRAPH_INPUT = "-10"; // the origin of a link from a subgraph's input
 const NEVER = 2; // the modes in which a node does not run
 const BYPASS = 4;
 const MAX_HOPS = 100;
@@ -39,43 +39,48 @@ export function nodeById(id) {
 
 /** The place whose output arrives at an input; null where nothing will. */
 export function sourceOf(place, inputName) {
-  return follow(place, place.node.inputs?.findIndex((input) => input.name === inputName) ?? -1).source;
+  return follow(place, indexOf(place.node, inputName), inputName).source;
 }
 
 /** What an input will be: a value, or UNKNOWN. */
 export function valueOf(place, inputName) {
-  const index = place.node.inputs?.findIndex((input) => input.name === inputName) ?? -1;
-  const { source, at } = follow(place, index);
-  if (source) return source.node.type?.startsWith("Primitive") ? widgetValue(source.node, source.node.widgets?.[0]?.name) : UNKNOWN;
-  return widgetValue(at.node, at.name ?? inputName);
+  const { source, at } = follow(place, indexOf(place.node, inputName), inputName);
+  if (!source) return widgetNamed(at)?.value ?? UNKNOWN;
+  return source.node.type?.startsWith("Primitive") ? (source.node.widgets?.[0]?.value ?? UNKNOWN) : UNKNOWN;
 }
 
-function widgetValue(node, name) {
-  const widget = node.widgets?.find((widget) => widget.name === name);
-  return widget ? widget.value : UNKNOWN;
+/** The widget that sets an input, which is the subgraph's where that hands its own in, as `{ node, widget }`; null where a link sets it. */
+export function settingOf(place, inputName) {
+  const { source, at } = follow(place, indexOf(place.node, inputName), inputName);
+  const widget = source ? null : widgetNamed(at);
+  return widget ? { node: at.node, widget } : null;
 }
+
+const widgetNamed = ({ node, name }) => node.widgets?.find((widget) => widget.name === name);
+
+const indexOf = (node, inputName) => node.inputs?.findIndex((input) => input.name === inputName) ?? -1;
 
 /**
  * Walk up the link of an input.
  *
- * Returns `source`, the place that the link begins at, or null; and `at`, the node and the input's name where the walk ended without a
+ * Returns `source`, the place that the link begins at, or null; and `at`, the node and the widget's name where the walk ended without a
  * link, which differ from those it began with where a subgraph hands its own input in.
  */
-function follow({ node, around }, index) {
-  let at = { node, name: node.inputs?.[index]?.name };
+function follow({ node, around }, index, name) {
+  let at = { node, name };
   for (let hop = 0; hop < MAX_HOPS; hop++) {
-    const link = node.graph?.getLink?.(node.inputs?.[index]?.link);
+    const link = linkOf(node, index);
     if (!link) return { source: null, at };
-    if (link.origin_id === SUBGRAPH_INPUT) {
+    if (String(link.origin_id) === SUBGRAPH_INPUT) {
       if (!around.length) return { source: null, at };
       [node, index, around] = [around.at(-1), link.origin_slot, around.slice(0, -1)];
-      at = { node, name: node.inputs[index]?.name };
+      at = { node, name: node.inputs[index]?.widget?.name ?? node.inputs[index]?.name };
       continue;
     }
     let origin = node.graph.getNodeById(link.origin_id);
     let slot = link.origin_slot;
     while (origin?.subgraph && origin.mode !== BYPASS && origin.mode !== NEVER) {
-      const inner = origin.subgraph.getLink(origin.subgraph.outputs[slot]?.linkIds?.[0]);
+      const inner = origin.subgraph.outputs[slot]?.getLinks()[0];
       around = [...around, origin];
       [origin, slot] = [inner && origin.subgraph.getNodeById(inner.origin_id), inner?.origin_slot];
     }
@@ -85,6 +90,12 @@ function follow({ node, around }, index) {
     index = origin.type === "Reroute" ? 0 : passedBy(origin, slot);
   }
   return { source: null, at };
+}
+
+/** The link that ends at an input. A subgraph's node has a function of this name that means its outputs, so all take the common one. */
+function linkOf(node, index) {
+  if (!node.graph || !node.inputs?.[index]) return null;
+  return LiteGraph.LGraphNode.prototype.getInputLink.call(node, index);
 }
 
 /** The input that a bypassed node hands on as an output: the one in its row, else the first of its type. */

@@ -1,145 +1,17 @@
-/** Puts the step timeline on every Shortcut Sampler, keeps it to what is set and connected, and lights it while the sampler runs. */
+/** Puts the step timeline on every MIGM Sampler, and tells it what happens in the graph and at the server. */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { UNKNOWN, nodeById, placeOf, sourceOf, valueOf } from "./graph.js";
-import { Timeline } from "./timeline.js";
-import { words } from "./words.js";
+import { nodeById } from "./graph.js";
+import { labelInCanvas, labelInVueNodes, labelPreviews } from "./preview_label.js";
+import { Watcher } from "./watcher.js";
 
 const SAMPLER = "MIGMShortcutSampler";
-const LOADER = "MIGMLoadLumina";
-const WIDGETS = ["preset", "steps", "budget", "method"];
-const SETTLE = 120; // ms without a change before the server is asked
 const MARGIN = 4; // around the element in the classic canvas, px
+const FIRST_HEIGHT = 66; // of the element, before it was laid out, px
 
 /** The samplers in the graph: node to Watcher. */
 const watchers = new Map();
-/** Seconds of a step by kind, of the last run with a model: for an estimate before the next. */
-const measured = new Map();
-
-/** One sampler's timeline, and what it was last told. */
-class Watcher {
-  constructor(node) {
-    this.node = node;
-    this.timeline = new Timeline();
-    this.asked = null; // the query that is shown or on its way
-    this.plan = null; // its answer
-    this.last = null; // the last run's summary, until something is changed
-    this.running = false;
-  }
-
-  /** Look again, soon. */
-  refresh({ force = false } = {}) {
-    if (force) this.asked = null;
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.#ask(), SETTLE);
-  }
-
-  async #ask() {
-    const { query, model, reason } = wanted(this.node);
-    const asked = query?.toString() ?? reason;
-    if (asked === this.asked) return;
-    this.asked = asked;
-    this.model = model;
-    this.request?.abort();
-    this.last = null;
-    if (reason) return this.#show(null, reason);
-    const { signal } = (this.request = new AbortController());
-    try {
-      const response = await api.fetchApi(`/migm/plan?${query}`, { signal });
-      const answer = await response.json();
-      this.#show(response.ok ? answer : null, answer.error);
-    } catch (error) {
-      if (signal.aborted) return;
-      this.asked = null; // ask again at the next change
-      this.#show(null, words().noAnswer);
-    }
-  }
-
-  #show(plan, reason) {
-    this.plan = plan;
-    this.reason = reason;
-    if (!this.running) this.show();
-  }
-
-  /** Show the last run where it is the one that is set, else the plan, else why there is none. */
-  show() {
-    const { timeline, last, plan } = this;
-    timeline.unlight();
-    if (last) timeline.showPlan(last.kinds, measuredWords(last), notAccelerated(plan));
-    else if (plan) timeline.showPlan(plan.kinds, expectedWords(plan, this.model), notAccelerated(plan));
-    else timeline.showReason(this.reason ?? "");
-    this.node.setDirtyCanvas?.(true, true);
-  }
-
-  step({ step, steps, kind }) {
-    if (!this.running || this.timeline.kinds.length !== steps) {
-      const kinds = this.plan?.kinds.length === steps ? this.plan.kinds : Array(steps).fill(kind);
-      this.timeline.showPlan(kinds, "");
-    }
-    this.running = true;
-    this.timeline.light(step, kind);
-  }
-
-  /** A run has ended; with its summary where it was not stopped. */
-  end(run = null) {
-    this.running = false;
-    if (run?.kinds.length) {
-      this.last = run;
-      measured.set(this.model, { ...measured.get(this.model), ...run.step_seconds });
-    }
-    this.show();
-  }
-
-  dispose() {
-    clearTimeout(this.timer);
-    this.request?.abort();
-  }
-}
-
-/** What to ask the server for a sampler, as `query` and the name of the `model`; or the `reason` why nothing can be asked. */
-function wanted(node) {
-  const place = placeOf(node);
-  if (!place) return { reason: "" };
-  const query = new URLSearchParams();
-  for (const name of WIDGETS) {
-    const value = valueOf(place, name);
-    if (value !== UNKNOWN) query.set(name, value);
-    else if (["preset", "method"].includes(name) || query.get("preset") === "Custom")
-      return { reason: words().fromAnotherNode(name) };
-  }
-  query.set("head", sourceOf(place, "head") ? 1 : 0);
-  const loader = sourceOf(place, "model");
-  if (!loader) return query.get("preset") === "Custom" ? { query } : { reason: words().connectModel };
-  const model = loader.node.type === LOADER ? valueOf(loader, "model") : UNKNOWN;
-  if (model !== UNKNOWN) query.set("model", model);
-  else if (query.get("preset") !== "Custom") return { reason: words().modelFromAnotherNode };
-  return { query, model };
-}
-
-/** The expected speed-up: by the measured step times where there are any, else what it could be at most. */
-function expectedWords({ kinds }, model) {
-  const full = kinds.filter((kind) => kind === "full").length;
-  if (full === kinds.length) return words().everyStepFull;
-  const seconds = measured.get(model);
-  if (kinds.every((kind) => seconds?.[kind] > 0)) {
-    const sum = kinds.reduce((sum, kind) => sum + seconds[kind], 0);
-    return words().about((seconds.full * kinds.length) / sum);
-  }
-  return words().upTo(kinds.length / full);
-}
-
-function measuredWords({ kinds, seconds, speed_up }) {
-  const took = seconds < 10 ? seconds.toPrecision(2) : Math.round(seconds);
-  if (kinds.every((kind) => kind === "full")) return words().tookFull(took);
-  return words().took(took, speed_up);
-}
-
-/** Why another method runs than the one asked for, where the server says so. */
-function notAccelerated(plan) {
-  const { notes, notAccelerated } = words();
-  return plan?.notes.length ? notAccelerated(plan.notes.map((note) => notes[note] ?? note).join(" ")) : "";
-}
 
 /** Call `after` with the same arguments whenever a function of an object is called. */
 function chain(object, name, after) {
@@ -153,43 +25,96 @@ function chain(object, name, after) {
 
 function addTimeline(node) {
   const watcher = new Watcher(node);
-  const { timeline } = watcher;
-  const height = () => timeline.height + 2 * MARGIN;
-  const widget = node.addDOMWidget("step_timeline", "MIGM_STEP_TIMELINE", timeline.element, {
+  const { element, box } = watcher.timeline;
+  const own = node.widgets.map((widget) => widget);
+  let height = FIRST_HEIGHT;
+  const widget = node.addDOMWidget("step_timeline", "MIGM_STEP_TIMELINE", element, {
     serialize: false, // not in the prompt
     hideInPanel: true,
     margin: MARGIN,
-    getMinHeight: height,
-    getMaxHeight: height,
+    getMinHeight: () => height + 2 * MARGIN,
+    getMaxHeight: () => height + 2 * MARGIN,
   });
   widget.serialize = false; // not in the workflow
-  node.setSize?.([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
-  letTheCanvasHaveThePointer(timeline.element);
+  const room = new Room(node, element);
+  room.fit();
+  const observer = new ResizeObserver(() => {
+    if (!box.offsetHeight || box.offsetHeight === height) return; // not shown, or nothing new
+    height = box.offsetHeight;
+    if (inClassicCanvas(element)) room.fit();
+  });
+  letTheCanvasHaveThePointer(element);
+  watcher.onShow = () => takePlace(node, element);
 
-  for (const name of WIDGETS) {
-    const setting = node.widgets.find((widget) => widget.name === name);
-    if (setting) chain(setting, "callback", () => watcher.refresh());
-  }
+  for (const setting of own) chain(setting, "callback", () => watcher.refresh());
   chain(node, "onAdded", () => {
     watchers.set(node, watcher);
+    observer.observe(box);
     watcher.refresh();
   });
   chain(node, "onRemoved", () => {
     watchers.delete(node);
+    observer.disconnect();
     watcher.dispose();
   });
   chain(node, "onConfigure", () => watcher.refresh());
   chain(node, "onConnectionsChange", () => watcher.refresh());
+  chain(node, "onDrawForeground", () => labelInCanvas(node));
+  chain(node, "onSerialize", (saved) => (saved.size = [saved.size[0], Math.min(saved.size[1], room.given)]));
   chain(node, "onExecuted", (output) => output?.migm_run?.[0] && watcher.end(output.migm_run[0]));
 }
 
-/** In the classic canvas the element lies over the canvas: what the pointer does on it means the node beneath. */
+const inClassicCanvas = (element) => Boolean(element.closest(".dom-widget"));
+
+/**
+ * The height that a node has for the timeline. What it grows by when there is more to say is not the user's: it is taken back, and not
+ * saved, or each change of words would be a change of the workflow, to be undone.
+ */
+class Room {
+  #before = null; // in the classic canvas: the node's height without what it grew by
+  #grown = null; // and with it
+
+  constructor(node, element) {
+    this.node = node;
+    this.element = element;
+  }
+
+  /** In the classic canvas, make the node as high as it must be. In the other one its elements do. */
+  fit() {
+    const { node } = this;
+    const [width, height] = node.size;
+    const least = node.computeSize()[1];
+    if (height !== this.#grown) this.#before = this.#grown = null; // sized by hand since
+    if (height < least) this.#before ??= height;
+    const wanted = this.#before === null ? height : Math.max(this.#before, least);
+    if (wanted === height) return;
+    node.setSize([width, wanted]);
+    this.#grown = wanted;
+    node.setDirtyCanvas?.(true, true);
+  }
+
+  /** The height that was given to the node; infinite where that is all of it, or not known. */
+  get given() {
+    const { node, element } = this;
+    const vue = element.closest("[data-node-id]");
+    if (vue) return parseFloat(vue.style.getPropertyValue("--node-height")) - LiteGraph.NODE_TITLE_HEIGHT || Infinity;
+    return node.size[1] === this.#grown && this.#before !== null ? this.#before : Infinity;
+  }
+}
+
+/** Vue nodes keep the elements of a node that undo has replaced by its like: put the new one's in their place. */
+function takePlace(node, element) {
+  if (element.isConnected || node.graph !== app.canvas.graph) return;
+  document.querySelector(`[data-node-id="${CSS.escape(node.id)}"] .migm-timeline`)?.replaceWith(element);
+}
+
+/** In the classic canvas the element lies over the canvas: what the pointer does on it, buttons aside, means the node beneath. */
 function letTheCanvasHaveThePointer(element) {
   for (const type of ["pointerdown", "pointermove", "pointerup", "wheel"]) {
     element.addEventListener(
       type,
       (event) => {
-        if (!element.closest(".dom-widget")) return;
+        if (!inClassicCanvas(element) || (type !== "wheel" && event.target.closest("button"))) return;
         event.preventDefault();
         event.stopPropagation();
         app.canvas.canvas.dispatchEvent(new event.constructor(event.type, event));
@@ -197,6 +122,15 @@ function letTheCanvasHaveThePointer(element) {
       { passive: false },
     );
   }
+}
+
+/** A step has ended somewhere. */
+function step({ node: id, ...step }) {
+  const node = id === null ? null : nodeById(id);
+  const watcher = watchers.get(node);
+  if (!watcher) return;
+  if (step.width > 0 && step.height > 0) labelPreviews(node, step.width, step.height);
+  watcher.step(step);
 }
 
 function refreshAll(options) {
@@ -215,10 +149,12 @@ app.registerExtension({
 
   setup() {
     addStyle();
-    api.addEventListener("migm.step", ({ detail }) => watchers.get(detail.node === null ? null : nodeById(detail.node))?.step(detail));
+    labelInVueNodes();
+    api.addEventListener("migm.step", ({ detail }) => step(detail));
     for (const type of ["execution_success", "execution_error", "execution_interrupted"])
       api.addEventListener(type, () => {
         for (const watcher of watchers.values()) if (watcher.running) watcher.end();
+        refreshAll({ force: true }); // there are measured times now
       });
     api.addEventListener("graphChanged", () => refreshAll()); // links, modes and other nodes' settings
     api.addEventListener("reconnected", () => refreshAll({ force: true }));

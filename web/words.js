@@ -1,50 +1,96 @@
-/** What the step timeline says, in the language of the page. The server speaks English: `notes` has what it may say, by its own words. */
+/** What the step timeline says, in the language of the page. The server speaks English: `server` has what it may say, in English. */
 
 import { app } from "../../scripts/app.js";
 
-const times = (factor) => (factor < 10 ? factor.toFixed(1) : Math.round(factor));
+/** A speed-up to two digits, never above what it is. */
+const times = (factor) => (factor < 10 ? (Math.floor(factor * 10 + 1e-9) / 10).toFixed(1) : Math.floor(factor));
+
+const duration = (seconds) => (seconds < 10 ? Number(seconds).toPrecision(2) : Math.round(seconds));
 
 const en = {
   steps: "Steps of the run",
-  kinds: { full: "full", shortcut: "shortcut", partial: "partial" },
-  step: (step, steps) => `Step ${step} of ${steps}`,
+  kinds: { full: "full", shortcut: "shortcut", partial: "partial", skipped: "skipped" },
+  meaning: {
+    full: "The whole model runs.",
+    shortcut: "The shortcut head predicts what the model would compute.",
+    partial: "The model runs for some tokens, and the cache gives the rest.",
+    skipped: "No token is unmasked at this step, so nothing runs.",
+  },
+  step: (step, steps, size) => `Step ${step} of ${steps}${size && `, ${size}`}`,
+  size: (width, height) => `${width} × ${height}`,
   stepOfKind: (step, steps, kind) => `Step ${step} of ${steps}: ${kind}`,
-  upTo: (factor) => `Up to ${times(factor)} times as fast`,
-  about: (factor) => `About ${times(factor)} times as fast, by the last run`,
+  atMost: (factor) => `At most ${times(factor)} times as fast, by the model's sizes`,
+  about: (factor) => `About ${times(factor)} times as fast, measured`,
   everyStepFull: "Every step full: not accelerated",
-  took: (seconds, factor) => `Took ${seconds} s: measured ${times(factor)} times as fast`,
-  tookFull: (seconds) => `Took ${seconds} s, every step full: not accelerated`,
-  notAccelerated: (why) => `Not accelerated. ${why}`,
-  notes: {},
+  took: (seconds, factor) => `Took ${duration(seconds)} s${factor ? `: ${times(factor)} times as fast, measured` : ""}`,
+  tookFull: (seconds) => `Took ${duration(seconds)} s, every step full: not accelerated`,
+  presets: "Presets",
+  presetNames: {},
+  preset: ({ steps, budget }) => `${budget} of ${steps} steps full`,
+  useOwn: "Use the model's settings",
+  own: ({ steps, budget, cfg, temperature }) => `steps ${steps}, budget ${budget}, cfg ${cfg}, temperature ${temperature}`,
+  unknownWords: (list) => `Words of the last prompt that this model does not know: ${list.join(", ")}.`,
+  fromServer: (sentence) => String(sentence),
+  outOfRange: (name, value, min, max) => `${name} is ${shown(value)}, but must be a number from ${min} to ${max}.`,
   fromAnotherNode: (name) => `The steps will be known when it runs: ${name} comes from another node.`,
-  connectModel: "Connect Load Lumina-DiMOO to see the steps: a preset depends on the model.",
+  connectModel: "Connect MIGM Load Lumina-DiMOO to see the steps.",
   modelFromAnotherNode: "The steps will be known when it runs: the model is chosen by another node.",
   noAnswer: "The server does not answer, so the steps are not known.",
 };
 
 const zh = {
   steps: "运行的各步",
-  kinds: { full: "完整", shortcut: "捷径", partial: "部分" },
-  step: (step, steps) => `第 ${step} 步，共 ${steps} 步`,
-  stepOfKind: (step, steps, kind) => `第 ${step} 步，共 ${steps} 步：${kind}`,
-  upTo: (factor) => `最快可达 ${times(factor)} 倍速度`,
-  about: (factor) => `按上次运行估计，约 ${times(factor)} 倍速度`,
-  everyStepFull: "每一步都是完整步：未加速",
-  took: (seconds, factor) => `用时 ${seconds} 秒：实测 ${times(factor)} 倍速度`,
-  tookFull: (seconds) => `用时 ${seconds} 秒，每一步都是完整步：未加速`,
-  notAccelerated: (why) => `未加速。${why}`,
-  notes: {
-    "No shortcut head is connected, so every step runs the whole model. Connect Load Shortcut Head to the input head.":
-      "没有连接 Shortcut 头，所以每一步都运行整个模型。请把“加载 Shortcut 头”接到“Shortcut 头”输入。",
-    "A single step leaves nothing to a shortcut head.": "只有一步，Shortcut 头无从替代。",
+  kinds: { full: "完整", shortcut: "捷径", partial: "部分", skipped: "跳过" },
+  meaning: {
+    full: "运行整个模型。",
+    shortcut: "由 Shortcut 头预测模型的计算结果。",
+    partial: "模型只计算一部分 token，其余取自缓存。",
+    skipped: "这一步不揭开任何 token，所以什么也不运行。",
   },
+  step: (step, steps, size) => `第 ${step} 步，共 ${steps} 步${size && `，${size}`}`,
+  size: (width, height) => `${width} × ${height}`,
+  stepOfKind: (step, steps, kind) => `第 ${step} 步，共 ${steps} 步：${kind}`,
+  atMost: (factor) => `按模型的大小，最快 ${times(factor)} 倍速度`,
+  about: (factor) => `实测约 ${times(factor)} 倍速度`,
+  everyStepFull: "每一步都是完整步：未加速",
+  took: (seconds, factor) => `用时 ${duration(seconds)} 秒${factor ? `：实测 ${times(factor)} 倍速度` : ""}`,
+  tookFull: (seconds) => `用时 ${duration(seconds)} 秒，每一步都是完整步：未加速`,
+  presets: "预设",
+  presetNames: { Fast: "快速", Balanced: "均衡", Quality: "质量" },
+  preset: ({ steps, budget }) => `${steps} 步中有 ${budget} 步完整`,
+  useOwn: "使用模型自己的设置",
+  own: ({ steps, budget, cfg, temperature }) => `步数 ${steps}，预算 ${budget}，cfg ${cfg}，温度 ${temperature}`,
+  unknownWords: (list) => `上次的提示词里，此模型不认识的词：${list.join("、")}。`,
+  fromServer: (sentence) => translated(String(sentence)),
+  outOfRange: (name, value, min, max) => `${name} 是 ${shown(value)}，应是 ${min} 到 ${max} 之间的数。`,
   fromAnotherNode: (name) => `各步要到运行时才知道：${name} 来自另一个节点。`,
-  connectModel: "连接“加载 Lumina-DiMOO”即可看到各步：预设取决于模型。",
+  connectModel: "连接“MIGM 加载 Lumina-DiMOO”即可看到各步。",
   modelFromAnotherNode: "各步要到运行时才知道：模型由另一个节点选择。",
   noAnswer: "服务器没有响应，所以各步未知。",
 };
 
+/** What the server may say, known by how it begins, each with its numbers and names as `(…)`; and the same in Chinese. */
+const SENTENCES = [
+  [/^No shortcut head is connected/, () => "没有连接 Shortcut 头，所以每一步都运行整个模型。请把“MIGM 加载 Shortcut 头”接到“Shortcut 头”输入。"],
+  [/^The budget is not below the number of steps/, () => "预算不小于步数，所以每一步都运行整个模型。请减小预算，或增加步数。"],
+  [/^This model was trained for (.+) pixels only; an image of (\w+) /, (sizes, size) => `此模型只为 ${sizes.replaceAll(" and ", "、")} 像素训练过；${size} 的图像会是噪声。`],
+  [/^This model was not trained for cfg: ([\d.e+-]+) /, (cfg) => `此模型没有为 cfg 训练过：cfg 为 ${cfg} 时图像更差，用时加倍。请把 cfg 设为 0。`],
+  [/^The negative prompt changes nothing/, () => "cfg 为 0，所以负面提示词不起作用。"],
+  [/^budget is (\d+), but/, (budget) => `预算是 ${budget}，应在 2 到步数之间。`],
+  [/^There is no model '(.*)'\. Found: (.*?)\. Put it/, (name, found) => `没有模型“${name}”。现有：${found}。请把它放进 models/migm，按 R 刷新，再选一次。`],
+];
+
+function translated(sentence) {
+  for (const [pattern, say] of SENTENCES) {
+    const match = sentence.match(pattern);
+    if (match) return say(...match.slice(1));
+  }
+  return sentence;
+}
+
+const shown = (value) => String(value).slice(0, 20);
+
 /** The texts of the page's language, as it is now: English where there are none. */
 export function words() {
-  return app.ui?.settings?.getSettingValue("Comfy.Locale") === "zh" ? zh : en;
+  return app.extensionManager?.setting?.get("Comfy.Locale") === "zh" ? zh : en;
 }

@@ -5,25 +5,28 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from browser import LOOK_SECONDS, Browser
 from client import Client, Refused
 
 EXTENSION = "ComfyUI-MIGM-Shortcut"
 SAMPLER = "MIGMShortcutSampler"
-SEARCH = ".comfy-vue-node-search-container"
+WAIT_SECONDS = 30
+TRY_SECONDS = 6  # for the effect of a gesture
+TRIES = 4
+EMPTY = {"nodes": [], "links": [], "last_node_id": 0, "last_link_id": 0, "version": 0.4}
+
+# The node search: of new frontends, and of older ones.
+SEARCH = "[role='dialog'] input[role='combobox'], .comfy-vue-node-search-container input"
+FOUND = "[data-testid='result-item'], .comfy-vue-node-search-container [role='option']"
 
 # Functions that scripts below may use.
 PRELUDE = """
     const visible = (css) => [...document.querySelectorAll(css)].some((element) => element.getClientRects().length);
-    const titled = (title) => app.canvas.graph.nodes.find((n) => n.title === title);
-    const node = (type) => (app.canvas.graph ?? app.graph).nodes.find((n) => n.type === type);
+    const node = (type) => (app.canvas.graph ?? app.rootGraph).nodes.find((n) => n.type === type);
     const timeline = () => document.querySelector('.migm-timeline');
     const words = () => timeline()?.querySelector('.migm-timeline-box').innerText ?? '';
-    const kinds = () => [...timeline().querySelectorAll('.migm-timeline-cells i')].map((i) => i.className.match(/migm-(full|shortcut|partial)/)[1]);
+    const kinds = () => [...timeline().querySelectorAll('.migm-timeline-cells i')].map((i) => i.className.match(/migm-(full|shortcut|partial|skipped)/)[1]);
+    const widget = (name) => node('MIGMShortcutSampler').widgets.find((w) => w.name === name);
 """
-
-# The sampler's widget that the first argument names.
-WIDGET = f"node('{SAMPLER}').widgets.find((w) => w.name === arguments[0])"
 
 OPTION = "[role=option]"
 
@@ -36,12 +39,35 @@ SLOT = """const n = node(arguments[0]), input = arguments[2] === 'in';
 
 
 class Page:
-    def __init__(self, browser: Browser, client: Client, renderer: str, screenshots: Path, name: str):
-        self.browser, self.client, self.renderer = browser, client, renderer
-        self.screenshots, self.name = screenshots, name
+    """A tab with ComfyUI in it. A context manager.
 
-    def open(self, theme: str = "dark", **settings) -> None:
-        """Open it anew, with nothing left of what was open before.
+    Attributes:
+        complaints: errors and warnings that name our files, of this test.
+        questions: URLs of the questions about plans that were asked in this test.
+    """
+
+    def __init__(self, browser, client: Client, renderer: str, screenshots: Path):
+        self.tab = browser.new_page(viewport={"width": 1500, "height": 950}, locale="en")
+        self.tab.set_default_timeout(WAIT_SECONDS * 1000)
+        self.client, self.renderer, self.screenshots = client, renderer, screenshots
+        self.name, self.complaints, self.questions = "", [], []
+        self.tab.on("console", self._heard)
+        self.tab.on("pageerror", lambda error: self.complaints.append(error.stack or str(error)) if EXTENSION in (error.stack or "") else None)
+        self.tab.on("request", lambda request: self.questions.append(request.url) if "/migm/plan" in request.url else None)
+        self.tab.on("dialog", lambda dialog: dialog.accept())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.tab.close()
+
+    def _heard(self, message) -> None:
+        if message.type in ("error", "warning") and EXTENSION in message.text + (message.location or {}).get("url", ""):
+            self.complaints.append(message.text)
+
+    def open(self, **settings) -> None:
+        """Open it anew.
 
         Args:
             settings: the host's, with _ for each dot.
@@ -50,42 +76,52 @@ class Page:
             "Comfy_TutorialCompleted": True,  # else it greets with its templates
             "Comfy_Minimap_Visible": False,
             "Comfy_VueNodes_Enabled": self.renderer == "vue",
-            "Comfy_ColorPalette": theme,
+            "Comfy_Node_AlwaysShowAdvancedWidgets": True,
+            "Comfy_ColorPalette": "dark",
             "Comfy_Locale": "en",
+            "Comfy_Workflow_Persist": False,
             "Comfy_Pointer_DoubleClickTime": 1000,  # of a busy machine; the default is 300 ms
             **settings,
         }
         self.client.post("/settings", {name.replace("_", "."): value for name, value in settings.items()})
-        self.browser.open(f"{self.client.url}/system_stats")  # of the same origin, and holds no page
-        self.browser.script("localStorage.clear(); sessionStorage.clear()")
-        self.browser.console()  # what came before is not ours
-        self.reload()
-        self.load({"nodes": [], "links": [], "last_node_id": 0, "last_link_id": 0, "version": 0.4})
+        self.tab.goto(self.client.url)
+        # It opens a workflow of its own, which would replace one that is loaded meanwhile.
+        self.wait("Boolean(window.app?.vueAppReady && app.canvas?.graph && app.extensionManager?.workflow?.activeWorkflow)", what="the page is ready")
+
+    def start(self, name: str) -> None:
+        """Begin a test, with an empty graph."""
+        self.tab.unroute_all()
+        self.tab.keyboard.press("Escape")
+        self.load(EMPTY)
+        self.tab.mouse.move(5, 500)
+        self.name = name
+        self.complaints.clear()
+        self.questions.clear()
 
     def reload(self) -> None:
-        self.browser.open(self.client.url)
-        self.browser.wait("return Boolean(window.app?.vueAppReady && window.app.canvas?.graph)", what="the page is ready")
-        # It then opens a workflow of its own, which would replace one that is loaded meanwhile.
-        self.wait("Boolean(app.extensionManager?.workflow?.activeWorkflow)", what="the page has opened a workflow")
+        self.tab.goto("about:blank")
+        self.tab.goto(self.client.url)
+        self.wait("Boolean(window.app?.vueAppReady && app.canvas?.graph && app.extensionManager?.workflow?.activeWorkflow)", what="the page is ready")
 
-    def errors(self) -> list[str]:
-        """Errors in the console that name our files, since the last call."""
-        return [entry["message"] for entry in self.browser.console() if entry["level"] == "SEVERE" and EXTENSION in entry["message"]]
-
-    def screenshot(self, what: str = "") -> Path:
-        path = self.screenshots / "-".join(filter(None, (self.name, what, self.renderer)))
-        self.browser.screenshot(path := path.with_suffix(".png"))
-        return path
+    def screenshot(self, what: str = "") -> None:
+        self.screenshots.mkdir(parents=True, exist_ok=True)
+        self.tab.screenshot(path=self.screenshots / ("-".join(filter(None, (self.name, what, self.renderer))) + ".png"))
 
     # Looking
 
     def run(self, body: str, *arguments):
-        """What a function with this body returns; it may use ``await`` and PRELUDE."""
-        return self.browser.script(f"{PRELUDE} return (async function () {{ {body} }}).apply(null, arguments)", *arguments)
+        """What a function with this body returns; it may use ``await``, ``arguments`` and PRELUDE."""
+        return self.tab.evaluate(f"(given) => {{ {PRELUDE} return (async function () {{ {body} }}).apply(null, given); }}", list(arguments))
 
-    def wait(self, condition: str, *arguments, what: str = "", seconds: float = 120):
-        """Wait for a JavaScript expression to be true; return its value."""
-        return self.browser.wait(f"{PRELUDE} return {condition}", *arguments, what=what or condition, seconds=seconds)
+    def wait(self, condition: str, *arguments, what: str = "", seconds: float = WAIT_SECONDS):
+        """Wait for a JavaScript expression to be true."""
+        from playwright.sync_api import TimeoutError as Late
+
+        script = f"(given) => {{ {PRELUDE} return (function () {{ return {condition}; }}).apply(null, given); }}"
+        try:
+            self.tab.wait_for_function(script, arg=list(arguments), timeout=seconds * 1000, polling=100)
+        except Late:
+            raise TimeoutError(f"not in {seconds:g} s: {what or condition}; the timeline says {self.words()!r}") from None
 
     def kinds(self) -> list[str]:
         """Each cell of the first timeline, by kind."""
@@ -102,7 +138,7 @@ class Page:
         """Until all of the timeline is seen, inside the box of its node: both are drawn a moment after what they say."""
         self.wait(
             """(() => {
-                const box = timeline().getBoundingClientRect(), n = node('MIGMShortcutSampler');
+                const box = timeline().querySelector('.migm-timeline-box').getBoundingClientRect(), n = node('MIGMShortcutSampler');
                 const element = timeline().closest('[data-node-id]')?.getBoundingClientRect();
                 const [x, y] = app.canvasPosToClientPos([n.pos[0], n.pos[1]]);
                 const s = app.canvas.ds.scale, own = element ?? { left: x, top: y, right: x + n.size[0] * s, bottom: y + n.size[1] * s };
@@ -111,34 +147,66 @@ class Page:
             what="the timeline is inside its node",
         )
 
+    def value(self, widget: str):
+        """What a widget of the sampler is set to."""
+        return self.run("return widget(arguments[0]).value", widget)
+
+    def budget_of_plan(self) -> int:
+        return self.kinds().count("full")
+
     # Doing
 
-    def do_until(self, do: Callable[[], None], condition: str, *arguments, what: str = "") -> None:
-        """Do something by hand until a JavaScript expression is true: see Browser.do_until."""
-        self.browser.do_until(do, lambda seconds: self.wait(condition, *arguments, what=what, seconds=seconds), what or condition)
+    def do_until(self, do: Callable[[], None], condition: str, *arguments, what: str = "", seconds: float = TRY_SECONDS) -> None:
+        """Do something by hand until a JavaScript expression is true. A busy page loses a gesture: then people do it again."""
+        for left in reversed(range(TRIES)):
+            try:
+                do()
+                return self.wait(condition, *arguments, what=what, seconds=seconds)
+            except Exception:
+                if not left:
+                    raise
 
     def load(self, workflow: dict) -> None:
         self.run("await app.loadGraphData(arguments[0])", workflow)
+
+    def edit(self, **values) -> None:
+        """Set widgets of the sampler as edits do."""
+        self.run(
+            """const n = node('MIGMShortcutSampler');
+            for (const [name, value] of Object.entries(arguments[0])) { const w = widget(name); w.value = value; w.callback?.(value, app.canvas, n); }""",
+            values,
+        )
+
+    def press(self, button: str) -> None:
+        """Press a button of the timeline."""
+        self.tab.locator(".migm-timeline button", has_text=button).click()
+
+    def undo(self) -> None:
+        self.tab.keyboard.press("Control+z")
 
     def select_template(self, name: str) -> None:
         """Open the template browser, look under the extension's name, and choose one."""
         button, dialog = "button[aria-label='Templates'], .templates-tab-button, button[aria-label^='Templates']", "[role='dialog'] *, .p-dialog *"
         card = f"[data-testid='template-workflow-{name}']"
-        self.do_until(lambda: self.browser.click(button), "visible(arguments[0])", dialog, what="the template browser is open")
+        self.do_until(lambda: self.tab.locator(button).first.click(timeout=8000), "visible(arguments[0])", dialog, what="the template browser is open")
         # The dialog takes no choice while it is still reading its lists.
-        self.do_until(lambda: self.browser.click(dialog, EXTENSION, innermost=True), "visible(arguments[0])", card, what=f"the template {name} is listed")
-        self.screenshot("templates")
-        self.do_until(lambda: self.browser.click(card), "!visible(arguments[0])", card, what="the template is chosen")
+        self.do_until(
+            lambda: self.tab.locator("[role='dialog'], .p-dialog").get_by_text(EXTENSION, exact=True).first.click(timeout=8000),
+            "visible(arguments[0])",
+            card,
+            what=f"the template {name} is listed",
+        )
+        self.do_until(lambda: self.tab.locator(card).click(timeout=8000), "!visible(arguments[0])", card, what="the template is chosen")
 
     def press_run(self) -> None:
         """Press Run, until the host has one prompt more."""
         before = self._prompts()
-
-        def queued(seconds: float) -> None:
-            wait_until(lambda: self._prompts() - before, seconds)
-
-        press = "[data-testid='queue-button'] button, button[aria-label='Run'], .actionbar button"
-        self.browser.do_until(lambda: self.browser.click(press, "Run"), queued, "a prompt is queued", tries=3, seconds=30)
+        buttons = self.tab.locator("[data-testid='queue-button'] button, button[aria-label='Run'], .actionbar button").filter(has_text="Run")
+        buttons.first.click()
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not self._prompts() - before:
+            assert time.monotonic() < deadline, "no prompt was queued"
+            time.sleep(0.05)
 
     def _prompts(self) -> set[str]:
         """Each prompt that the host has or had."""
@@ -146,124 +214,82 @@ class Page:
         waiting = {prompt[1] for prompts in (queue["queue_running"], queue["queue_pending"]) for prompt in prompts}
         return waiting | set(self.client.get("/history"))
 
+    def search(self, text: str, x: float, y: float) -> None:
+        """Open the node search, with a double click on an empty place of the canvas, and type; the results are there then."""
+        self.do_until(lambda: self.tab.mouse.dblclick(x, y), "visible(arguments[0])", SEARCH, what="the search is open")
+        field = self.tab.locator(SEARCH).first
+        field.fill(text)
+        self.tab.locator(FOUND).first.wait_for()
+
     def add_from_search(self, name: str, x: float, y: float) -> None:
-        """Search for a node, with a double click on an empty place of the canvas, and choose it; then drag it by its title a little."""
-
-        def search() -> None:
-            self.do_until(lambda: self._open_search(x, y), "visible(arguments[0])", f"{SEARCH} input", what="the search is open")
-            self.do_until(lambda: self._fill(f"{SEARCH} input", name), "document.querySelector(arguments[0])?.value === arguments[1]", f"{SEARCH} input", name)
-            self.browser.click(f"{SEARCH} [role='option']", name)
-
-        def drag() -> None:
-            start = self._on_canvas("const n = titled(arguments[0]); return app.canvasPosToClientPos([n.pos[0] + 60, n.pos[1] - 14])", name)
-            self.browser.drag(start, (start[0] + 20, start[1] + 30))
-
-        self.do_until(search, "Boolean(titled(arguments[0]))", name, what=f"{name} is in the graph")
-        before = self.run("return titled(arguments[0]).pos[1]", name)
-        self.do_until(drag, "titled(arguments[0]).pos[1] > arguments[1] + 5", name, before, what=f"{name} was dragged")
-
-    def _open_search(self, x: float, y: float) -> None:
-        if not self.run("return visible(arguments[0])", SEARCH):
-            self.browser.click_at(*self._on_canvas("return [...arguments]", x, y), count=2)
-
-    def _fill(self, css: str, text: str) -> None:
-        """Type a text into a field in the place of what is in it."""
-        if not self.run("return document.activeElement?.matches(arguments[0])", css):
-            self.browser.click(css)
-        self.browser.type("a", "Control")
-        self.browser.type(text)
-
-    def _on_canvas(self, where: str, *arguments) -> tuple[float, float]:
-        """The place in the window that a function with this body returns, once it rests and nothing but nodes lies over the canvas there.
-
-        What was chosen in a dialog is done before the dialog is gone: for that while its mask takes the pointer.
-        """
-        look = f"""{PRELUDE} const at = (function () {{ {where} }}).apply(null, arguments), hit = document.elementFromPoint(...at);
-            return {{ at, free: hit === app.canvas.canvas || Boolean(hit?.closest('[data-node-id], .dom-widget')), over: hit?.outerHTML }}"""
-        return self.browser.settled(look, *arguments, seconds=20, what="a place on the canvas")
+        """Search for a node by its name, and choose it; then drag it by its title a little, as it hangs on the pointer until then."""
+        self.search(name, x, y)
+        self.tab.locator(FOUND).filter(has_text=name).first.click()
+        self.wait("app.canvas.graph.nodes.some((n) => n.title === arguments[0])", name, what=f"{name} is in the graph")
+        self.tab.mouse.click(x, y)
+        self.wait(f"!visible({SEARCH!r})", what="the search is closed")
 
     def connect(self, source: tuple[str, str], target: tuple[str, str]) -> None:
         """Drag from an output, as (node type, name), to an input."""
 
         def drag() -> None:
-            if self.run("return visible(arguments[0])", SEARCH):  # it opens where a link is dropped beside its target
-                self.browser.type("Escape")
-            self.browser.drag(self._on_canvas(SLOT, *source, "out"), self._on_canvas(SLOT, *target, "in"))
+            self.tab.keyboard.press("Escape")  # a search opens where a link is dropped beside its target
+            self.tab.mouse.move(*self.run(SLOT, *source, "out"))
+            self.tab.mouse.down()
+            self.tab.mouse.move(*self.run(SLOT, *target, "in"), steps=6)
+            self.tab.mouse.up()
 
-        connected = "node(arguments[0]).inputs.find((slot) => slot.name === arguments[1]).link !== null"
+        connected = "node(arguments[0]).isInputConnected(node(arguments[0]).inputs.findIndex((slot) => slot.name === arguments[1]))"
         self.do_until(drag, connected, *target, what=f"{source} is connected to {target}")
 
     def choose(self, widget: str, value: str) -> None:
         """Choose an option of the sampler, by hand."""
-        has = f"{WIDGET}.value === arguments[1]"
         if self.renderer == "vue":
-            self.do_until(lambda: self._pick(widget, value), has, widget, value, what=f"{widget} is {value}")
-            self.wait(f"!visible({OPTION!r})", what="the list is closed")
-            return
-        options = self.run(f"return {WIDGET}.options.values", widget)
+            self._row(widget).locator("[role='combobox'], .p-select, button").first.click()
+            self.tab.locator(OPTION).filter(has_text=value).first.click()
+            return self.wait("widget(arguments[0]).value === arguments[1]", widget, value)
+        options = self.run("return widget(arguments[0]).options.values", widget)
         start, end = options.index(self.value(widget)), options.index(value)
         way = 1 if end > start else -1
         for index in range(start + way, end + way, way) if start != end else ():
-            step = options[index]
-            self.do_until(lambda: self.browser.click_at(*self._arrow(widget, right=way > 0)), has, widget, step, what=f"{widget} is {step}")
-
-    def _pick(self, widget: str, value: str) -> None:
-        if not self.run("return visible(arguments[0])", OPTION):
-            self.browser.click_at(*self._row(widget, "[role='combobox'], .p-select, button"))
-        self.browser.click(OPTION, value)
+            self._click_arrow(widget, right=way > 0)
+            self.wait("widget(arguments[0]).value === arguments[1]", widget, options[index])
 
     def increase(self, widget: str) -> None:
         """One click on the arrow that makes a number of the sampler larger."""
+        before = self.value(widget)
+        if self.renderer == "vue":
+            self._row(widget).locator(".p-inputnumber-increment-button, button[aria-label*='ncre'], [data-testid='increment']").first.click()
+        else:
+            self._click_arrow(widget)
+        self.wait("widget(arguments[0]).value > arguments[1]", widget, before)
 
-        def click() -> None:
-            self.browser.click_at(*(self._row(widget, ".p-inputnumber-increment-button") if self.renderer == "vue" else self._arrow(widget)))
-
-        self.do_until(click, f"{WIDGET}.value > arguments[1]", widget, self.value(widget), what=f"{widget} is larger")
-
-    def value(self, widget: str):
-        return self.run(f"return {WIDGET}.value", widget)
-
-    def set(self, widget: str, value) -> None:
-        """Set a widget of the sampler as an edit does."""
-        self.run(
-            "const n = node('MIGMShortcutSampler'), w = n.widgets.find((w) => w.name === arguments[0]); w.value = arguments[1]; w.callback?.(w.value, app.canvas, n)",
-            widget,
-            value,
-        )
-
-    def _arrow(self, widget: str, right: bool = True) -> tuple[float, float]:
-        return self._on_canvas(
-            f"""const n = node('{SAMPLER}');
-            return app.canvasPosToClientPos([n.pos[0] + (arguments[1] ? n.size[0] - 24 : 24), n.pos[1] + {WIDGET}.y + 10])""",
+    def _click_arrow(self, widget: str, right: bool = True) -> None:
+        """In the classic canvas, once the widget was drawn where it is."""
+        at = self.run(
+            f"""app.canvas.draw(true, true); const n = node('{SAMPLER}');
+            return app.canvasPosToClientPos([n.pos[0] + (arguments[1] ? n.size[0] - 24 : 24), n.pos[1] + widget(arguments[0]).y + 10])""",
             widget,
             right,
         )
+        self.tab.mouse.click(*at)
 
-    def _row(self, widget: str, css: str) -> tuple[float, float]:
-        """Where an element in the row of a widget is."""
-        body = """return [...document.querySelectorAll('.lg-node-widget, .lg-widget-container')]
-            .find((row) => row.innerText.trim().startsWith(arguments[0]))?.querySelector(arguments[1]) ?? null"""
-        return self.browser.point(body, widget, css, what=f"the row of {widget}")
+    def _row(self, widget: str):
+        """In Vue nodes, the row of a widget of the sampler."""
+        rows = self.tab.locator(f"[data-node-id='{self.run(f'return node({SAMPLER!r}).id')}'] :is(.lg-node-widget, .lg-widget-container)")
+        return rows.filter(has=self.tab.get_by_text(widget, exact=True)).first
 
     def save_as(self, name: str) -> None:
         """Save the workflow, by keyboard, under a name."""
+        self.tab.mouse.click(1000, 900)  # the host notes what was changed in a Vue node at the next click, and saves what it has noted
         field = ".p-dialog input, [role='dialog'] input"
-        self.do_until(lambda: self.browser.type("s", "Control"), "visible(arguments[0])", field, what="it asks for a name")
-        self.browser.click(field)  # the host notes what was changed in a Vue node at the next click, and saves what it has noted
-        self.do_until(lambda: self._fill(field, name), "document.activeElement?.value === arguments[0]", name, what="the name is typed")
-
-        def saved(seconds: float) -> None:
-            wait_until(lambda: is_saved(self.client, name), seconds)
-
-        self.browser.do_until(lambda: self.browser.type("Enter"), saved, f"{name} is saved", seconds=20)
-
-
-def wait_until(happened: Callable[[], object], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not in {seconds:g} s")
-        time.sleep(LOOK_SECONDS)
+        self.do_until(lambda: self.tab.keyboard.press("Control+s"), "visible(arguments[0])", field, what="it asks for a name")
+        self.tab.locator(field).first.fill(name)
+        self.tab.keyboard.press("Enter")
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not is_saved(self.client, name):
+            assert time.monotonic() < deadline, f"{name} was not saved"
+            time.sleep(0.1)
 
 
 def is_saved(client: Client, name: str) -> bool:
