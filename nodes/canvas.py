@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..migm_core.canvas import Canvas, touched_cells
-from ..migm_core.pipeline import MAX_BATCH, Settings
+from ..migm_core.settings import MAX_BATCH, Settings
 from . import pictures
 from .weights import LoadedModel
 from .wires import ADVANCED, CANVAS, MODEL, ModelCanvas, expect, schema

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..migm_core.pipeline import MAX_STEPS, MAX_STRENGTH
+from ..migm_core.settings import MAX_STEPS, MAX_STRENGTH
 from . import pictures
 from .page import tell_step
 from .run import canvas_for, draw, make_plan, report

@@ -15,7 +15,7 @@ from unittest.mock import MagicMock
 
 REPOSITORY = Path(__file__).parents[1]
 NAME = "extension_without_host"
-HOST = ["comfy", "comfy.cli_args", "comfy.model_management", "comfy.model_patcher", "comfy.ops", "comfy.utils", "comfy_execution", "comfy_execution.utils"]
+HOST = ["comfy", "comfy.cli_args", "comfy.ldm", "comfy.ldm.modules", "comfy.ldm.modules.attention", "comfy.model_management", "comfy.model_patcher", "comfy.ops", "comfy.utils", "comfy_execution", "comfy_execution.utils"]
 HOST += ["folder_paths", "latent_preview", "server", "aiohttp"]
 
 
