@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..migm_core.settings import MAX_STEPS, MAX_STRENGTH, METHODS
 from . import pictures
 from .page import tell_step
-from .run import canvas_for, draw, make_plan, report
+from .run import canvas_for, generate, make_plan, report
 from .wires import CANVAS, HEAD, MODEL, PROMPT, ModelCanvas, advanced, schema
 
 MAX_SEED = 2**64 - 1
@@ -99,6 +99,6 @@ class ShortcutSampler(io.ComfyNode):
         plan = make_plan(
             model, head, blank, prompt, method=method, seed=seed, steps=steps, budget=budget, guidance=cfg, temperature=temperature
         )
-        (run,) = draw(model, head, prompt, blank, [plan], tell_step)
+        (run,) = generate(model, head, prompt, blank, [plan], tell_step)
         image = pictures.canvas_image(model, run.canvas)
         return io.NodeOutput(image, ModelCanvas(run.canvas, model), report(model, head, run), ui={"migm_run": [run.summary()]})

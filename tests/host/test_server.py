@@ -319,7 +319,7 @@ def picture() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (45, 43, 3), dtype=np.uint8)  # crops to 40x40
 
 
-def test_a_masked_area_is_drawn_anew_and_the_rest_kept(server, client, engine, picture):
+def test_a_masked_area_is_regenerated_and_the_rest_kept(server, client, engine, picture):
     mask = np.zeros((45, 43), bool)
     mask[20, 5] = mask[30:, 30:] = True
     (seen,) = client.images(client.run(encode_graph(server, "inpaint.png", picture, mask)), "save")
