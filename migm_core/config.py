@@ -1,6 +1,63 @@
 """What a checkpoint's config.json says: the size of the model and where special tokens lie in its vocabulary."""
 
+import json
 from dataclasses import asdict, dataclass, field, fields
+
+# What the base model computes: keys of config.json that change its mathematics, with the values that it has. A config that asks for
+# anything else is refused, never silently misread. An absent key and null ask for nothing.
+_ARCHITECTURE = {
+    "activation_type": ("silu", "swiglu"),
+    "block_type": ("llama",),
+    "layer_norm_type": ("rms",),
+    "include_bias": (False,),
+    "include_qkv_bias": (False,),
+    "weight_tying": (False,),
+    "rope": (True,),
+    "alibi": (False,),
+    "attention_layer_norm": (False,),
+}
+_VARIANTS = {
+    # Of the same family.
+    "input_emb_norm": (False,),
+    "scale_logits": (False,),
+    "clip_qkv": (),
+    "rope_full_precision": (True,),
+    "rope_scaling": (),
+    "layer_norm_with_affine": (True,),
+    "bias_for_layer_norm": (False,),
+    "norm_after": (False,),
+    # Of other families, as a changed model may have them.
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+    "qk_norm": (False,),
+    "use_qk_norm": (False,),
+    "qk_layernorm": (False,),
+    "sliding_window": (),
+    "use_sliding_window": (False,),
+    "attention_window": (),
+    "partial_rotary_factor": (1,),
+    "rope_interleaved": (False,),
+    "parallel_residual": (False,),
+    "use_parallel_residual": (False,),
+    "is_causal": (False,),
+    "causal": (False,),
+    "attn_logit_softcapping": (),
+    "final_logit_softcapping": (),
+    "attention_multiplier": (),
+    "embedding_multiplier": (1,),
+    "residual_multiplier": (1,),
+    "logits_scaling": (1,),
+}
+_ONLY = _ARCHITECTURE | _VARIANTS
+
+# Keys without an effect on what is computed here: bookkeeping, and what only training or another program's speed depends on.
+_HARMLESS = {
+    *("architectures", "auto_map", "model_type", "transformers_version", "torch_dtype", "dtype", "precision", "use_cache", "return_dict"),
+    *("flash_attention", "attn_implementation", "init_device", "init_fn", "init_std", "init_cutoff_factor", "emb_init_std", "scale_emb_init"),
+    *("block_group_size", "alibi_bias_max", "mlp_ratio", "attention_layer_norm_with_affine", "layer_norm_eps", "tie_word_embeddings"),
+    *("attention_dropout", "embedding_dropout", "residual_dropout", "resid_dropout", "dropout", "hidden_dropout", "gradient_checkpointing"),
+    *("multi_query_attention", "embedding_size", "tokens", "mask_token_id", "pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "sep_token_id"),
+}
 
 
 @dataclass(frozen=True)
@@ -38,19 +95,6 @@ class LuminaConfig:
     max_sequence_length: int = 4096  # of training; longer sequences are computed all the same
     tokens: TokenLayout = field(default_factory=TokenLayout)
 
-    # What this implementation computes. A config that asks for anything else is refused, never silently misread.
-    _ONLY = {
-        "activation_type": ("silu", "swiglu"),
-        "block_type": ("llama",),
-        "layer_norm_type": ("rms",),
-        "include_bias": (False,),
-        "include_qkv_bias": (False,),
-        "weight_tying": (False,),
-        "rope": (True,),
-        "alibi": (False,),
-        "attention_layer_norm": (False,),
-    }
-
     def __post_init__(self):
         for name in ("d_model", "n_heads", "n_kv_heads", "n_layers", "mlp_hidden_size", "vocab_size", "max_sequence_length"):
             value = getattr(self, name)
@@ -58,8 +102,8 @@ class LuminaConfig:
                 raise ValueError(f"{name} is {value!r}, expected a positive integer")
         for name in ("rms_norm_eps", "rope_theta"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
-                raise ValueError(f"{name} is {value!r}, expected a positive number")
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 1e30:  # past float32 nothing is finite
+                raise ValueError(f"{name} is {value!r}, expected a positive number below 1e30")
         if self.d_model % self.n_heads or (self.d_model // self.n_heads) % 2:
             raise ValueError(f"d_model {self.d_model} does not divide into heads of an even size where n_heads is {self.n_heads}")
         if self.n_heads % self.n_kv_heads:
@@ -70,24 +114,30 @@ class LuminaConfig:
         """Read a published-layout config.
 
         A dictionary ``tokens`` (ours) overrides ids of the token layout. ``embedding_size``, when it is given, is the number
-        of rows of the tables, which may be padded past ``vocab_size``; the loader corrects it from the tensor.
+        of rows of the tables, which may be padded past ``vocab_size``; the loader corrects it from the tensor. Keys that are not
+        known here are ignored, see ``unknown_keys``.
 
         Raises:
             ValueError: naming the source, the key and what was expected.
         """
         if not isinstance(values, dict):
             raise ValueError(f"{source}: expected a JSON object with the model's sizes, found {type(values).__name__}.")
-        for key, allowed in cls._ONLY.items():
-            if key in values and values[key] is not None and values[key] not in allowed:
-                expected = " or ".join(map(repr, allowed))
-                raise ValueError(f"{source}: {key} is {values[key]!r}, but only {expected} is supported.")
+        for key, allowed in _ONLY.items():
+            if values.get(key) is not None and values[key] not in allowed:
+                expected = " or ".join(map(json.dumps, allowed or (None,)))
+                raise ValueError(f"{source}: {key} is {_short(values[key])}, but only {expected} is supported. The model would not be computed as it was trained.")
         missing = [name for name in ("d_model", "n_heads", "n_layers", "mlp_hidden_size") if values.get(name) is None]
         if missing:
             raise ValueError(
                 f"{source}: {', '.join(missing)} is missing. Expected the config.json of a Lumina-DiMOO checkpoint."
             )
         known = {f.name: values[f.name] for f in fields(cls) if f.name != "tokens" and values.get(f.name) is not None}
+        if values.get("multi_query_attention"):  # one key-value head for all
+            if known.setdefault("n_kv_heads", 1) != 1:
+                raise ValueError(f"{source}: multi_query_attention is {_short(values['multi_query_attention'])}, but n_kv_heads is {_short(known['n_kv_heads'])}, expected 1.")
         known.setdefault("n_kv_heads", known["n_heads"])
+        if values.get("layer_norm_eps") is not None:  # the family's older name
+            known.setdefault("rms_norm_eps", values["layer_norm_eps"])
         if values.get("embedding_size"):
             known["vocab_size"] = values["embedding_size"]
         ids = values.get("tokens") or {}
@@ -106,5 +156,23 @@ class LuminaConfig:
         """The config in the published layout, plus the token ids."""
         values = asdict(self)
         values["embedding_size"] = self.vocab_size
-        fixed = {key: allowed[0] for key, allowed in self._ONLY.items()}
+        fixed = {key: allowed[0] for key, allowed in _ARCHITECTURE.items()}
         return {"architectures": ["LLaDAForMultiModalGeneration"], "model_type": "llada", **fixed, **values}
+
+
+def unknown_keys(values: dict) -> list[str]:
+    """Keys of a config that are not known here and set to something: what they ask for is ignored.
+
+    A token id of the mask that is not the token layout's counts, too.
+    """
+    known = {*_ONLY, *_HARMLESS, *(f.name for f in fields(LuminaConfig))}
+    ids = values.get("tokens")
+    mask = ids.get("mask", TokenLayout.mask) if isinstance(ids, dict) else TokenLayout.mask
+    unknown = [key for key, value in values.items() if key not in known and not key.startswith("_") and value not in (None, False, "", 0, [], {})]
+    return unknown + (["mask_token_id"] if values.get("mask_token_id", mask) not in (mask, None) else [])
+
+
+def _short(value: object) -> str:
+    """A JSON value as a message shows it."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:80] + "..."

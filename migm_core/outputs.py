@@ -1,8 +1,9 @@
 """What a run leaves on disk: images that say how they were made, and a report of its settings and times."""
 
-import json
+import io
 import sys
 import tempfile
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from PIL.PngImagePlugin import PngInfo
 
 from .pipeline import Pipeline, Result
+from .writing import as_json, replacing
 
 
 def image_paths(out: Path, batch: int) -> list[Path]:
@@ -31,21 +33,28 @@ def check_writable(path: Path, suffix: str) -> None:
         raise ValueError(f"{path} cannot be written: there is no folder {path.parent}. Create it, or choose another path.")
     try:
         # Permission bits do not tell of read-only and full disks; writing does.
-        with path.open("r+b") if path.exists() else tempfile.TemporaryFile(dir=path.parent):
+        with path.open("r+b") if path.exists() else nullcontext(), tempfile.TemporaryFile(dir=path.resolve().parent):
             pass
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error.strerror}. Choose another path.") from None
 
 
 def save_images(result: Result, paths: list[Path], about: dict[str, str]) -> None:
-    """Write PNGs. Their text ``migm`` holds ``about`` and the settings with each image's own seed, as JSON."""
+    """Write PNGs. Their text ``migm`` holds ``about`` and the settings with each image's own seed, as JSON.
+
+    Raises:
+        OSError: naming the picture that cannot be written; what was there is as it was.
+    """
     for index, (image, path) in enumerate(zip(result.images, paths)):
         settings = {**asdict(result.settings), "seed": result.settings.seed + index, "batch": 1}
         text = PngInfo()
         text.add_itxt("Description", about["prompt"])
         text.add_text("Software", "MIGM-Shortcut")
-        text.add_itxt("migm", json.dumps({**about, **settings}, ensure_ascii=False))
-        image.save(path, pnginfo=text)
+        text.add_itxt("migm", as_json({**about, **settings}))
+        png = io.BytesIO()
+        image.save(png, "PNG", pnginfo=text)
+        with replacing(path) as file:
+            file.write(png.getvalue())
 
 
 def report(result: Result, pipeline: Pipeline, paths: list[Path], prompt: str, negative: str) -> dict:
@@ -76,8 +85,14 @@ def report(result: Result, pipeline: Pipeline, paths: list[Path], prompt: str, n
     }
 
 
-def write_report(path: Path, values: dict) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def write_report(path: Path, values: object) -> None:
+    """Write JSON for people to read.
+
+    Raises:
+        OSError: naming the file.
+    """
+    with replacing(path) as file:
+        file.write((as_json(values, indent=2) + "\n").encode("utf-8"))
 
 
 def peak_memory(device: torch.device) -> int | None:

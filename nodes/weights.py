@@ -8,20 +8,19 @@ from pathlib import Path
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.ops
+import comfy.utils
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import nn
 
 from ..migm_core.checkpoints import Checkpoint, CheckpointError, TensorSource, build_head, load_checkpoint
-from ..migm_core.checkpoints.eight_bit import plain_dtype
 from ..migm_core.checkpoints.load import BASE_PREFIX, check_head
+from ..migm_core.checkpoints.quantised import SCALE, plain_dtype, plainly_spelled, quantised_layers
 from ..migm_core.config import LuminaConfig
-from ..migm_core.models.quantized import Scaled, dequantise
 from ..migm_core.pipeline import Pipeline, Settings
 from ..migm_core.sampling.memory import run_bytes as sampling_bytes
 from ..migm_core.sampling.sequence import Branch
 from .files import chosen, heads, models, stamp
+from .operations import cast_on_cpu, operations
 from .preview_account import PreviewAccount
 
 TILE = 256  # pixels a side, where a whole image has no room
@@ -45,6 +44,10 @@ class LoadedModel:
     image_tokenizer: comfy.model_patcher.ModelPatcher
     dtype: torch.dtype
     previews: dict[int, PreviewAccount] = field(default_factory=dict)
+
+    def get_models(self) -> list[comfy.model_patcher.ModelPatcher]:
+        """What the host counts as in use while a prompt runs that holds this."""
+        return [self.base, self.image_tokenizer]
 
     @property
     def device(self) -> torch.device:
@@ -79,13 +82,16 @@ class HeadFile:
         key = (model.checkpoint.base.config, model.dtype)
         if key not in self.fitted:
             offload = model.base.offload_device
-            operations = _operations(model.dtype, model.dtype, model.device)
             try:
-                head = build_head(self.source, key[0], dtype=model.dtype, device=offload, operations=operations)
+                head = build_head(self.source, key[0], dtype=model.dtype, device=offload, operations=operations(model.dtype, model.dtype, model.device, offload))
             except CheckpointError as error:
                 raise ValueError(f"The head {self.name!r} does not fit the model {model.name!r}. {error}") from None
-            self.fitted[key] = comfy.model_patcher.ModelPatcher(head, model.device, offload)
+            self.fitted[key] = _handle(head, model.device, offload)
         return self.fitted[key]
+
+    def get_models(self) -> list[comfy.model_patcher.ModelPatcher]:
+        """What the host counts as in use while a prompt runs that holds this."""
+        return list(self.fitted.values())
 
 
 # Two loaders of one file share its weights, which live as long as a node or a cache of the host holds them.
@@ -106,21 +112,23 @@ def load_model(name: str, dtype: str) -> LoadedModel:
         ValueError: there is no such model, or its files are bad.
     """
     path = chosen(name, models(), "model")
-    device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
-    stored, computed = _pick_dtypes(path, dtype, device)
+    management = comfy.model_management
+    device, offload = management.get_torch_device(), management.unet_offload_device()
+    stored, computed, formats = _pick_dtypes(path, dtype, device)
     key = (stamp(path), stored, computed, device)
     model = _models.get(key)
     if model is None:
+        image_device, image_offload = management.vae_device(), management.vae_offload_device()
         checkpoint = load_checkpoint(
             path,
             dtype=computed,
             device=offload,
-            operations=_operations(stored, computed, device),
-            image_operations=_operations(torch.float32, torch.float32, device),
+            operations=operations(stored, computed, device, offload, formats),
+            image_operations=operations(torch.float32, torch.float32, image_device, image_offload),
+            reader=_reader(device),
         )
-        base = comfy.model_patcher.ModelPatcher(checkpoint.base, device, offload)
-        places = comfy.model_management.vae_device(), comfy.model_management.vae_offload_device()
-        image_tokenizer = comfy.model_patcher.ModelPatcher(checkpoint.image_tokenizer.to(places[1]), *places)
+        base = _handle(checkpoint.base, device, offload)
+        image_tokenizer = _handle(checkpoint.image_tokenizer.to(image_offload), image_device, image_offload)
         model = _models[key] = LoadedModel(name, checkpoint, base, image_tokenizer, computed)
     return model
 
@@ -140,52 +148,48 @@ def load_head(name: str) -> HeadFile:
     return head
 
 
-def _pick_dtypes(path: Path, name: str, device: torch.device) -> tuple[torch.dtype, torch.dtype]:
-    """The dtypes that large weights are kept in and that features are computed in: the host's choice where ours is auto."""
+def _pick_dtypes(path: Path, name: str, device: torch.device) -> tuple[torch.dtype, torch.dtype, set[str]]:
+    """The dtypes that large weights are kept in and that features are computed in, the host's choice where ours is auto; and the formats
+    of the file's quantised weights, which stay as they are."""
     management = comfy.model_management
     supported = [torch.bfloat16, torch.float16, torch.float32]
     named = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+    source = plainly_spelled(TensorSource.open(path).prefixed(BASE_PREFIX))
+    layers = quantised_layers(source, BASE_PREFIX).values()
     if name == "auto":
-        source = TensorSource.open(path).prefixed(BASE_PREFIX)
         count = sum(torch.Size(shape).numel() for shape in source.shapes.values())
         stored = management.unet_dtype(device, count, supported, plain_dtype(source) if source.shapes else None)
     else:
         stored = named[name] if name in named else getattr(torch, name)
-    return stored, management.unet_manual_cast(stored, device, supported) or stored
+    # The host's float8 has one scale for all of a weight.
+    by_row = {layer.format + " by row" for layer in layers if layer.format.startswith("float8") and torch.Size(source.shapes[layer.companions[SCALE]]).numel() > 1}
+    return stored, management.unet_manual_cast(stored, device, supported) or stored, {layer.format for layer in layers} | by_row
 
 
-def _operations(stored: torch.dtype, computed: torch.dtype, device: torch.device):
-    """The host's operations for weights of one dtype computed in another."""
-    picked = comfy.ops.pick_operations(stored, computed, load_device=device)
+def _handle(model: nn.Module, device: torch.device, offload: torch.device) -> comfy.model_patcher.ModelPatcher:
+    """The host's handle on a model: of the kind that it uses for its own, since another in its list makes it free memory in the old way."""
+    patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return patcher(cast_on_cpu(model, device), device, offload)
 
-    class Operations(picked):
-        class Linear(Scaled, picked.Linear):
-            def __init__(self, *args, dtype=None, **kwargs):
-                super().__init__(*args, dtype=stored, **kwargs)
 
-            def forward(self, x: Tensor) -> Tensor:
-                if self.scale_weight is None:
-                    return super().forward(x)
-                weight, bias = comfy.ops.cast_bias_weight(self, x)  # 8 bits cross the bus and become a new tensor in x's dtype
-                return F.linear(x, dequantise(weight, self.scale_weight.to(weight.device), x.dtype), bias)
+def _is_dynamic(handle: comfy.model_patcher.ModelPatcher) -> bool:
+    return hasattr(handle, "is_dynamic") and handle.is_dynamic()
 
-        class Embedding(picked.Embedding):
-            def __init__(self, *args, dtype=None, **kwargs):
-                # Rows are looked up, not multiplied: 8 bits would cost quality and save no time.
-                super().__init__(*args, dtype=stored if stored.itemsize > 1 else torch.bfloat16, **kwargs)
 
-            def forward(self, index: Tensor) -> Tensor:
-                if self.weight.device == index.device or self.weight_function:
-                    return super().forward(index, out_dtype=computed)
-                # Offloaded: a few rows cross the bus instead of the table, a gigabyte in the 8B model.
-                return F.embedding(index.to(self.weight.device), self.weight).to(index.device, computed)
-
-    return Operations
+def _reader(device: torch.device):
+    """The host's own reader where its memory is dynamic: tensors that it gives go from the file to the card without a stay in between."""
+    memory = getattr(comfy, "memory_management", None)
+    if not getattr(memory, "aimdo_enabled", False) or comfy.model_management.is_device_cpu(device):
+        return None
+    return lambda path: comfy.utils.load_torch_file(str(path))
 
 
 def prepare(model: LoadedModel, head: HeadFile | None, settings: Settings, branches: list[Branch]) -> Pipeline:
     """Have the host load what a run needs, with room for its activations; a pipeline on the host's device."""
     handles = [model.base, model.image_tokenizer, *([head.fit(model)] if head else [])]
+    if _is_dynamic(model.base):
+        # The first named keeps its place longest. The head runs at most steps, and is small.
+        handles.reverse()
     # Steps and previews come in turn. Previews make do with tiles, so that the weights keep their place.
     needed = max(run_bytes(model, settings, branches), decode_bytes(model, settings.width, settings.height, TILE))
     comfy.model_management.load_models_gpu(handles, memory_required=needed)

@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from small_model import FACTOR, PROMPT, SETTINGS, edit_json, edit_tensors, make_small_head, make_small_model, shard, small_config
+from small_model import FACTOR, PROMPT, SETTINGS, edit_json, edit_tensors, make_small_head, make_small_model, shard, small_config, write_json
 
 from migm_core.checkpoints import convert, describe, load_checkpoint, load_head, resolve_dtype, save_checkpoint
 from migm_core.checkpoints import load as loading
+from migm_core.config import LuminaConfig
 from migm_core.pipeline import Pipeline
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -70,6 +71,21 @@ def test_a_table_padded_past_the_config_is_read_as_it_is(small, copy):
 def test_embedding_size_may_be_null_or_absent(small, copy):
     edit_json(copy.folder / "config.json", embedding_size=None, n_kv_heads=None)
     assert codes(copy.folder) == codes(small.folder)
+
+
+def test_older_names_of_a_size_are_obeyed():
+    sizes = {"d_model": 32, "n_heads": 2, "n_layers": 2, "mlp_hidden_size": 64}
+    assert LuminaConfig.from_json({**sizes, "multi_query_attention": True}).n_kv_heads == 1
+    assert LuminaConfig.from_json({**sizes, "multi_query_attention": False}).n_kv_heads == 2
+    assert LuminaConfig.from_json({**sizes, "layer_norm_eps": 1e-6}).rms_norm_eps == 1e-6
+    assert LuminaConfig.from_json({**sizes, "layer_norm_eps": 1e-6, "rms_norm_eps": 1e-5}).rms_norm_eps == 1e-5
+
+
+def test_a_budget_that_is_not_given_follows_the_steps_that_are(copy):
+    for steps, budget in [(64, 11), (32, 6), (8, 2), (2, 2)]:
+        write_json(copy.folder / "generation_config.json", {"steps": steps})
+        assert load_checkpoint(copy.folder).settings["budget"] == budget
+        assert Pipeline.load(copy.folder, copy.head).settings(width=32, height=32).budget == budget
 
 
 def test_a_checkpoint_without_settings_gets_the_published_ones(copy):

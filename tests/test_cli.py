@@ -16,7 +16,7 @@ from small_model import PROMPT
 
 from migm_core import outputs
 from migm_core.cli import main
-from migm_core.pipeline import METHODS
+from migm_core.settings import METHODS
 from migm_core.sampling.schedule import full_steps
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -1,5 +1,6 @@
 """Weights in 8 bits: how far they are from what they stand for, that files with them come back and run, and what a bad one says."""
 
+import json
 import re
 import sys
 
@@ -11,11 +12,13 @@ from safetensors.torch import load_file, save_file
 from small_model import PROMPT, edit_tensors, make_small_model, shard
 
 from migm_core.checkpoints import CheckpointError, convert, describe, load_checkpoint
+from migm_core.checkpoints.quantised import description_bytes
 from migm_core.cli import main
 from migm_core.models.quantized import dequantise, quantise, row_scales
 from migm_core.pipeline import DEMO, Pipeline
 
 DTYPES = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}
+FORMATS = {"fp8": "float8_e4m3fn", "int8": "int8_tensorwise"}
 LINEAR = ("q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out")
 BLOCK = "model.transformer.blocks.0."
 
@@ -96,37 +99,36 @@ def test_the_bundled_model_says_nearly_the_same(tmp_path):
 # Files.
 
 
-def test_the_file_holds_8_bits_and_a_scale_a_row_for_the_blocks_linear_layers_only(kept, small):
+def test_the_file_holds_8_bits_and_their_scales_for_the_blocks_linear_layers_only(kept, small):
+    """As ComfyUI reads them: float8 has one scale for all of a weight, int8 one a row, and each layer says what it is."""
     name, path = kept
     tensors, before = load_file(path), load_file(small.folder / "model.safetensors")
     for key, tensor in before.items():
         if key.startswith("model.transformer.blocks.") and tensor.dim() == 2:
             assert key.split(".")[4] in LINEAR
             assert tensors[key].dtype == DTYPES[name]
-            scale = tensors.pop(key.removesuffix("weight") + "scale_weight")
-            assert scale.dtype == torch.float32 and scale.shape == (tensor.shape[0], 1)
+            scale, description = tensors.pop(key + "_scale"), tensors.pop(key.removesuffix("weight") + "comfy_quant")
+            assert scale.dtype == torch.float32 and scale.shape == ((tensor.shape[0], 1) if name == "int8" else ())
+            assert json.loads(description.numpy().tobytes())["format"] == FORMATS[name]
         else:
             assert torch.equal(tensors[key], tensor)
-    assert not [key for key in tensors if key.endswith("scale_weight")]
-    # The mark by which ComfyUI knows a file of scaled fp8.
-    assert ("model.transformer.scaled_fp8" in tensors) == (name == "fp8")
+    assert not [key for key in tensors if "scale" in key or "quant" in key.rsplit(".")[-1]]
 
 
 def test_inspecting_it_says_so(kept, small):
     name, path = kept
     text = describe(path)
-    dtype = str(DTYPES[name]).removeprefix("torch.")
-    assert f"8 bits        14 linear layers in {dtype}, each with its scales; the rest in float32" in text
+    assert f"quantised     14 linear layers in {FORMATS[name]}, each with its scales; the rest in float32" in text
     parameters = re.compile(r"parameters +(\S+ \S+ in \S+ tensors)")
     assert parameters.search(text)[1] == parameters.search(describe(small.folder))[1]
-    assert "8 bits" not in describe(small.folder)
+    assert "quantised " not in describe(small.folder)
 
 
 def test_it_is_loaded_as_it_is_and_the_rest_in_the_dtype_asked_for(kept):
     name, path = kept
     base = load_checkpoint(path, dtype="bf16").base
     for key, tensor in base.state_dict().items():
-        expected = torch.float32 if key.endswith("scale_weight") else torch.bfloat16
+        expected = torch.float32 if key.endswith("weight_scale") else torch.bfloat16
         assert tensor.dtype == (DTYPES[name] if key.split(".")[-2] in LINEAR and key.startswith("blocks") and key.endswith(".weight") else expected)
     assert not any(p.requires_grad for p in base.parameters())
 
@@ -178,24 +180,88 @@ def test_from_one_kind_of_8_bits_to_the_other(kept, tmp_path):
     name, path = kept
     other = "int8" if name == "fp8" else "fp8"
     convert(path, tmp_path / "other.safetensors", dtype=DTYPES[other])
-    assert f"in {str(DTYPES[other]).removeprefix('torch.')}, each" in describe(tmp_path / "other.safetensors")
+    assert f"in {FORMATS[other]}, each" in describe(tmp_path / "other.safetensors")
     ours, theirs = (load_checkpoint(p, dtype="fp32").base.blocks[0].q_proj for p in (path, tmp_path / "other.safetensors"))
-    a, b = (dequantise(layer.weight, layer.scale_weight, torch.float32) for layer in (ours, theirs))
+    a, b = (dequantise(layer.weight, layer.weight_scale, torch.float32) for layer in (ours, theirs))
     assert (a - b).norm() / a.norm() < 0.05
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
-def test_one_scale_for_all_rows_is_read_too(damaged, shape):
-    """As others write them."""
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (1, 4), (4, 1), (2, 8)])
+def test_scales_for_all_rows_for_each_or_for_blocks_are_read(damaged, shape):
+    """As others write them: the same numbers draw the same, however many times they are said."""
 
     def scales(shape_of):
         def replace(tensors):
-            for key in [key for key in tensors if key.endswith("scale_weight")]:
-                tensors[key] = torch.full(shape_of(tensors[key]), 0.25)
+            for key in [key for key in tensors if key.endswith("weight_scale")]:
+                tensors[key] = torch.full(shape_of(tensors[key.removesuffix("_scale")]), 0.25)
 
         return replace
 
-    assert codes(damaged(scales(lambda rows: shape))) == codes(damaged(scales(lambda rows: (len(rows),))))
+    assert codes(damaged(scales(lambda weight: shape))) == codes(damaged(scales(lambda weight: (len(weight),))))
+
+
+def test_blocks_have_each_their_scale():
+    stored, scale = torch.randint(-127, 128, (6, 8), dtype=torch.int8), torch.rand(3, 2)
+    expected = stored.float() * scale.repeat_interleave(2, 0).repeat_interleave(4, 1)
+    assert torch.equal(dequantise(stored, scale, torch.float32), expected)
+
+
+def renamed(old: str, new: str):
+    def edit(tensors):
+        for key in [key for key in tensors if key.endswith(old)]:
+            tensors[key.removesuffix(old) + new] = tensors.pop(key)
+
+    return edit
+
+
+def without_descriptions(tensors):
+    for key in [key for key in tensors if key.endswith(".comfy_quant")]:
+        del tensors[key]
+
+
+def spelled_as_scaled_fp8(tensors):
+    """ComfyUI's older form, with a scale for the inputs too."""
+    without_descriptions(tensors)
+    for key in [key for key in tensors if key.endswith(".weight_scale")]:
+        tensors[key.replace(".weight_scale", ".scale_input")] = torch.ones(())
+    renamed(".weight_scale", ".scale_weight")(tensors)
+    tensors["model.transformer.scaled_fp8"] = torch.empty(0, dtype=torch.float8_e4m3fn)
+
+
+def spelled_as_blocks(tensors):
+    without_descriptions(tensors)
+    renamed(".weight_scale", ".weight_scale_inv")(tensors)
+
+
+@pytest.mark.parametrize("edit", [without_descriptions, spelled_as_scaled_fp8, spelled_as_blocks])
+def test_other_spellings_are_the_same_model(kept, damaged, small, tmp_path, edit):
+    path = damaged(edit)
+    assert codes(path, small.head) == codes(kept[1], small.head)
+    assert f"14 linear layers in {FORMATS[kept[0]]}" in describe(path)
+    convert(path, tmp_path / "whole.safetensors", dtype=torch.float32)
+    assert codes(tmp_path / "whole.safetensors", small.head) == codes(kept[1], small.head)
+
+
+def test_layers_may_be_described_in_the_metadata(kept, small, tmp_path):
+    name, path = kept
+    tensors, layers = load_file(path), {}
+    for key in [key for key in tensors if key.endswith(".comfy_quant")]:
+        layers[key.removesuffix(".comfy_quant")] = json.loads(tensors.pop(key).numpy().tobytes())
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() | {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
+    save_file(tensors, tmp_path / "described.safetensors", metadata)
+    assert codes(tmp_path / "described.safetensors") == codes(path)
+
+
+def test_a_quantised_output_projection_is_made_whole_as_it_is_loaded(kept, damaged):
+    name, path = kept
+    key = "model.transformer.ff_out.weight"
+    weight = load_file(path)[key]
+    scale = row_scales(weight, DTYPES[name])
+    stored = quantise(weight, scale, DTYPES[name])
+    quantised = damaged(lambda tensors: tensors.update({key: stored, key + "_scale": scale}))
+    base = load_checkpoint(quantised, dtype="fp32").base
+    assert torch.equal(base.ff_out.weight, dequantise(stored, scale, torch.float32)[base.output_start : base.output_stop])
 
 
 def test_fp8_without_any_scale_was_cast_as_it_is(copy):
@@ -227,54 +293,67 @@ def refused(call, *parts):
 
 
 def test_a_missing_scale_is_named(damaged):
-    path = damaged(lambda tensors: tensors.pop(BLOCK + "v_proj.scale_weight"))
-    refused(lambda: load(path), str(path), BLOCK + "v_proj.weight", BLOCK + "v_proj.scale_weight", "again")
-    refused(lambda: describe(path), BLOCK + "v_proj.scale_weight")
-    refused(lambda: convert(path, path.with_name("out.safetensors"), dtype=torch.bfloat16), BLOCK + "v_proj.scale_weight")
+    path = damaged(lambda tensors: tensors.pop(BLOCK + "v_proj.weight_scale"))
+    refused(lambda: load(path), str(path), BLOCK + "v_proj.weight", BLOCK + "v_proj.weight_scale", "again")
+    assert BLOCK + "v_proj.weight_scale" in describe(path).splitlines()[-1]
+    refused(lambda: convert(path, path.with_name("out.safetensors"), dtype=torch.bfloat16), BLOCK + "v_proj.weight_scale")
     assert not path.with_name("out.safetensors").exists()
 
 
 def test_8_bits_without_any_scale_are_refused(damaged):
-    """Values of int8 always need one, and the mark in a file of fp8 says that they do."""
+    """The layers' descriptions say that they have some."""
 
     def strip(tensors):
-        for key in [key for key in tensors if key.endswith("scale_weight")]:
+        for key in [key for key in tensors if key.endswith("weight_scale")]:
             del tensors[key]
 
     path = damaged(strip)
-    refused(lambda: load(path), "scale_weight", "without its scale")
+    refused(lambda: load(path), "weight_scale", "without its scale")
 
 
 def test_a_missing_weight_is_named(damaged):
     path = damaged(lambda tensors: tensors.pop(BLOCK + "v_proj.weight"))
-    refused(lambda: load(path), BLOCK + "v_proj.weight", "lacks")
+    refused(lambda: load(path), BLOCK + "v_proj.weight", "not there")
 
 
 def test_a_scale_beside_a_weight_that_is_not_in_8_bits(damaged):
     path = damaged(lambda tensors: tensors.update({BLOCK + "v_proj.weight": torch.zeros(32, 32)}))
-    refused(lambda: load(path), BLOCK + "v_proj.scale_weight", "float32", "float8_e4m3fn or int8")
+    refused(lambda: load(path), BLOCK + "v_proj.weight", "float32", "keeps")
 
 
-@pytest.mark.parametrize("layer", ["model.transformer.ff_out", BLOCK + "attn_norm", BLOCK + "gate"])
+@pytest.mark.parametrize("description", [b"{", b"[]", b'{"format": 3}', b"\xff\xfe"])
+def test_a_description_that_is_none_is_named(damaged, description):
+    path = damaged(lambda tensors: tensors.update({BLOCK + "v_proj.comfy_quant": torch.frombuffer(bytearray(description), dtype=torch.uint8)}))
+    refused(lambda: load(path), str(path), BLOCK + "v_proj")
+    assert BLOCK + "v_proj" in describe(path).splitlines()[-1]
+
+
+@pytest.mark.parametrize("description", [{"format": "nvfp4"}, {"format": "int8_tensorwise", "convrot": True}, {"format": "of tomorrow"}])
+def test_a_format_that_is_not_computed_is_named(damaged, description):
+    path = damaged(lambda tensors: tensors.update({BLOCK + "v_proj.comfy_quant": description_bytes(description)}))
+    refused(lambda: load(path), BLOCK + "v_proj.weight", description["format"], "not computed here", "float8_e4m3fn")
+
+
+@pytest.mark.parametrize("layer", [BLOCK + "attn_norm", BLOCK + "gate"])
 def test_a_scale_where_no_8_bits_are_expected(damaged, kept, layer):
     def add(tensors):
-        tensors[layer + ".scale_weight"] = torch.ones(1)
+        tensors[layer + ".weight_scale"] = torch.ones(1)
         tensors[layer + ".weight"] = tensors.get(layer + ".weight", torch.ones(32)).to(DTYPES[kept[0]])
 
     path = damaged(add)
     refused(lambda: load(path), layer + ".")
 
 
-@pytest.mark.parametrize("shape", [(31, 1), (1, 32), (32, 32), (0,)])
+@pytest.mark.parametrize("shape", [(31, 1), (3, 5), (32, 0), (0,), (1, 1, 1)])
 def test_scales_of_a_wrong_shape(damaged, shape):
-    path = damaged(lambda tensors: tensors.update({BLOCK + "v_proj.scale_weight": torch.ones(shape)}))
-    refused(lambda: load(path), BLOCK + "v_proj.scale_weight", str(list(shape)), "[32, 1]")
+    path = damaged(lambda tensors: tensors.update({BLOCK + "v_proj.weight_scale": torch.ones(shape)}))
+    refused(lambda: load(path), BLOCK + "v_proj.weight_scale", str(list(shape)), "[32, 1]")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_scale_that_is_not_finite_is_named_at_the_first_step(damaged, value):
-    path = damaged(lambda tensors: tensors[BLOCK + "v_proj.scale_weight"].fill_(value))
-    refused(lambda: codes(path), BLOCK + "v_proj.scale_weight", "not finite")
+    path = damaged(lambda tensors: tensors[BLOCK + "v_proj.weight_scale"].fill_(value))
+    refused(lambda: codes(path), BLOCK + "v_proj.weight_scale", "not finite")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -38,7 +38,8 @@ class GgufFile:
         shapes, dtypes: by published name. What is quantised counts as bfloat16, which has as many digits as any of it.
 
     Raises:
-        CheckpointError: the package is missing, or the file is damaged or of another architecture.
+        CheckpointError: the package is missing, or the file is damaged, of another architecture or in a format that the package
+            cannot read.
     """
 
     def __init__(self, path: Path):
@@ -58,18 +59,41 @@ class GgufFile:
             size = path.stat().st_size if path.is_file() else 0
             raise CheckpointError(f"{path} ({size:,} bytes) is damaged or not a GGUF file: {error}. It may be cut short: download it again.") from None
         self._tensors = {self._published(tensor.name): tensor for tensor in reader.tensors}
+        if len(self._tensors) != len(reader.tensors):
+            raise CheckpointError(f"{path} holds a tensor under two names, the published one and llama.cpp's. Convert or download it again.")
         for name, tensor in self._tensors.items():
             self.shapes[name] = tuple(int(size) for size in reversed(tensor.shape))
             self.dtypes[name] = PLAIN.get(tensor.tensor_type.name, torch.bfloat16)
+        self._check()
+
+    def _check(self) -> None:
+        """What ``get`` would fail at: a format that the package cannot read, or a number of heads that fits no rows."""
+        examples = {tensor.tensor_type.name: (name, tensor) for name, tensor in self._tensors.items() if tensor.tensor_type.name not in PLAIN}
+        for name, tensor in examples.values():
+            try:
+                self._dequantise(tensor.data[:1], tensor.tensor_type)
+            except Exception as error:  # NotImplementedError, or what a format does with rows of another size
+                raise CheckpointError(
+                    f"{self.path}: tensor {name} is in {tensor.tensor_type.name}, which the package gguf cannot read ({error}). Use a file in Q8_0, or newer gguf."
+                ) from None
+        for name, tensor in self._tensors.items():
+            if key := self._heads_key(name):
+                heads, rows = self._heads(key), self.shapes[name][0] if self.shapes[name] else 0
+                if not isinstance(heads, int) or heads < 1 or rows % (2 * heads):
+                    raise CheckpointError(f"{self.path}: {key} is {heads!r}, which does not divide the {rows} rows of {tensor.name}. Convert or download it again.")
+
+    def _heads_key(self, name: str) -> str | None:
+        """The field that says how many heads a tensor's rows are of, where llama.cpp has reordered them."""
+        written = self._tensors[name].name
+        return HEADS.get(written.split(".")[-2]) if written != name and "." in written else None
+
+    def _heads(self, key: str) -> object:
+        return self._fields.get(key, self._fields.get(HEADS["attn_q"]))
 
     def get(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
-        """A tensor, or some rows of it, made whole.
-
-        Raises:
-            CheckpointError: in a format that the package cannot read.
-        """
+        """A tensor, or some rows of it, made whole."""
         tensor = self._tensors[name]
-        heads = HEADS.get(tensor.name.split(".")[-2]) if tensor.name != name else None
+        heads = self._heads_key(name)
         if heads and rows:  # which are of one head, but not side by side in the file
             return self.get(name)[slice(*rows)]
         kind = tensor.tensor_type
@@ -79,11 +103,8 @@ class GgufFile:
         elif kind.name in PLAIN:
             whole = torch.from_numpy(stored.copy())
         else:
-            try:
-                whole = torch.from_numpy(self._dequantise(stored, kind))
-            except NotImplementedError:
-                raise CheckpointError(f"{self.path}: tensor {name} is in {kind.name}, which the package gguf cannot read. Use a file in Q8_0, or newer gguf.") from None
-        return self._halves_apart(tensor.name, heads, whole) if heads else whole
+            whole = torch.from_numpy(self._dequantise(stored, kind))
+        return _halves_apart(whole, self._heads(heads)) if heads else whole
 
     def _published(self, name: str) -> str:
         """The published name of a tensor; one that no model has where it is unknown, so that the check of all names refuses it."""
@@ -96,9 +117,7 @@ class GgufFile:
             raise CheckpointError(f"{self.path} is of the architecture {architecture!r}, expected 'llada'. Use a GGUF file made from a Lumina-DiMOO checkpoint.")
         return PUBLISHED + (f"{OUTER[outer]}.weight" if outer else f"blocks.{layer}.{IN_BLOCK[inner]}.weight")
 
-    def _halves_apart(self, name: str, key: str, weight: Tensor) -> Tensor:
-        """Undo llama.cpp's order of rows within each head: (heads, pairs, 2) back to (heads, 2, pairs)."""
-        heads = self._fields.get(key, self._fields.get(HEADS["attn_q"]))
-        if not isinstance(heads, int) or heads < 1 or weight.shape[0] % (2 * heads):
-            raise CheckpointError(f"{self.path}: {key} is {heads!r}, which does not divide the {weight.shape[0]} rows of {name}. Convert or download it again.")
-        return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+
+def _halves_apart(weight: Tensor, heads: int) -> Tensor:
+    """Undo llama.cpp's order of rows within each head: (heads, pairs, 2) back to (heads, 2, pairs)."""
+    return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)

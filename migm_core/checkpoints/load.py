@@ -1,11 +1,12 @@
 """Build models from opened files: every key checked before the first tensor is read."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor, nn
 
 from ..config import LuminaConfig
 from ..models import quantized, uninitialised
@@ -13,17 +14,27 @@ from ..models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from ..models.lumina import Lumina
 from ..models.shortcut import ShortcutConfig, ShortcutHead
 from ..prompts import PromptEncoder
+from ..settings import Settings
 from ..trained import Trained
-from .eight_bit import MARKER, SCALE, scaled_layers
 from .errors import CheckpointError
-from .gguf_file import SUFFIX
+from .files import find_file, locate, read_file, read_json
+from .names import BASE_PREFIX, IMAGE_TOKENIZER_PREFIX, TEXT_TOKENIZER_KEY
+from .quantised import (
+    DESCRIPTION,
+    SCALE,
+    WEIGHT,
+    can_be_quantised,
+    check_computable,
+    description_bytes,
+    plainly_spelled,
+    quantised_layers,
+    whole,
+)
+from .recognise import SUFFIXES
 from .shapes import check_keys, check_sizes, count_parts, size_of
-from .source import TensorSource, read_json
+from .source import Reader, TensorSource
 
-BASE_PREFIX = "model.transformer."
-IMAGE_TOKENIZER_PREFIX = "vqvae."
 IMAGE_TOKENIZER_WEIGHTS = "diffusion_pytorch_model.safetensors"
-TEXT_TOKENIZER_KEY = "tokenizer_json"  # in a single file: tokenizer.json as bytes
 
 # What a run uses where nothing else is asked for: the published settings; a checkpoint's generation_config.json overrides.
 SETTINGS = {"width": 1024, "height": 1024, "steps": 64, "budget": 11, "guidance": 4.0, "temperature": 1.0}
@@ -97,26 +108,35 @@ def load_checkpoint(
     output_rows=None,
     operations=uninitialised,
     image_operations=uninitialised,
+    reader: Reader | None = None,
 ) -> Checkpoint:
     """Load a published-layout folder, a single self-contained .safetensors file, or a .gguf file beside such a folder's others.
 
-    Weights stay memory-mapped where they need no conversion and no other device. Those that the file keeps in 8 bits beside
-    a scale stay in 8 bits, and ``dtype`` is what they are computed in. ``operations`` are the base's, ``image_operations``
-    the image tokenizer's; where they give a layer another dtype than they are asked for, its weights have that.
+    Weights stay memory-mapped where they need no conversion and no other device. Those that the file keeps quantised stay
+    so, and ``dtype`` is what they are computed in.
+
+    Args:
+        device: on meta everything is checked, but of the weights nothing except headers is read: so a checkpoint is inspected.
+        operations, image_operations: namespaces of layers in the place of torch.nn, the base's and the image tokenizer's. Where they give a
+            layer another dtype than they are asked for, its weights have that. A layer that makes no room for a weight takes it as it
+            lies in the file. With ``loads_quantised = True`` their Linear loads what lies beside a quantised weight by itself.
+        reader: a host's own way to map .safetensors files, see ``TensorSource.open``.
 
     Raises:
         CheckpointError: naming the file and the key.
     """
-    path = Path(path)
-    source = TensorSource.open(path)
+    path = locate(path)
+    data = torch.device(device).type != "meta"
+    source = TensorSource.open(path, reader, data=data)
     weights = sum(torch.Size(shape).numel() for shape in source.prefixed(BASE_PREFIX).shapes.values())
     dtype = resolve_dtype(dtype, device, weights)
-    if path.is_dir() or path.suffix == SUFFIX:
+    if path.is_dir() or path.suffix.lower() in SUFFIXES["gguf"]:
         folder = path if path.is_dir() else path.parent
         config = read_json(folder / "config.json"), str(folder / "config.json")
         image_config = read_json(folder / "vqvae" / "config.json"), str(folder / "vqvae" / "config.json")
-        image_source = TensorSource.open(folder / "vqvae" / IMAGE_TOKENIZER_WEIGHTS)
-        text_tokenizer, text_path = _read_bytes(folder / "tokenizer.json"), folder / "tokenizer.json"
+        image_source = TensorSource.open(find_file(folder / "vqvae", IMAGE_TOKENIZER_WEIGHTS), reader, data=data)
+        text_path = folder / "tokenizer.json"
+        text_tokenizer = read_file(text_path, "Expected the checkpoint's fast tokenizer: download the whole folder.")
         generation = read_json(folder / "generation_config.json") if (folder / "generation_config.json").exists() else {}
     else:
         _require_self_contained(source)
@@ -138,7 +158,7 @@ def load_checkpoint(
         trained = Trained.from_json(generation.get("trained"), str(path))
     except ValueError as error:
         raise CheckpointError(str(error)) from None
-    return Checkpoint(path, base, image_tokenizer, prompts, _settings(generation, path), trained)
+    return Checkpoint(path, base, image_tokenizer, prompts, _settings(generation, path, image_tokenizer.config.factor), trained)
 
 
 def check_token_ids(tokenizer: Tokenizer, config: LuminaConfig, tokenizer_name: str, config_name: str) -> None:
@@ -157,7 +177,12 @@ def check_token_ids(tokenizer: Tokenizer, config: LuminaConfig, tokenizer_name: 
         )
 
 
-def _settings(values: dict, path: Path) -> dict:
+def _settings(values: dict, path: Path, factor: int) -> dict:
+    """A checkpoint's own settings of a run: those of its generation_config, checked, and the published ones in the place of others.
+
+    Args:
+        factor: pixels a token, of its image tokenizer.
+    """
     settings = {}
     for name, default in SETTINGS.items():
         value = default if values.get(name) is None else values[name]
@@ -166,6 +191,13 @@ def _settings(values: dict, path: Path) -> dict:
             expected = "a number" if float in kinds else "a whole number"
             raise CheckpointError(f"{path}: {name} in generation_config is {value!r}, expected {expected}.")
         settings[name] = value
+    if values.get("budget") is None and settings["steps"] != SETTINGS["steps"]:
+        settings["budget"] = min(max(settings["steps"], 1), max(2, round(settings["steps"] / SETTINGS["steps"] * SETTINGS["budget"])))
+    of_its_own = {} if values.get("width") or values.get("height") else {"width": factor, "height": factor}  # then a run is asked for a size
+    try:
+        Settings(**settings | of_its_own, method="shortcut" if settings["steps"] > 1 else "vanilla").check(factor)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: in generation_config, {error}") from None
     return settings
 
 
@@ -190,25 +222,43 @@ def build_base(
             f"{source.path}: the embedding table has {config.vocab_size} rows, but the image codes end at token {codes_end}. "
             f"Is {config_name} of another model? A model with other token ids names them there under \"tokens\"."
         )
+    source = plainly_spelled(source)
     check_sizes(config_name, source, {
         "n_layers": (config.n_layers, count_parts(source, "blocks.")),
         "d_model": (config.d_model, size_of(source, "wte.weight", 1)),
         "mlp_hidden_size": (config.mlp_hidden_size, size_of(source, "blocks.0.ff_proj.weight", 0)),
     })  # fmt: skip
-    layers = scaled_layers(source, BASE_PREFIX)
-    if layers and operations is uninitialised:
-        operations = quantized
-    model = Lumina(config, output_rows=output_rows, dtype=dtype, device="meta", operations=operations)
-    for name, layer in model.blocks.named_modules(prefix="blocks"):
-        if name in layers and isinstance(layer, quantized.Scaled):
-            layer.keep_scaled(layers[name], source.shapes[name + SCALE])
-    rows = {"ff_out.weight": (model.output_start, model.output_stop)}
-    expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    plan = Lumina(config, output_rows=output_rows, dtype=dtype, device="meta", operations=uninitialised)
+    expected = {name: tuple(t.shape) for name, t in plan.state_dict().items()}
     expected["ff_out.weight"] = (config.vocab_size, config.d_model)
-    if MARKER in source:
-        expected[MARKER] = source.shapes[MARKER]
+    layers = quantised_layers(source, BASE_PREFIX)
+    for layer, about in layers.items():
+        if layer + WEIGHT in expected:
+            expected |= {name: source.shapes[name] for name in about.companions.values()}
+            if about.format not in quantized.FORMATS:
+                expected[layer + WEIGHT] = source.shapes[layer + WEIGHT]  # packed, as only its format knows
     check_keys(source, expected, what="Lumina-DiMOO base model", prefix=BASE_PREFIX)
-    return _fill(model, source, rows, device)
+    inner = {layer: about for layer, about in layers.items() if can_be_quantised(layer + WEIGHT, expected[layer + WEIGHT])}
+    by_host = getattr(operations, "loads_quantised", False)
+    check_computable(source, {layer: about for layer, about in layers.items() if not (by_host and layer in inner)}, BASE_PREFIX)
+    model = Lumina(config, output_rows=output_rows, dtype=dtype, device="meta", operations=quantized if inner and operations is uninitialised else operations)
+    rows = {"ff_out.weight": (model.output_start, model.output_stop)}
+    made = {layer + DESCRIPTION: description_bytes(about.description) for layer, about in inner.items()}
+    names = [*plan.state_dict()]
+    for layer, module in model.blocks.named_modules(prefix="blocks"):
+        if layer in inner and isinstance(module, quantized.Scaled):
+            module.keep_scaled(source.dtypes[layer + WEIGHT], source.shapes[layer + SCALE])
+            names.append(layer + SCALE)
+        elif layer in inner:
+            names += {*inner[layer].companions.values(), layer + DESCRIPTION}
+
+    def read(name: str) -> Tensor:
+        layer = name.removesuffix(WEIGHT)
+        if layer in layers and layer not in inner:
+            return whole(source, layer, rows.get(name))
+        return made[name] if name in made else source.get(name, rows.get(name))
+
+    return _fill(model, names, read, device)
 
 
 def build_image_tokenizer(values: dict, config_name: str, source: TensorSource, *, device="cpu", operations=uninitialised) -> ImageTokenizer:
@@ -228,11 +278,12 @@ def build_image_tokenizer(values: dict, config_name: str, source: TensorSource, 
         "num_vq_embeddings": (config.num_vq_embeddings, size_of(source, "quantize.embedding.weight", 0)),
     })  # fmt: skip
     try:
-        model = ImageTokenizer(config, dtype=torch.float32, device="meta", operations=operations)
+        plan = ImageTokenizer(config, dtype=torch.float32, device="meta", operations=uninitialised)
     except (ValueError, TypeError, RuntimeError) as error:  # groups that do not divide the channels, sizes past all bounds
         raise CheckpointError(f"{config_name}: {error}.") from None
-    check_keys(source, {name: tuple(t.shape) for name, t in model.state_dict().items()}, what="image tokenizer")
-    return _fill(model, source, {}, device)
+    names = {name: tuple(t.shape) for name, t in plan.state_dict().items()}
+    check_keys(source, names, what="image tokenizer")
+    return _fill(ImageTokenizer(config, dtype=torch.float32, device="meta", operations=operations), names, source.get, device)
 
 
 def load_head(path: str | Path, base: LuminaConfig, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> ShortcutHead:
@@ -243,14 +294,15 @@ def load_head(path: str | Path, base: LuminaConfig, *, dtype: torch.dtype = torc
     """
     path = Path(path)
     if path.is_dir():
-        raise CheckpointError(f"{path} is a folder. Expected the head's file, for example shortcut.safetensors.")
+        raise CheckpointError(f"{path} is a folder. Expected the head's file, for example shortcut.safetensors or dimoo-shortcut.pth.")
     return build_head(TensorSource.open(path), base, dtype=dtype, device=device)
 
 
 def build_head(source: TensorSource, base: LuminaConfig, *, dtype=None, device="cpu", operations=uninitialised) -> ShortcutHead:
     """The head from its tensors; the architecture follows from their names and shapes, the number of heads from the base."""
-    model = _empty_head(source, head_config(source, base), dtype=dtype, operations=operations)
-    return _fill(model, source, {}, device)
+    config = head_config(source, base)
+    model = ShortcutHead(config, dtype=dtype, device="meta", operations=operations)
+    return _fill(model, _check_head_keys(source, config), source.get, device)
 
 
 def check_head(source: TensorSource) -> ShortcutConfig:
@@ -260,14 +312,15 @@ def check_head(source: TensorSource) -> ShortcutConfig:
         CheckpointError: it is no head, or an incomplete one.
     """
     config = head_config(source)
-    _empty_head(source, config)
+    _check_head_keys(source, config)
     return config
 
 
-def _empty_head(source: TensorSource, config: ShortcutConfig, *, dtype=None, operations=uninitialised) -> ShortcutHead:
-    model = ShortcutHead(config, dtype=dtype, device="meta", operations=operations)
-    check_keys(source, {name: tuple(t.shape) for name, t in model.state_dict().items()}, what="shortcut head")
-    return model
+def _check_head_keys(source: TensorSource, config: ShortcutConfig) -> Iterable[str]:
+    """The names of a head's tensors, after holding them against the file's."""
+    names = {name: tuple(t.shape) for name, t in ShortcutHead(config, device="meta", operations=uninitialised).state_dict().items()}
+    check_keys(source, names, what="shortcut head")
+    return names
 
 
 def head_config(source: TensorSource, base: LuminaConfig | None = None) -> ShortcutConfig:
@@ -278,7 +331,10 @@ def head_config(source: TensorSource, base: LuminaConfig | None = None) -> Short
     width = size_of(source, "ln_f.weight", 0)
     d_model = size_of(source, "proj_in.weight", 1) or width
     mlp = size_of(source, "blocks.0.self_attn.ff_proj.weight", 0)
-    base = base or LuminaConfig(d_model=d_model, n_heads=1, n_kv_heads=1, n_layers=1, mlp_hidden_size=mlp)
+    try:
+        base = base or LuminaConfig(d_model=d_model, n_heads=1, n_kv_heads=1, n_layers=1, mlp_hidden_size=mlp)
+    except ValueError as error:
+        raise CheckpointError(f"{source.path} fits no base model: {error}. Download it again.") from None
     if d_model != base.d_model:
         raise CheckpointError(
             f"{source.path} was trained for a base model of width {d_model}, but this base has width {base.d_model}. "
@@ -305,24 +361,25 @@ def head_config(source: TensorSource, base: LuminaConfig | None = None) -> Short
     )
 
 
-def _fill(model: nn.Module, source: TensorSource, rows: dict, device) -> nn.Module:
+def _fill(model: nn.Module, names: Iterable[str], read: Callable[[str], Tensor], device) -> nn.Module:
+    """Give a model its tensors, each in the dtype and on the device of the room that the model made for it; where it made none, as it is."""
+    room = dict(model.named_parameters())
     state = {}
-    for name, target in model.state_dict().items():
-        state[name] = source.get(name, rows.get(name)).to(device=device, dtype=target.dtype)
+    for name in names:
+        tensor = read(name)
+        state[name] = tensor.to(device=device, dtype=room[name].dtype) if name in room else tensor
     model.requires_grad_(False).load_state_dict(state, assign=True)
     return model.eval()
 
 
 def _require_self_contained(source: TensorSource) -> None:
     needed = [key for key in ("config", "vqvae_config") if key not in source.metadata]
+    folder = source.path.parent
     if needed or TEXT_TOKENIZER_KEY not in source:
         raise CheckpointError(
             f"{source.path} holds weights only, without the config, tokenizer and image tokenizer that belong to them. "
-            "Load the folder of the checkpoint, or a file made from it with `migm convert FOLDER FILE.safetensors`."
+            f"Load the folder of the checkpoint{f', {folder},' if (folder / 'config.json').exists() else ''} or a file made from it with "
+            "`migm convert FOLDER FILE.safetensors`."
         )
-
-
-def _read_bytes(path: Path) -> bytes:
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist. Expected the checkpoint's fast tokenizer: download the whole folder.")
-    return path.read_bytes()
+    if source.dtypes[TEXT_TOKENIZER_KEY] != torch.uint8 or len(source.shapes[TEXT_TOKENIZER_KEY]) != 1:
+        raise CheckpointError(f"{source.path}: {TEXT_TOKENIZER_KEY} is no row of bytes, but should be tokenizer.json as uint8. Convert or download it again.")

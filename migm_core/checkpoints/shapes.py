@@ -13,13 +13,13 @@ def check_keys(source: TensorSource, expected: dict[str, tuple[int, ...]], *, wh
     missing = [name for name in expected if name not in source]
     extra = [name for name in source.shapes if name not in expected]
     if missing:
-        raise CheckpointError(f"{source.path} lacks {_some(missing, prefix)} of the {what}. It may be incomplete, or another kind of file.")
+        raise CheckpointError(f"{source.path} lacks {_some(source, missing, prefix)} of the {what}. It may be incomplete, or another kind of file.")
     if extra:
-        raise CheckpointError(f"{source.file(extra[0])} holds {_some(extra, prefix)}, which the {what} does not have. It may be of another architecture.")
+        raise CheckpointError(f"{source.file(extra[0])} holds {_some(source, extra, prefix)}, which the {what} does not have. It may be of another architecture.")
     for name, shape in expected.items():
         if source.shapes[name] != shape:
             raise CheckpointError(
-                f"{source.file(name)}: {prefix}{name} has the shape {list(source.shapes[name])}, but the {what} expects {list(shape)}. "
+                f"{source.file(name)}: {source.written(name, prefix)} has the shape {list(source.shapes[name])}, but the {what} expects {list(shape)}. "
                 "The weights and the config are not of one model."
             )
 
@@ -46,10 +46,10 @@ def size_of(source: TensorSource, name: str, axis: int) -> int | None:
         return None
     shape = source.shapes[name]
     if len(shape) <= axis or 0 in shape:
-        raise CheckpointError(f"{source.file(name)}: {name} has the shape {list(shape)}, which fits no model known here. Download it again.")
+        raise CheckpointError(f"{source.file(name)}: {source.written(name)} has the shape {list(shape)}, which fits no model known here. Download it again.")
     return shape[axis]
 
 
-def _some(names: list[str], prefix: str) -> str:
-    shown = ", ".join(prefix + name for name in names[:3])
+def _some(source: TensorSource, names: list[str], prefix: str) -> str:
+    shown = ", ".join(source.written(name, prefix) for name in names[:3])
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

@@ -5,6 +5,8 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -12,7 +14,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import CheckpointError
-from .gguf_file import SUFFIX, GgufFile
+from .files import find_file, locate, read_json
+from .gguf_file import GgufFile
+from .names import map_names
+from .recognise import SUFFIXES, UNFINISHED, detect_format, explain_absence, recognise
+
+Reader = Callable[[Path], Mapping[str, Tensor]]
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -21,65 +28,80 @@ SINGLE = "model.safetensors"
 class TensorSource:
     """A set of named tensors in one or more safetensors files, or in a state dict saved with torch.save.
 
-    Files are memory-mapped: a tensor that is not asked for is not read.
+    Files are memory-mapped: a tensor that is not asked for is not read. Names are the published ones, see ``names``.
 
     Attributes:
         path: the file or folder, for messages.
+        data: False where tensors come on the device meta, without their numbers; but for rows of bytes, which hold texts.
         metadata: the string metadata of the (first) safetensors file.
         shapes: name to shape.
         dtypes: name to torch dtype.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, reader: Reader | None = None, *, data: bool = True):
         self.path = path
+        self.data = data
+        self._reader = reader
         self.metadata: dict[str, str] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype] = {}
         self._files: dict[str, tuple[object, str]] = {}  # name to the open file and the name there
         self._paths: dict[str, Path] = {}
         self._state: dict[str, Tensor] = {}
+        self._written: dict[str, str] = {}  # name to the name in the file
 
     @classmethod
-    def open(cls, path: Path) -> "TensorSource":
+    def open(cls, path: Path, reader: Reader | None = None, *, data: bool = True) -> "TensorSource":
         """Open a .safetensors or .gguf file, a folder with the former or with shards and their index, or a .pth / .pt / .bin state dict.
 
+        Args:
+            reader: a host's own way to map the tensors of a .safetensors file, by name; called when the first of them is asked for.
+
         Raises:
-            CheckpointError: nothing there, a shard missing, or a file that is damaged or carries code.
+            CheckpointError: nothing there, a shard missing, or a file that is damaged, is something else or carries code.
         """
-        if not path.exists():
-            raise CheckpointError(f"{path} does not exist. Check the path, or download the model first.")
-        source = cls(path)
+        path = locate(path)
+        source = cls(path, cache(reader) if reader else None, data=data)
+        suffix = path.suffix.lower()
         if path.is_dir():
             source._open_folder(path)
-        elif path.suffix == ".safetensors":
+        elif suffix in SUFFIXES["safetensors"]:
             source._add(path)
-        elif path.suffix == SUFFIX:
-            file = GgufFile(path)
-            source.shapes, source.dtypes = file.shapes, file.dtypes
-            source._files = {name: (file, name) for name in file.shapes}
-        elif path.suffix in (".pth", ".pt", ".bin"):
-            source._read_state_dict(path)
+        elif suffix in SUFFIXES["gguf"]:
+            source._open_gguf(path)
+        elif suffix in SUFFIXES["torch"]:
+            if detect_format(path) == "safetensors":  # which is safe to read under any name
+                source._add(path)
+            else:
+                source._read_state_dict(path)
+        elif suffix in UNFINISHED:
+            raise CheckpointError(f"{path} is a download that did not finish. Start it again.")
         else:
             raise CheckpointError(f"{path} is not a weights file: expected .safetensors, .pth or a folder with model.safetensors.")
-        return source
+        return source.renamed({name: new for new, name in map_names(source.shapes, path).items()})
 
     def __contains__(self, name: str) -> bool:
         return name in self.shapes
 
     def prefixed(self, prefix: str) -> "TensorSource":
         """The tensors whose names start with ``prefix``, without it."""
-        part = TensorSource(self.path)
+        return self.renamed({name: name.removeprefix(prefix) for name in self.shapes if name.startswith(prefix)})
+
+    def renamed(self, names: dict[str, str]) -> "TensorSource":
+        """Some of the tensors, each under another name: from the name here to the one there."""
+        part = TensorSource(self.path, self._reader, data=self.data)
         part.metadata = self.metadata
-        for name in self.shapes:
-            if name.startswith(prefix):
-                short = name.removeprefix(prefix)
-                part.shapes[short], part.dtypes[short] = self.shapes[name], self.dtypes[name]
-                if name in self._state:
-                    part._state[short] = self._state[name]
-                else:
-                    part._files[short] = (self._files[name][0], name)
-                    part._paths[short] = self.file(name)
+        for name, new in names.items():
+            part.shapes[new], part.dtypes[new], part._written[new] = self.shapes[name], self.dtypes[name], self.written(name)
+            if name in self._state:
+                part._state[new] = self._state[name]
+            else:
+                part._files[new], part._paths[new] = self._files[name], self.file(name)
         return part
+
+    def written(self, name: str, prefix: str = "") -> str:
+        """A tensor's name in the file, for messages; of one that is not there, its published name after a prefix."""
+        return self._written.get(name, prefix + name)
 
     def file(self, name: str) -> Path:
         """The file, of several, that holds a tensor."""
@@ -87,12 +109,18 @@ class TensorSource:
 
     def get(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
         """A tensor, or some rows of it, as a view of the mapped file."""
+        if not self.data and not (self.dtypes[name] == torch.uint8 and len(self.shapes[name]) == 1):
+            whole = torch.empty(self.shapes[name], dtype=self.dtypes[name], device="meta")
+            return whole[rows[0] : rows[1]] if rows else whole
         if name in self._state:
             tensor = self._state[name]
             return tensor[rows[0] : rows[1]] if rows else tensor
         file, stored = self._files[name]
         if isinstance(file, GgufFile):
             return file.get(stored, rows)
+        if self._reader:
+            tensor = self._reader(self.file(name))[stored]
+            return tensor[rows[0] : rows[1]] if rows else tensor
         if rows:
             return file.get_slice(stored)[rows[0] : rows[1]]
         return file.get_tensor(stored)
@@ -105,7 +133,7 @@ class TensorSource:
         """
         try:
             values = json.loads(self.metadata.get(key, "{}"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.path}: {key} in its metadata is not valid JSON: {error}. Download it again.") from None
         if not isinstance(values, dict):
             raise CheckpointError(f"{self.path}: expected a JSON object as {key} in its metadata, found {type(values).__name__}.")
@@ -123,29 +151,40 @@ class TensorSource:
         return max(totals, key=totals.get)
 
     def _open_folder(self, folder: Path) -> None:
-        index_path = folder / INDEX
+        index_path, single = find_file(folder, INDEX), find_file(folder, SINGLE)
         if not index_path.exists():
-            if not (folder / SINGLE).exists():
-                raise CheckpointError(f"{folder} holds neither {SINGLE} nor {INDEX}. Expected the folder of a Lumina-DiMOO checkpoint.")
-            self._add(folder / SINGLE)
+            if not single.exists():
+                raise CheckpointError(_no_weights(folder))
+            self._add(single)
             return
         weight_map = read_json(index_path).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
             raise CheckpointError(f"{index_path}: weight_map is missing or not a table of tensor names to files. Download it again.")
         for shard in sorted(set(weight_map.values())):
-            if Path(shard).name != shard or shard in ("", ".."):
-                raise CheckpointError(f"{index_path} names a shard outside its folder: {shard!r}. Expected a plain file name.")
-            if not (folder / shard).exists():
-                raise CheckpointError(f"{folder} lacks the shard {shard}, which {INDEX} names. Download that file again.")
+            if Path(shard).name != shard or shard in ("", "..") or "\0" in shard or len(shard) > 255:
+                raise CheckpointError(f"{index_path} names a shard outside its folder: {shard[:300]!r}. Expected a plain file name.")
+            if not (folder / shard).is_file():
+                raise CheckpointError(f"{folder} lacks the shard {shard}, which {INDEX} names. " + explain_absence(folder / shard, "Download that file again."))
             self._add(folder / shard)
         for name, shard in weight_map.items():
             if name not in self.shapes:
                 raise CheckpointError(f"{folder / shard} lacks the tensor {name}, which {INDEX} places there. Download that file again.")
 
+    def _open_gguf(self, path: Path) -> None:
+        if wrong := recognise(path, "gguf"):
+            raise CheckpointError(wrong)
+        file = GgufFile(path)
+        self.shapes, self.dtypes = file.shapes, file.dtypes
+        self._files = {name: (file, name) for name in file.shapes}
+
     def _add(self, path: Path) -> None:
+        if not path.is_file():
+            raise CheckpointError(explain_absence(path, "Download it again."))
         try:
             file = safe_open(path, framework="pt", device="cpu")
         except (SafetensorError, OSError) as error:
+            if wrong := recognise(path, "safetensors"):
+                raise CheckpointError(wrong) from None
             size = path.stat().st_size if path.is_file() else 0
             raise CheckpointError(
                 f"{path} ({size:,} bytes) is damaged or not a safetensors file: {error}. It may be cut short: download it again."
@@ -173,13 +212,17 @@ class TensorSource:
                     f"{path} holds more than tensors ({code[1]}) and is refused, since loading it could run code. "
                     "Use a file that holds a plain state dict, or a .safetensors file."
                 ) from None
+            if wrong := recognise(path, "torch"):
+                raise CheckpointError(wrong) from None
             size = path.stat().st_size if path.is_file() else 0
             raise CheckpointError(
                 f"{path} ({size:,} bytes) is damaged, or no plain PyTorch state dict, which is all that is read, since loading more "
                 "could run code. It may be cut short: download it again."
             ) from None
         if not isinstance(state, dict) or not state or not all(_is_named_tensor(*item) for item in state.items()):
-            raise CheckpointError(f"{path} is not a plain state dict: expected a table of names to tensors.")
+            nested = [f"{key!r}" for key, value in state.items() if isinstance(value, dict)] if isinstance(state, dict) else []
+            hint = f" It holds tables under {', '.join(nested[:5])}: save the model's alone." if nested else ""
+            raise CheckpointError(f"{path} is not a plain state dict: expected a table of names to tensors.{hint}")
         for name, tensor in state.items():
             self._state[name] = tensor
             self.shapes[name], self.dtypes[name] = tuple(tensor.shape), tensor.dtype
@@ -189,21 +232,12 @@ def _is_named_tensor(name: object, tensor: object) -> bool:
     return isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided
 
 
-def read_json(path: Path) -> dict:
-    """A JSON object from a file.
-
-    Raises:
-        CheckpointError: the file is missing, no JSON, or not an object.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist. Expected it beside the weights: download the whole folder.")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}. Download it again.") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}.")
-    return values
+def _no_weights(folder: Path) -> str:
+    """What to say of a folder without the published weights."""
+    said = explain_absence(find_file(folder, SINGLE), f"Nor does {INDEX}. Expected the folder of a Lumina-DiMOO checkpoint.")
+    suffixes = [suffix for of in SUFFIXES.values() for suffix in of]
+    others = sorted(str(path.relative_to(folder)) for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.suffix.lower() in suffixes)
+    return said + (f" It holds {', '.join(others[:5])}: give such a file's own path where that is what you mean." if others else "")
 
 
 DTYPES = {

@@ -1,17 +1,18 @@
 """Tensors to a .safetensors file, one at a time: what is written never lies in memory as a whole."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
+from ..writing import replacing
 from .source import DTYPES
 
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()} | {torch.int16: "I16"}
 
 
 @dataclass(frozen=True)
@@ -24,21 +25,23 @@ class Pending:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor | Pending], metadata: dict[str, str]) -> None:
-    """Write beside the target and swap, so that a failure leaves what was there."""
+    """Write a file, whole or not at all, in a folder that is made if missing.
+
+    Raises:
+        OSError: naming the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    with replacing(path) as file:
+        put_tensors(file, tensors, metadata)
+
+
+def put_tensors(file: BinaryIO, tensors: Mapping[str, Tensor | Pending], metadata: dict[str, str]) -> None:
+    """Write into an open file."""
     # The widest first: so every tensor starts at a multiple of its item size, which mapping asks for.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
-    try:
-        with partial.open("wb") as file:
-            file.write(_header(order, tensors, metadata))
-            for name in order:
-                file.write(_bytes(name, tensors[name]))
-        os.replace(partial, path)
-    except OSError as error:
-        raise OSError(f"{path} cannot be written: {error.strerror or error}.") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    file.write(_header(order, tensors, metadata))
+    for name in order:
+        file.write(_bytes(name, tensors[name]))
 
 
 def _header(order: list[str], tensors: Mapping[str, Tensor | Pending], metadata: dict[str, str]) -> bytes:

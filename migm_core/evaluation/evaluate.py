@@ -1,6 +1,5 @@
 """How often a model draws what the prompt says, how long that takes, and what the image tokenizer alone loses."""
 
-import json
 import platform
 import statistics
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..outputs import write_report
 from ..pipeline import Pipeline
 from ..sampling.sequence import text_guidance
 from ..training.scenes import Scene, place, random_scene, render
@@ -138,7 +138,7 @@ def table(rows: list[Row], pipeline: Pipeline) -> str:
 
 
 def save(rows: list[Row], path: str | Path) -> None:
-    Path(path).write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+    write_report(Path(path), [asdict(row) for row in rows])
 
 
 @torch.inference_mode()

@@ -13,6 +13,21 @@ from torch import Tensor, nn
 from .tiled_decoding import check_tile, decode_tiled
 
 
+# What this implementation computes; a file that asks for anything else is refused rather than misread. null asks for nothing.
+_ONLY = {
+    "_class_name": ("VQModel",),
+    "act_fn": ("silu", "swish"),
+    "mid_block_add_attention": (False,),
+    "lookup_from_codebook": (True,),
+    "norm_type": ("group",),
+    "in_channels": (3,),
+    "out_channels": (3,),
+}
+_BLOCK_TYPES = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
+# Computed in float32 whatever force_upcast says; the codes need no scaling; the size of training bounds nothing.
+_HARMLESS = {"force_upcast", "scaling_factor", "sample_size"}
+
+
 @dataclass(frozen=True)
 class ImageTokenizerConfig:
     """The fields of the tokenizer's ``config.json`` that the network depends on."""
@@ -25,14 +40,6 @@ class ImageTokenizerConfig:
     in_channels: int = 3
     out_channels: int = 3
     vq_embed_dim: int | None = None
-
-    # What this implementation computes; a file that asks for anything else is refused rather than misread.
-    _ONLY = {
-        "act_fn": "silu",
-        "mid_block_add_attention": False,
-        "lookup_from_codebook": True,
-        "norm_type": "group",
-    }
 
     @property
     def factor(self) -> int:
@@ -50,22 +57,29 @@ class ImageTokenizerConfig:
         Raises:
             ValueError: a key asks for an architecture other than the one implemented here, or has a senseless value.
         """
-        for key, expected in cls._ONLY.items():
-            if key in values and values[key] != expected:
+        if not isinstance(values, dict):
+            raise ValueError(f"{source}: expected a JSON object, found {type(values).__name__}.")
+        for key, allowed in _ONLY.items():
+            if values.get(key) is not None and values[key] not in allowed:
+                expected = " or ".join(map(repr, allowed))
                 raise ValueError(
-                    f"{source}: {key} is {values[key]!r}, but only {expected!r} is supported. "
+                    f"{source}: {key} is {values[key]!r}, but only {expected} is supported. "
                     "Use an image tokenizer of the aMUSEd / Lumina-DiMOO kind."
                 )
-        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        known = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None}
         channels = known.get("block_out_channels", cls.block_out_channels)
-        if not isinstance(channels, (list, tuple)) or not channels or not all(isinstance(c, int) and c > 0 for c in channels):
+        if not isinstance(channels, (list, tuple)) or not channels or not all(_is_size(channel) for channel in channels):
             raise ValueError(f"{source}: block_out_channels is {channels!r}, expected a list of positive integers.")
         known["block_out_channels"] = tuple(channels)
         config = cls(**known)
-        for name in ("latent_channels", "num_vq_embeddings", "layers_per_block", "norm_num_groups"):
+        for name in ("latent_channels", "num_vq_embeddings", "layers_per_block", "norm_num_groups", "vq_embed_dim"):
             value = getattr(config, name)
-            if not isinstance(value, int) or value < 1:
+            if not _is_size(value) and (name, value) != ("vq_embed_dim", None):
                 raise ValueError(f"{source}: {name} is {value!r}, expected a positive integer.")
+        for key, block in _BLOCK_TYPES.items():
+            blocks = values.get(key)
+            if blocks is not None and blocks != [block] * len(channels):
+                raise ValueError(f"{source}: {key} is {blocks!r}, but only {block} is supported, once for each of the {len(channels)} block_out_channels.")
         return config
 
     def to_json(self) -> dict:
@@ -90,6 +104,16 @@ class ImageTokenizerConfig:
             "up_block_types": ["UpDecoderBlock2D"] * blocks,
             "vq_embed_dim": self.vq_embed_dim,
         }
+
+
+def unknown_keys(values: dict) -> list[str]:
+    """Keys of a config that are not known here and set to something: what they ask for is ignored."""
+    known = {*_ONLY, *_BLOCK_TYPES, *_HARMLESS, *ImageTokenizerConfig.__dataclass_fields__}
+    return [key for key, value in values.items() if key not in known and not key.startswith("_") and value not in (None, False, "", 0, [], {})]
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 class ResnetBlock(nn.Module):

@@ -86,12 +86,14 @@ class Block(nn.Module):
         d_model: width of the residual stream.
         n_heads, n_kv_heads: query heads, and key and value heads that groups of them share.
         mlp_hidden_size: width inside the MLP.
-        operations: namespace with Linear; torch.nn by default.
+        operations: namespace with Linear; torch.nn by default. A host's may have its own ``optimized_attention(q, k, v)``, (B, heads, T, head_dim)
+            each, to the same.
     """
 
     def __init__(self, d_model, n_heads, n_kv_heads, mlp_hidden_size, eps, *, dtype=None, device=None, operations=nn):
         super().__init__()
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
+        self.attention = getattr(operations, "optimized_attention", F.scaled_dot_product_attention)
         place = {"dtype": dtype, "device": device}
         kv_size = d_model // n_heads * n_kv_heads
 
@@ -162,4 +164,4 @@ class Block(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self.n_kv_heads != self.n_heads:
             k, v = (t.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1) for t in (k, v))
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.attention(q, k, v).transpose(1, 2).flatten(2)

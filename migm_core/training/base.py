@@ -19,7 +19,7 @@ from .muon import Muon
 from .own_runs import OwnRuns
 from .patches import PatchCodebook
 from .pictures import ScenePictures
-from .run import TrainingRun
+from .run import TrainingRun, alone_in_folder
 from .vocabulary import TEXT_IDS, demo_layout, demo_text_tokenizer
 
 # Images a step by number of objects; 0 stands for the unconditional prompt. Sequences of one group have one length, so
@@ -90,6 +90,7 @@ def group_loss(model: Lumina, encoder: PromptEncoder, examples: list[Example]) -
     return divergence(logits, examples), int(unknown.sum())
 
 
+@alone_in_folder
 def train_base(
     folder: str | Path,
     codebook: PatchCodebook,

@@ -92,15 +92,17 @@ def _train_tokenizer(args) -> None:
     from .distributed import joined_world
     from .patches import PatchCodebook
     from .scenes import CELL
+    from ..writing import locked
     from .tokenizer import train_tokenizer
 
     path = args.folder / "codebook.safetensors"
     start = _start(args)
     with joined_world("cpu") as world:
-        if not path.exists() and world.first:
-            args.folder.mkdir(parents=True, exist_ok=True)
-            codebook = PatchCodebook.fit(CELL, args.seed) if start is None else PatchCodebook.load(start.path / path.name)
-            codebook.save(path)
+        if world.first:
+            with locked(args.folder):
+                if not path.exists():
+                    codebook = PatchCodebook.fit(CELL, args.seed) if start is None else PatchCodebook.load(start.path / path.name)
+                    codebook.save(path)
         world.wait()
         train_tokenizer(
             args.folder / "tokenizer",

@@ -26,7 +26,7 @@ from .base import learning_rate as falling_rate
 from .distributed import World
 from .muon import Muon
 from .redraw import Redrawn, redraw
-from .run import TrainingRun
+from .run import TrainingRun, alone_in_folder
 from .trajectories import Trajectory, canvas_at, features_of, fixed_by
 
 REDRAWN_BATCHES = 100  # the latest, to learn from
@@ -149,6 +149,7 @@ class TransitionSet:
             yield Prediction(features, target, after)
 
 
+@alone_in_folder
 def train_head(
     folder: str | Path,
     trajectories: list[Trajectory],

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from ..checkpoints.write import write_tensors
 from .scenes import place, random_scene, render
 
 
@@ -56,7 +57,7 @@ class PatchCodebook:
 
     def save(self, path: Path) -> None:
         """In float16: four times as fine as the levels of an image."""
-        save_file({"centres": self.centres.half()}, path)
+        write_tensors(Path(path), {"centres": self.centres.half()}, {})
 
     @classmethod
     def load(cls, path: Path) -> "PatchCodebook":

@@ -1,12 +1,17 @@
 """What every training command shares: a folder with a checkpoint and a log, resumed where it stopped."""
 
+import functools
 import json
-import os
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
+
+from ..writing import append_line, locked, replacing
+from .distributed import World
 
 
 class TrainingRun:
@@ -46,12 +51,18 @@ class TrainingRun:
         return state
 
     def save(self, state: dict) -> None:
-        """Write the checkpoint beside the old one and swap, so that a kill in between loses nothing."""
+        """Write the checkpoint, whole or not at all, so that a kill on the way loses nothing.
+
+        Raises:
+            OSError: naming the file.
+        """
         if self.quiet:
             return
-        partial = self.checkpoint_path.with_suffix(".partial")
-        torch.save({**state, "step": self.step}, partial)
-        os.replace(partial, self.checkpoint_path)
+        with replacing(self.checkpoint_path) as file:
+            try:
+                torch.save({**state, "step": self.step}, file)
+            except RuntimeError as error:  # torch closes its archive where the disk has refused a part, and fails once more
+                raise error.__context__ if isinstance(error.__context__, OSError) else error
         self._saved_at = time.monotonic()
 
     def steps_left(self):
@@ -78,5 +89,19 @@ class TrainingRun:
     def note(self, row: dict) -> None:
         """Add a line to the log."""
         if not self.quiet:
-            with open(self.folder / "log.jsonl", "a") as file:
-                file.write(json.dumps(row) + "\n")
+            append_line(self.folder / "log.jsonl", json.dumps(row))
+
+
+def alone_in_folder(train: Callable) -> Callable:
+    """Keep a second call of a training function out of the folder, its first argument, as long as the first goes on.
+
+    Raises:
+        ValueError: another training is at work there.
+    """
+
+    @functools.wraps(train)
+    def alone(folder: str | Path, *args, world: World = World(), **kw):
+        with locked(folder) if world.first else nullcontext():
+            return train(folder, *args, world=world, **kw)
+
+    return alone

@@ -16,7 +16,7 @@ from ..models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from .distributed import World, sum_gradients
 from .muon import Muon
 from .patches import PatchCodebook, scene_images
-from .run import TrainingRun
+from .run import TrainingRun, alone_in_folder
 
 
 def demo_config(codes: int) -> ImageTokenizerConfig:
@@ -54,6 +54,7 @@ def losses_of(model: ImageTokenizer, seen: Tensor, images: Tensor, codes: Tensor
     }
 
 
+@alone_in_folder
 def train_tokenizer(
     folder: str | Path,
     codebook: PatchCodebook,

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from ..canvas import Canvas
+from ..checkpoints.write import write_tensors
 from ..models.lumina import Lumina
 from ..pipeline import Pipeline
 from ..sampling.methods.base import Step, at_cells
@@ -178,10 +178,8 @@ def collect(
             }
             if keep_features:
                 shard |= {f"features.{name}": f[place].clone() for name, f in zip(BRANCHES, features)}
-            partial = shard_path(folder, index).with_suffix(".partial")
             of_run = {"steps": len(run.features_of_steps[0]), "guidance": guidance, "temperature": temperature}
-            save_file(shard, partial, {name: str(value) for name, value in of_run.items()})
-            partial.replace(shard_path(folder, index))
+            write_tensors(shard_path(folder, index), shard, {name: str(value) for name, value in of_run.items()})
 
 
 def shard_path(folder: Path, index: int) -> Path:

@@ -225,6 +225,35 @@ def test_progress_and_previews_are_seen(client):
     assert [data["kind"] for data in steps].count("full") == SETTINGS["budget"]
 
 
+def test_no_previews_are_made_where_the_page_wants_none(host, client):
+    if "preview_method" not in (host / "execution.py").read_text("utf-8"):
+        pytest.skip("this host's previews are chosen when it starts")
+    for seed, method, expected in ((6, "none", False), (7, "auto", True)):
+        graph = text_to_image(seed=seed, empty={"width": 104, "height": 64})
+        queued = client.post("/prompt", {"prompt": graph, "client_id": client.id, "extra_data": {"preview_method": method}})
+        assert bool(client.wait(queued["prompt_id"]).previews) == expected
+
+
+def test_the_page_hears_of_the_last_run_again_after_a_cached_one(client):
+    if not client.get("/object_info/MIGMShortcutSampler")["MIGMShortcutSampler"].get("has_intermediate_output"):
+        pytest.skip("this host sends what a node shows only when it runs")
+    first, again = client.run(text_to_image(seed=62)), client.run(text_to_image(seed=62))
+    assert "sampler" not in again.executed_nodes
+    assert summary(again) == summary(first)
+
+
+def test_words_that_the_model_does_not_know_and_what_it_cannot_do_are_named(client):
+    graph = text_to_image(head="bundled demo", empty={"width": 64, "height": 72}, cfg=0, steps=4, budget=2)
+    graph["model"]["inputs"]["model"] = "bundled demo"
+    graph["prompt"]["inputs"]["text"] = "a cat riding a bicycle"
+    outcome = client.run(graph)
+    run = summary(outcome)
+    assert {"cat", "bicycle"} <= set(run["unknown_words"]) and "64x72" in run["cautions"][0]
+    text = report(outcome)
+    assert "cat" in text and "bicycle" in text and run["cautions"][0] in text
+    assert run["method"] == "shortcut" and run["steps"] == 4 and run["budget"] == 2 and "preset" not in run
+
+
 def test_the_report_says_what_was_done(client):
     text = report(client.run(text_to_image(seed=7, budget=2)))
     assert text.startswith("small, 32x32, 1 image, seed 7, cfg 2, temperature 1\n")
@@ -446,14 +475,14 @@ def test_what_only_a_run_can_tell_is_said_in_words(client, graph, words):
     assert all(word in error["exception_message"] for word in words), error["exception_message"]
 
 
-def test_a_stopped_run_ends_within_a_step_and_the_next_is_good(client, engine):
+def test_a_stopped_run_ends_soon_and_the_next_is_good(client, engine):
     def stop(kind, data):
-        if kind == "progress" and data["value"] == 3:
+        if kind == "migm.step" and data["step"] == 3:
             client.post("/interrupt")
 
     outcome = client.run(long_run(), on_message=stop)
     assert outcome.messages[-1][0] == "execution_interrupted"
-    assert outcome.of("progress")[-1]["value"] <= 8  # steps that ended while the request travelled
+    assert outcome.of("migm.step")[-1]["step"] < 100  # of 1000: those that ended while the request travelled
     (seen,) = client.images(client.run(text_to_image(seed=60)), "save")
     assert_same(seen, engine.generate(PROMPT, seed=60).images[0])
 
@@ -468,8 +497,11 @@ def test_two_prompts_queued_at_once_both_finish(client, engine):
 def test_models_are_unloaded_on_request_and_come_back(client, engine):
     client.run(text_to_image(seed=80))
     client._open("/free", b'{"unload_models": true, "free_memory": true}')
-    time.sleep(1)  # the server does it when it is next idle
-    outcome = client.run(text_to_image(seed=80))
+    for _ in range(60):  # the server does it when it is next idle
+        time.sleep(0.5)
+        outcome = client.run(text_to_image(seed=80))
+        if outcome.executed_nodes:
+            break
     assert "model" in outcome.executed_nodes
     assert_same(client.images(outcome, "save")[0], engine.generate(PROMPT, seed=80).images[0])
 
