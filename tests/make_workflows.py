@@ -238,6 +238,9 @@ def inpainting_subgraph() -> dict:
     return graph.subgraph("MIGM Inpaint", description, ["inpaint", "resample", "lumina", "dimoo", "shortcut"], inputs, outputs)
 
 
+SUBGRAPH_MAKERS = (text_to_image_subgraph, inpainting_subgraph)
+
+
 def write(path, graph: dict) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(graph, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -247,6 +250,6 @@ def write(path, graph: dict) -> None:
 if __name__ == "__main__":
     for make in WORKFLOWS:
         write(FOLDER / f"{make.__name__}.json", make())
-    for make in (text_to_image_subgraph, inpainting_subgraph):
+    for make in SUBGRAPH_MAKERS:
         graph = make()
         write(SUBGRAPHS / f"{graph['nodes'][0]['title']}.json", graph)

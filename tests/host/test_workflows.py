@@ -9,7 +9,9 @@ from client import Client, Refused
 from PIL import Image
 from workflows import NAMES, NOTES, inputs_of_info, load, to_prompt
 
+from migm_core.evaluation.judge import judge
 from migm_core.pipeline import Pipeline
+from migm_core.training.scenes import parse
 
 EXTENSION = "ComfyUI-MIGM-Shortcut"  # the folder that it lies in
 BUNDLED = "bundled demo"
@@ -149,7 +151,7 @@ def test_inpainting(client, types, engine):
     (seen,) = shown(client, outcome, prompt, "SaveImage", second)
     assert_same(seen, finished.images[0])
     for image, text in ((start.images[0], before), (seen, after)):  # it does what its note says
-        verdict = judge(image, Scene.parse(text))
+        verdict = judge(image, parse(text))
         assert verdict.right, verdict.faults
     ((decoded, _),) = nodes_of(prompt, "MIGMDecodeCanvas")
     (middle,) = shown(client, outcome, prompt, "PreviewImage", decoded)
