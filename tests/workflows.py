@@ -7,6 +7,7 @@ from typing import NamedTuple
 FOLDER = Path(__file__).parents[1] / "example_workflows"
 SUBGRAPHS = FOLDER.parent / "subgraphs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+SUBGRAPH_NAMES = sorted(path.stem for path in SUBGRAPHS.glob("*.json"))
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 NOTES = {"Note", "MarkdownNote"}  # nodes of the page only
 TITLE = 30  # pixels of a node's title, above its position
@@ -31,8 +32,8 @@ class Input(NamedTuple):
         return self.io_type in WIDGETS
 
 
-def load(name: str) -> dict:
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+def load(name: str, folder: Path = FOLDER) -> dict:
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def inputs_of_schema(schema) -> list[Input]:
@@ -89,6 +90,15 @@ def to_prompt(workflow: dict, inputs_of) -> dict:
                 filled[socket["name"]] = [str(origin), slot]
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": filled}
     return prompt
+
+
+def inside(subgraph: dict) -> dict:
+    """A subgraph's inner graph as a workflow of its own, whose nodes have their own values where the outside gives some."""
+    (inner,) = subgraph["definitions"]["subgraphs"]
+    links = [list(link.values()) for link in inner["links"] if link["origin_id"] != -10]
+    kept = {link[0] for link in links}
+    nodes = [{**node, "inputs": [{**each, "link": each["link"] if each["link"] in kept else None} for each in node["inputs"]]} for node in inner["nodes"]]
+    return {"nodes": nodes, "links": links}
 
 
 def boxes(workflow: dict) -> dict[int, tuple[float, float, float, float]]:

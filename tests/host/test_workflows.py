@@ -1,15 +1,18 @@
-"""The example workflows in a real ComfyUI: listed, understood, and drawn as the engine alone draws them."""
+"""The example workflows in a real ComfyUI: listed, understood, and giving what the engine alone gives."""
 
 import io
+import json
 
 import numpy as np
 import pytest
 import torch
 from client import Client, Refused
 from PIL import Image
-from workflows import NAMES, NOTES, inputs_of_info, load, to_prompt
+from workflows import NAMES, NOTES, SUBGRAPH_NAMES, SUBGRAPHS, inputs_of_info, inside, load, to_prompt
 
+from migm_core.evaluation.judge import judge
 from migm_core.pipeline import Pipeline
+from migm_core.training.scenes import parse
 
 EXTENSION = "ComfyUI-MIGM-Shortcut"  # the folder that it lies in
 BUNDLED = "bundled demo"
@@ -65,8 +68,9 @@ def assert_same(seen: np.ndarray, expected: Image.Image) -> None:
 
 
 def asked(sampler: dict) -> dict:
-    """What a sampler asks of the engine: the model's own settings where it says -1."""
-    return {name: sampler[name] for name in ("guidance", "temperature") if sampler[name] >= 0}
+    """What a sampler asks of the engine."""
+    renamed = {"cfg": "guidance"}
+    return {renamed.get(name, name): sampler[name] for name in ("steps", "budget", "cfg", "temperature", "method")}
 
 
 # What the page sees
@@ -98,7 +102,45 @@ def test_every_node_is_known_and_its_sockets_are_the_hosts(types, name):
             assert not each["links"] or each["type"] == there[slot][1]
 
 
-# What they draw
+@pytest.fixture(scope="module")
+def blueprints(client) -> dict[str, str]:
+    """Names and numbers of the subgraphs that the host has from this pack."""
+    try:
+        entries = client.get("/global_subgraphs")
+    except Refused as refused:
+        assert refused.status == 404
+        pytest.skip("this host has no subgraphs from packs")
+    return {entry["name"]: id for id, entry in entries.items() if entry["info"]["node_pack"] == f"custom_nodes.{EXTENSION}"}
+
+
+def test_the_host_lists_the_subgraphs_and_hands_them_out(client, blueprints):
+    assert sorted(blueprints) == SUBGRAPH_NAMES
+    for name, id in blueprints.items():
+        assert json.loads(client.get(f"/global_subgraphs/{id}")["data"]) == load(name, SUBGRAPHS)
+
+
+# What they give
+
+
+def test_the_text_to_image_subgraph(client, types, engine):
+    prompt = to_prompt(inside(load("MIGM Text to Image", SUBGRAPHS)), lambda kind: inputs_of_info(types[kind]))
+    ((sampler, inputs),) = nodes_of(prompt, "MIGMShortcutSampler")
+    prompt["image"] = {"class_type": "PreviewImage", "inputs": {"images": [sampler, 0]}}
+    (seen,) = shown(client, client.run(prompt, seconds=SECONDS), prompt, "PreviewImage", sampler)
+    text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
+    assert_same(seen, engine.generate(text, seed=inputs["seed"], **asked(inputs)).images[0])
+
+
+def test_the_inpainting_subgraph(client, types, engine):
+    prompt = to_prompt(inside(load("MIGM Inpaint", SUBGRAPHS)), lambda kind: inputs_of_info(types[kind]))
+    ((sampler, inputs),), ((_, encoder),) = nodes_of(prompt, "MIGMShortcutSampler"), nodes_of(prompt, "MIGMEncodeImage")
+    prompt["grey"] = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0x808080}}
+    prompt["all"] = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 64, "height": 64}}
+    encoder |= {"image": ["grey", 0], "mask": ["all", 0]}
+    prompt["image"] = {"class_type": "PreviewImage", "inputs": {"images": [sampler, 0]}}
+    (seen,) = shown(client, client.run(prompt, seconds=SECONDS), prompt, "PreviewImage", sampler)
+    text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
+    assert_same(seen, engine.generate(text, seed=inputs["seed"], **asked(inputs)).images[0])
 
 
 def test_demo_text_to_image(client, types, engine):
@@ -107,13 +149,13 @@ def test_demo_text_to_image(client, types, engine):
     outcome = client.run(prompt, seconds=SECONDS)
     (seen,) = shown(client, outcome, prompt, "SaveImage", sampler)
     text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
-    assert_same(seen, engine.generate(text, seed=inputs["seed"]).images[0])
+    assert_same(seen, engine.generate(text, seed=inputs["seed"], **asked(inputs)).images[0])
     own = engine.checkpoint.settings
     progress = [data["value"] for data in outcome.of("progress") if data["node"] == sampler]
     assert progress == sorted(set(progress)) and progress[-1] == own["steps"]  # a host may leave some out
     assert [data["kind"] for data in outcome.of("migm.step")].count("full") == own["budget"]
     ((report, _),) = nodes_of(prompt, "PreviewAny")
-    assert f"Balanced: shortcut with the head {BUNDLED}" in outcome.outputs[report]["text"][0]
+    assert f"shortcut with the head {BUNDLED}" in outcome.outputs[report]["text"][0]
 
 
 def test_lumina_dimoo_text_to_image_with_the_bundled_model(client, types, engine):
@@ -139,16 +181,17 @@ def test_inpainting(client, types, engine):
     (first, of_first), (second, of_second) = nodes_of(prompt, "MIGMShortcutSampler")
     before, after = (nodes_of(prompt, "MIGMPrompt")[k][1]["text"] for k in (0, 1))
     outcome = client.run(prompt, seconds=SECONDS)
-    start = engine.generate(before, seed=of_first["seed"])
-    assert_same(shown(client, outcome, prompt, "PreviewImage", first)[0], start.images[0])
-
+    start = engine.generate(before, seed=of_first["seed"], **asked(of_first))
     known = engine.encode(engine.decode(start.canvas))
     hole = torch.zeros_like(known.unknown)
     hole[:, :, hole.shape[2] // 2 :] = True
-    finished = engine.generate(after, seed=of_second["seed"], canvas=known.masked_with(hole))
+    finished = engine.generate(after, seed=of_second["seed"], canvas=known.masked_with(hole), **asked(of_second))
     assert torch.equal(finished.canvas.codes[~hole], known.codes[~hole])
     (seen,) = shown(client, outcome, prompt, "SaveImage", second)
     assert_same(seen, finished.images[0])
+    for image, text in ((start.images[0], before), (seen, after)):  # it does what its note says
+        verdict = judge(image, parse(text))
+        assert verdict.right, verdict.faults
     ((decoded, _),) = nodes_of(prompt, "MIGMDecodeCanvas")
     (middle,) = shown(client, outcome, prompt, "PreviewImage", decoded)
     side = middle.shape[1] // 2
@@ -166,8 +209,9 @@ def test_compare_methods(client, types, engine):
     ways = [{"budget": budgets[line]} if line in budgets else {"method": line} for line in lines]
     text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
     assert len(images) == len(ways)
+    numbers = {"guidance": inputs["cfg"], "temperature": inputs["temperature"]}
     for image, way in zip(images, ways):
-        assert_same(image, engine.generate(text, seed=inputs["seed"], **way).images[0])
+        assert_same(image, engine.generate(text, seed=inputs["seed"], **numbers, **way).images[0])
     assert sheet.shape[1] > len(lines) * max(256, images[0].shape[1]) > sheet.shape[0]
     ((report, _),) = nodes_of(prompt, "PreviewAny")
     assert [part.splitlines()[0] for part in outcome.outputs[report]["text"][0].split("\n\n")] == lines
@@ -178,8 +222,9 @@ def test_two_workflows_queued_at_once_both_finish(client, types, engine):
     for graph, seed in ((prompt, 21), (other, 22)):
         nodes_of(graph, "MIGMShortcutSampler")[0][1]["seed"] = seed
     queued = [client.queue(graph) for graph in (prompt, other)]
-    ((sampler, _),) = nodes_of(prompt, "MIGMShortcutSampler")
+    ((sampler, inputs),) = nodes_of(prompt, "MIGMShortcutSampler")
+    numbers = asked(inputs)
     text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
     for seed, id in zip((21, 22), queued):
         (seen,) = shown(client, client.wait(id, seconds=SECONDS), prompt, "SaveImage", sampler)
-        assert_same(seen, engine.generate(text, seed=seed).images[0])
+        assert_same(seen, engine.generate(text, seed=seed, **numbers).images[0])
