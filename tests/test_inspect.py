@@ -42,6 +42,16 @@ def cut(file: str, left: int) -> Callable:
     return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:left])
 
 
+def lost_and(tensor: str, file: str, **values) -> Callable:
+    """A tensor lost, and values of config.json that nothing bounds then."""
+
+    def damage(folder: Path) -> None:
+        edit_tensors(folder / file, lambda t: t.pop(tensor))
+        edit_json(folder / "config.json", **values)
+
+    return damage
+
+
 def shard_lost(folder: Path) -> None:
     shard(folder)
     (folder / "model-00002-of-00003.safetensors").unlink()
@@ -84,7 +94,11 @@ DAMAGES = {
     "a shard lost": (shard_lost, "lacks the shard model-00002-of-00003.safetensors"),
     "a tensor lost": (tensors(WEIGHTS, lambda t: t.pop(BASE + "blocks.1.up_proj.weight")), "lacks model.transformer.blocks.1.up_proj.weight"),
     "the embedding lost": (tensors(WEIGHTS, lambda t: t.pop(BASE + "wte.weight")), "lacks model.transformer.wte.weight"),
-    "all but a tensor lost": (tensors(WEIGHTS, lambda t: [t.pop(name) for name in list(t)[1:]]), "not of one model"),
+    "all but a tensor lost": (tensors(WEIGHTS, lambda t: [t.pop(name) for name in list(t)[1:]]), "lacks"),
+    "a size past all bounds, and no embedding": (lost_and(BASE + "wte.weight", WEIGHTS, embedding_size=10**18), "lacks model.transformer.wte.weight"),
+    "a size past all bounds, and no MLP": (lost_and(BASE + "blocks.0.ff_proj.weight", WEIGHTS, mlp_hidden_size=10**40), "ff_proj"),
+    "a code of 10**40 numbers": (config("vqvae/config.json", vq_embed_dim=10**40), "vq_embed_dim"),
+    "channels past all bounds": (config("vqvae/config.json", block_out_channels=[8, 8, 8, 10**18]), "block_out_channels"),
     "a tensor too many": (tensors(WEIGHTS, set_tensor(BASE + "blocks.0.q_norm.weight", torch.ones(32))), "q_norm"),
     "a tensor of another shape": (tensors(WEIGHTS, set_tensor(BASE + "ff_out.weight", torch.ones(90, 32))), "[90, 32]"),
     "an embedding without columns": (tensors(WEIGHTS, set_tensor(BASE + "wte.weight", torch.ones(96))), "[96]"),

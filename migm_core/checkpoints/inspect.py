@@ -34,7 +34,7 @@ def describe(path: str | Path) -> str:
         return "\n".join(_image_tokenizer_file(image_tokenizer))
     source = TensorSource.open(path, data=False)
     held = _parts(source)
-    if BASE in held:
+    if any(name.startswith(BASE_PREFIX) for name in source.shapes):
         return "\n".join(_checkpoint(path, source))
     if HEAD in held:
         return "\n".join(_head(source))
@@ -47,7 +47,7 @@ def describe(path: str | Path) -> str:
 
 
 def detect_parts(path: str | Path) -> frozenset[str]:
-    """Which of BASE, HEAD, IMAGE_TOKENIZER and TEXT_TOKENIZER a weights file or folder holds, by the names in its headers, whole or not.
+    """Which of BASE, HEAD, IMAGE_TOKENIZER and TEXT_TOKENIZER a weights file or folder holds, by one name of each in its headers.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -56,7 +56,7 @@ def detect_parts(path: str | Path) -> frozenset[str]:
 
 
 def _parts(source: TensorSource) -> frozenset[str]:
-    held = {BASE} if any(name.startswith(BASE_PREFIX) for name in source.shapes) else set()
+    held = {BASE} if BASE_PREFIX + "wte.weight" in source else set()
     if not held and "blocks.0.self_attn.ff_proj.weight" in source:
         held.add(HEAD)
     if {"quantize.embedding.weight", IMAGE_TOKENIZER_PREFIX + "quantize.embedding.weight"} & source.shapes.keys():
