@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_model import edit_json, edit_tensors, make_small_head, make_small_model, shard, small_config
 
-from migm_core.checkpoints import CheckpointError, TensorSource, convert, describe, detect_parts, load_checkpoint, load_head
+from migm_core.checkpoints import CheckpointError, TensorSource, convert, describe, load_checkpoint, load_head
 from migm_core.cli import main
 from migm_core.models.image_tokenizer import ImageTokenizerConfig
 from migm_core.pipeline import DEMO, Pipeline
@@ -110,6 +110,7 @@ DAMAGES = {
     "an image tokenizer with attention": (config("vqvae/config.json", mid_block_add_attention=True), "mid_block_add_attention"),
     "an image tokenizer of other groups": (config("vqvae/config.json", norm_num_groups=7), "vqvae"),
     "an image tokenizer of another kind": (config("vqvae/config.json", _class_name="AutoencoderKL"), "_class_name"),
+    "nothing but a marker": (tensors(WEIGHTS, lambda t: (t.clear(), t.update({BASE + "scaled_fp8": torch.zeros(0)}))), "lacks"),
     "no sizes": (config(n_heads=None), "n_heads is missing"),
     "another width": (config(d_model=64), "d_model"),
     "another depth": (config(n_layers=3), "n_layers"),
@@ -284,20 +285,6 @@ def test_a_head_of_an_odd_width_is_refused_in_words(tmp_path, copy):
     for action in (lambda: describe(copy.head), lambda: load_head(copy.head, small_config())):
         with pytest.raises(CheckpointError, match="31"):
             action()
-
-
-def test_the_parts_of_files(small, tmp_path):
-    convert(small.folder, tmp_path / "single.safetensors")
-    edit_tensors(Path(shutil.copy(small.head, tmp_path / "head.safetensors")), lambda t: [t.update({f"module.{name}": t.pop(name)}) for name in list(t)])
-    save_file({name.removeprefix(BASE): tensor for name, tensor in load_file(small.folder / WEIGHTS).items()}, tmp_path / "base.safetensors")
-    save_file({"other": torch.ones(1)}, tmp_path / "other.safetensors")
-    assert detect_parts(small.folder) == detect_parts(tmp_path / "base.safetensors") == {"base model"}
-    assert detect_parts(tmp_path / "head.safetensors") == detect_parts(small.head) == {"shortcut head"}
-    assert detect_parts(small.folder / IMAGE_TOKENIZER) == {"image tokenizer"}
-    assert detect_parts(tmp_path / "single.safetensors") == {"base model", "image tokenizer", "text tokenizer"}
-    assert detect_parts(tmp_path / "other.safetensors") == frozenset()
-    with pytest.raises(CheckpointError):
-        detect_parts(tmp_path / "nothing.safetensors")
 
 
 # What it says beside.
