@@ -223,6 +223,18 @@ def test_a_single_file_is_complete_and_what_it_lacks_is_named(small, tmp_path, d
             load_checkpoint(path)
 
 
+@pytest.mark.parametrize("odd", [torch.zeros(32), torch.zeros(4, 8, dtype=torch.uint8), torch.zeros((), dtype=torch.uint8), torch.zeros(32, dtype=torch.int8)])
+def test_a_layers_description_that_is_no_text(small, tmp_path, odd):
+    path = tmp_path / "single.safetensors"
+    convert(small.folder, path, dtype=torch.int8)
+    source = TensorSource.open(path)
+    tensors = {name: source.get(name) for name in source.shapes}
+    save_file({**tensors, BASE + "blocks.0.q_proj.comfy_quant": odd}, path, source.metadata)
+    assert "blocks.0.q_proj.comfy_quant is not valid JSON" in verdict(path)
+    with pytest.raises(CheckpointError, match="comfy_quant"):
+        load_checkpoint(path)
+
+
 def test_weights_by_themselves_are_not_complete(copy):
     shard(copy.folder)
     for path in copy.folder.glob("model-*"):

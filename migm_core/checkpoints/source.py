@@ -109,7 +109,7 @@ class TensorSource:
 
     def get(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
         """A tensor, or some rows of it, as a view of the mapped file."""
-        if not self.data and not (self.dtypes[name] == torch.uint8 and len(self.shapes[name]) == 1):
+        if not self.data and not (self.dtypes[name] in (torch.uint8, torch.int8) and len(self.shapes[name]) == 1):
             whole = torch.empty(self.shapes[name], dtype=self.dtypes[name], device="meta")
             return whole[rows[0] : rows[1]] if rows else whole
         if name in self._state:
