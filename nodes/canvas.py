@@ -3,10 +3,10 @@
 from comfy_api.latest import io
 
 from ..migm_core.canvas import Canvas, touched_cells
-from ..migm_core.pipeline import MAX_BATCH, Settings
+from ..migm_core.settings import MAX_BATCH, Settings
 from . import pictures
 from .weights import LoadedModel
-from .wires import ADVANCED, CANVAS, MODEL, ModelCanvas, expect, schema
+from .wires import CANVAS, MODEL, ModelCanvas, advanced, expect, schema
 
 MAX_SIDE = 16384
 
@@ -62,7 +62,7 @@ class EncodeImageToCanvas(io.ComfyNode):
                     step=0.01,
                     tooltip="Share of the other tokens to regenerate too, at random: 0 keeps all, 1 keeps none. What denoise is elsewhere.",
                 ),
-                io.Int.Input("variation_seed", default=0, min=0, max=2**63, tooltip="Chooses which tokens the variation masks.", **ADVANCED),
+                advanced(io.Int.Input("variation_seed", default=0, min=0, max=2**63, tooltip="Chooses which tokens the variation masks.")),
             ],
             outputs=[CANVAS.Output("canvas", display_name="canvas", tooltip="For MIGM KSampler (Shortcut), MIGM Compare Methods and MIGM Decode Canvas.")],
         )
@@ -109,16 +109,17 @@ class DecodeCanvas(io.ComfyNode):
             description="Turn a canvas into an image. Tokens that are still masked are shown as a grey chequerboard.",
             inputs=[
                 CANVAS.Input("canvas", tooltip="From MIGM KSampler (Shortcut), MIGM Encode Image to Canvas or MIGM Empty Canvas."),
-                io.Int.Input(
-                    "tile_size",
-                    default=0,
-                    min=0,
-                    max=4096,
-                    step=64,
-                    optional=True,
-                    tooltip="Pixels a side of the parts that a larger image is decoded in: a third of the memory, more time, the same image. "
-                    "0 decodes it whole, and in tiles only where memory does not suffice.",
-                    **ADVANCED,
+                advanced(
+                    io.Int.Input(
+                        "tile_size",
+                        default=0,
+                        min=0,
+                        max=4096,
+                        step=64,
+                        optional=True,
+                        tooltip="Pixels a side of the parts that a larger image is decoded in: a third of the memory, more time, the same image. "
+                        "0 decodes it whole, and in tiles only where memory does not suffice.",
+                    )
                 ),
             ],
             outputs=[io.Image.Output("image", display_name="image", tooltip="One image for each on the canvas.")],

@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io
 from PIL import Image, ImageDraw, ImageFont
 
-from ..migm_core.pipeline import MAX_STEPS, METHODS
+from ..migm_core.settings import MAX_STEPS, METHODS
 from . import pictures
 from .page import tell_step
 from .plan import PRESETS, preset_budget

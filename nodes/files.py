@@ -10,8 +10,9 @@ from pathlib import Path
 import folder_paths
 
 from ..migm_core.checkpoints import CheckpointError, TensorSource
-from ..migm_core.checkpoints.load import BASE_PREFIX, SETTINGS, TEXT_TOKENIZER_KEY, check_head
-from ..migm_core.checkpoints.source import read_json
+from ..migm_core.checkpoints.files import locate, read_json
+from ..migm_core.checkpoints.load import SETTINGS, check_head
+from ..migm_core.checkpoints.names import TEXT_TOKENIZER_KEY
 from ..migm_core.pipeline import DEMO, DEMO_HEAD
 
 BUNDLED = "bundled demo"
@@ -20,10 +21,10 @@ OTHER_FOLDER = "diffusion_models"  # where people keep single files
 SAFETENSORS = ".safetensors"
 WEIGHTS = {SAFETENSORS, ".pth", ".pt", ".bin"}
 HUB_CACHE = re.compile(r"models--(.+?)--(.+)")  # a repository's folder, as the Hugging Face cache names it
-# Tensors by which a file is known, as its header names them.
-BASE = f'"{BASE_PREFIX}wte.weight"'
-TEXT_TOKENIZER = f'"{TEXT_TOKENIZER_KEY}"'
-HEAD = '"blocks.0.self_attn.ff_proj.weight"'
+# Ends of the names of tensors by which a file is known; what stands before them differs from file to file.
+BASE = 'wte.weight"'
+TEXT_TOKENIZER = f'{TEXT_TOKENIZER_KEY}"'
+HEAD = 'blocks.0.self_attn.ff_proj.weight"'
 HEADER = 2**24  # bytes of a header that are looked at
 
 
@@ -159,11 +160,18 @@ def _is_model_part(path: Path) -> bool:
 
 
 def _readable(folder: Path) -> str:
-    """A checkpoint folder's name in the list: its path within the model folder, or its own name where it is the model folder."""
+    """A checkpoint folder's name in the list: its path within the model folder, or its own name where it is the model folder.
+
+    That of a snapshot in Hugging Face's cache is its repository's; with a commit's where the cache has several and names none of them.
+    """
+    if folder.parent.name == "snapshots" and (hub := HUB_CACHE.fullmatch(folder.parents[1].name)):
+        try:
+            current = locate(folder.parents[1]) == folder
+        except CheckpointError:
+            current = False
+        return f"{hub[1]}/{hub[2]}" + ("" if current else f" {folder.name[:7]}")
     roots = [Path(root) for root in folder_paths.get_folder_paths(FOLDER)]
-    name = next((folder.relative_to(root).as_posix() for root in roots if root in folder.parents), folder.name)
-    hub = HUB_CACHE.fullmatch(name.partition("/snapshots/")[0].rpartition("/")[2]) if "/snapshots/" in name else None
-    return f"{hub[1]}/{hub[2]}" if hub else name
+    return next((folder.relative_to(root).as_posix() for root in roots if root in folder.parents), folder.name)
 
 
 def _of_checkpoint(path: Path, folders: list[Path]) -> bool:

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from . import files, weights
-from .wires import ADVANCED, HEAD, MODEL, schema
+from .wires import HEAD, MODEL, advanced, schema
 
 # The host shows what validate_inputs says at each input that it takes, so each takes the one that it judges.
 
@@ -24,12 +24,13 @@ class LoadLumina(io.ComfyNode):
                     tooltip="The bundled demo runs at once. Others lie in models/migm: a folder as published, or one self-contained .safetensors, "
                     "which may also lie in models/diffusion_models.",
                 ),
-                io.Combo.Input(
-                    "dtype",
-                    options=weights.dtypes(),
-                    default="auto",
-                    tooltip="How weights are kept. auto leaves it to ComfyUI; float8 halves the memory of 16 bits at some loss.",
-                    **ADVANCED,
+                advanced(
+                    io.Combo.Input(
+                        "dtype",
+                        options=weights.dtypes(),
+                        default="auto",
+                        tooltip="How weights are kept. auto leaves it to ComfyUI; float8 halves the memory of 16 bits at some loss.",
+                    )
                 ),
             ],
             outputs=[MODEL.Output("migm_model", display_name="model", tooltip="The model with its image tokenizer. ComfyUI places its weights when they are needed.")],

@@ -11,10 +11,10 @@ from ..migm_core.checkpoints.load import head_config
 from ..migm_core.config import LuminaConfig
 from ..migm_core.models.image_tokenizer import ImageTokenizerConfig
 from ..migm_core.models.shortcut import ShortcutConfig
-from ..migm_core.pipeline import MAX_BATCH, MAX_STEPS, METHODS, Settings
 from ..migm_core.sampling import schedule
 from ..migm_core.sampling.cost import largest_speed_up
 from ..migm_core.sampling.methods import MLCache, Shortcut, Vanilla
+from ..migm_core.settings import MAX_BATCH, MAX_STEPS, METHODS, Settings
 from ..migm_core.trained import Trained
 from ..migm_core.trained import cautions as engine_cautions
 from . import files, step_times

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..migm_core.canvas import Canvas
-from ..migm_core.pipeline import Result, Settings
+from ..migm_core.pipeline import Result
 from ..migm_core.sampling.sampler import StepReport
 from ..migm_core.sampling.sequence import text_guidance
 from ..migm_core.sampling.timing import median_seconds, speed_up
+from ..migm_core.settings import Settings
 from . import step_times, weights
 from .files import stamp
 from .plan import cautions, resolve

@@ -2,11 +2,11 @@
 
 from comfy_api.latest import io
 
-from ..migm_core.pipeline import MAX_STEPS, MAX_STRENGTH
+from ..migm_core.settings import MAX_STEPS, MAX_STRENGTH
 from . import pictures
 from .page import tell_step
 from .run import canvas_for, draw, make_plan, report
-from .wires import ADVANCED, CANVAS, HEAD, MODEL, PROMPT, ModelCanvas, schema
+from .wires import CANVAS, HEAD, MODEL, PROMPT, ModelCanvas, advanced, schema
 
 MAX_SEED = 2**64 - 1
 
@@ -33,14 +33,15 @@ def cfg() -> io.Input:
 
 
 def temperature() -> io.Input:
-    return io.Float.Input(
-        "temperature",
-        default=1.0,
-        min=0.0,
-        max=MAX_STRENGTH,
-        step=0.1,
-        tooltip="How varied the images are. 0 always takes the likeliest token. Lumina-DiMOO takes 1, the bundled demo 0.2.",
-        **ADVANCED,
+    return advanced(
+        io.Float.Input(
+            "temperature",
+            default=1.0,
+            min=0.0,
+            max=MAX_STRENGTH,
+            step=0.1,
+            tooltip="How varied the images are. 0 always takes the likeliest token. Lumina-DiMOO takes 1, the bundled demo 0.2.",
+        )
     )
 
 
@@ -71,12 +72,13 @@ class ShortcutSampler(io.ComfyNode):
                 ),
                 cfg(),
                 temperature(),
-                io.Combo.Input(
-                    "method",
-                    options=methods,
-                    default="shortcut",
-                    tooltip="shortcut: the head between full steps. ml-cache: the cache that ships with Lumina-DiMOO, without a head. vanilla: every step full.",
-                    **ADVANCED,
+                advanced(
+                    io.Combo.Input(
+                        "method",
+                        options=methods,
+                        default="shortcut",
+                        tooltip="shortcut: the head between full steps. ml-cache: the cache that ships with Lumina-DiMOO, without a head. vanilla: every step full.",
+                    )
                 ),
             ],
             outputs=[

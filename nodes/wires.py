@@ -17,9 +17,6 @@ HEAD = io.Custom("MIGM_HEAD")  # weights.HeadFile
 PROMPT = io.Custom("MIGM_PROMPT")  # PromptText
 CANVAS = io.Custom("MIGM_CANVAS")  # ModelCanvas
 
-# Behind the button "Show advanced inputs". Every host passes this on to its page; only newer ones have an argument for it.
-ADVANCED = {"extra_dict": {"advanced": True}}
-
 
 @dataclass(frozen=True)
 class PromptText:
@@ -42,6 +39,12 @@ def schema(*, search_aliases: list[str], has_intermediate_output: bool = False, 
     newer = {"search_aliases": search_aliases, "has_intermediate_output": has_intermediate_output}
     known = {each.name for each in fields(io.Schema)}
     return io.Schema(**values, **{name: value for name, value in newer.items() if name in known})
+
+
+def advanced(widget: io.Input) -> io.Input:
+    """An input behind the button "Show advanced inputs". All hosts hand this on to their page; only newer ones have an argument for it."""
+    widget.extra_dict["advanced"] = True
+    return widget
 
 
 def expect(kind: type, **connected) -> None:

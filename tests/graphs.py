@@ -9,6 +9,9 @@ from workflows import TITLE, inputs_of_schema, page_order
 PACK = "migm-shortcut"  # in the Comfy Registry
 PAD, HEADING, GAP = 16, 44, 14  # pixels: inside a group's border, for its title, between nodes
 BETWEEN = 26  # pixels between groups
+# Text on it has a contrast of 4.5 in the dark theme, and in the light one, which adds a half to the lightness. Links and `code` have
+# colours of their own that have not, in one or another renderer: notes do without.
+NOTE = {"color": "#333", "bgcolor": "#444"}
 
 # Sockets and widgets of the host's nodes: inputs (name, type, widget or not), outputs (name, type).
 HOST_NODES = {
@@ -32,7 +35,7 @@ class Graph:
         self.groups: list[dict] = []
 
     def note(self, title: str, text: str, size: tuple[int, int]) -> dict:
-        return self._add("MarkdownNote", title, size, [], [], [text], {})
+        return self._add("MarkdownNote", title, size, [], [], [text], {}, **NOTE)
 
     def node(self, kind: str, size: tuple[int, int], values: Iterable = (), title: str | None = None, models: list[dict] | None = None) -> dict:
         """A node of ours or of the host's; ``values`` of its widgets in the page's order, with what follows a seed."""
@@ -47,7 +50,7 @@ class Graph:
         properties = {"cnr_id": pack, "Node name for S&R": kind, **({"models": models} if models else {})}
         return self._add(kind, title, size, sockets, outputs, list(values), properties)
 
-    def _add(self, kind, title, size, inputs, outputs, values, properties) -> dict:
+    def _add(self, kind, title, size, inputs, outputs, values, properties, **more) -> dict:
         node = {
             "id": len(self.nodes) + 1,
             "type": kind,
@@ -61,6 +64,7 @@ class Graph:
             **({"title": title} if title else {}),
             "properties": properties,
             "widgets_values": values,
+            **more,
         }
         self.nodes.append(node)
         return node

@@ -14,7 +14,7 @@ APART = 24  # pixels between columns
 DEMO = [64, 9, 0.0, 0.2, "shortcut"]  # steps, budget, cfg, temperature, method: the bundled model's own
 LUMINA = [64, 11, 4.0, 1.0, "shortcut"]  # the published ones
 PROMPT = "a large red heart left of a small yellow star on a navy background"
-LOAD, SAY, MAKE, LOOK = "#3f789e", "#8A8", "#a1309b", "#3f789e"  # colours of groups
+LOAD, SAY, MAKE, LOOK = "#3f789e", "#3f8f4f", "#a1309b", "#3f789e"  # colours of groups
 
 BASE = "Alpha-VLLM/Lumina-DiMOO"
 HEAD_REPOSITORY, HEAD_FOLDER, HEAD = "Kaiwen-Zhu/MIGM-Shortcut", "DiMOO-Shortcut", "dimoo-shortcut.pth"
@@ -31,29 +31,27 @@ The sampler shows the image while it fills in, and marks each step on its timeli
 - **method** vanilla, to see the same seed without the shortcut. In newer versions of ComfyUI it is behind *Show advanced inputs*.
 """
 
-INPAINTING_NOTE = """Press **Run**: nothing to download. The graph generates an image, masks its right half, and generates only that half again by a second prompt. The left half keeps its tokens.
+INPAINTING_NOTE = """Press **Run**: nothing to download. It generates an image, masks the right half, and generates only that half again by a second prompt. The left half keeps its tokens.
 
-## With an image of your own
+## With your own image
 
-1. Add **Load Image**, choose the image, right-click it and take **Open in MaskEditor**. Paint over what is to change, and save.
-2. Connect its IMAGE and MASK to **MIGM Encode Image to Canvas**, in place of the two links that go there.
+1. Add **Load Image**, right-click it, take **Open in MaskEditor**, paint over what is to change, save.
+2. Connect its IMAGE and MASK to **MIGM Encode Image to Canvas**, in place of the two links there.
 3. Delete the group *2. First image* and the three mask nodes.
-4. Choose Lumina-DiMOO in both loaders, and in the sampler its numbers: steps 64, budget 11, cfg 4, temperature 1. The bundled model knows only its own simple scenes.
+4. Choose Lumina-DiMOO in both loaders, and in the sampler steps 64, budget 11, cfg 4, temperature 1. The bundled model knows only its own scenes.
 
-**variation** on the encoder also masks a share of the other tokens. Without a mask it makes variations of the whole image.
-
-For outpainting, put **Pad Image for Outpainting** before the encoder.
+**variation** also masks a share of the other tokens. For outpainting, put **Pad Image for Outpainting** before the encoder.
 """
 
 COMPARE_NOTE = """Press **Run**: nothing to download. One prompt and one seed, four ways, with what each costs beneath.
 
 ## methods: one way a line
 
-- `quality`, `balanced`, `fast`: the model's own steps with 1.5, 1 and 0.67 times its own budget
-- `vanilla`: the whole model at every step
-- `vanilla 9`: the same with 9 steps in all, to see what merely fewer steps would give
-- `shortcut 8`, `shortcut 8 of 48`: a budget, and a number of steps
-- `ml-cache`: the cache that ships with Lumina-DiMOO
+- **quality**, **balanced**, **fast**: the model's own steps with 1.5, 1 and 0.67 times its own budget
+- **vanilla**: the whole model at every step
+- **vanilla 9**: the same with 9 steps in all, to see what merely fewer steps would give
+- **shortcut 8**, **shortcut 8 of 48**: a budget, and a number of steps
+- **ml-cache**: the cache that ships with Lumina-DiMOO
 
 The gain grows with the model. The bundled one is small, so its head saves less than Lumina-DiMOO's.
 """
@@ -75,7 +73,7 @@ hf download {HEAD_REPOSITORY} \\
 
 Then press **R** to refresh the lists, choose both in the loaders, and **Run**.
 
-Or by a browser: all files of [{BASE}](https://huggingface.co/{BASE}/tree/main) into `models/migm/Lumina-DiMOO/`, and [{HEAD}]({HEAD_URL}) into `models/migm/`.
+Without a terminal: put all files of huggingface.co/{BASE} into **models/migm/Lumina-DiMOO**. For the head, newer versions of ComfyUI offer **Download** when this workflow opens; it belongs into **models/migm**.
 """
 
 SETTINGS_NOTE = """**64 steps, budget 11, cfg 4, temperature 1** are the paper's for this model. A budget of 16 is slower and closer to vanilla, one of 7 faster.
@@ -147,18 +145,18 @@ INPAINT_SEEDS = 7, 3
 
 def inpainting() -> dict:
     graph = Graph()
-    note = graph.note("Start here", INPAINTING_NOTE, (0, 460))
+    note = graph.note("Start here", INPAINTING_NOTE, (0, 510))
     model, head = loaders(graph)
     keep = graph.node("SolidMask", (0, 118), [0, 64, 64], title="Keep all of 64x64 pixels ...")
     hole = graph.node("SolidMask", (0, 118), [1, 32, 64], title="... but these 32x64 ...")
     mask = graph.node("MaskComposite", (0, 138), [32, 0, "add"], title="... from x = 32, y = 0")
     before = graph.node("MIGMPrompt", (0, 196), [INPAINT_PROMPTS[0], ""], title="MIGM Prompt: first image")
-    first = graph.node("MIGMShortcutSampler", (0, 600), [INPAINT_SEEDS[0], "fixed", *DEMO], title="MIGM Sampler: first image")
+    first = graph.node("MIGMShortcutSampler", (0, 600), [INPAINT_SEEDS[0], "fixed", *DEMO], title="MIGM KSampler: first image")
     encode = graph.node("MIGMEncodeImage", (0, 150), [0.0, 0])
     decode = graph.node("MIGMDecodeCanvas", (0, 86), [0])
     masked = graph.node("PreviewImage", (0, 270), title="Masked")
     after = graph.node("MIGMPrompt", (0, 196), [INPAINT_PROMPTS[1], ""], title="MIGM Prompt: new half")
-    second = graph.node("MIGMShortcutSampler", (0, 600), [INPAINT_SEEDS[1], "fixed", *DEMO], title="MIGM Sampler: new half")
+    second = graph.node("MIGMShortcutSampler", (0, 600), [INPAINT_SEEDS[1], "fixed", *DEMO], title="MIGM KSampler: new half")
     save = graph.node("SaveImage", (0, 300), ["migm_inpainting"], title="After")
     join(graph, first, model, head, before)
     join(graph, second, model, head, after)
@@ -184,10 +182,10 @@ def compare_methods() -> dict:
     note = graph.note("Start here", COMPARE_NOTE, (0, 470))
     model, head = loaders(graph)
     prompt = graph.node("MIGMPrompt", (0, 200), [PROMPT, ""])
-    compare = graph.node("MIGMCompareMethods", (0, 400), [7, "fixed", "vanilla\nquality\nbalanced\nfast", *DEMO[2:4]])
-    sheet = graph.node("SaveImage", (0, 400), ["migm_compare"], title="Contact sheet")
-    images = graph.node("PreviewImage", (0, 260), title="The images alone")
-    report = graph.node("PreviewAny", (0, 260), title="Report")
+    compare = graph.node("MIGMCompareMethods", (0, 550), [7, "fixed", "vanilla\nquality\nbalanced\nfast", *DEMO[2:4]])
+    sheet = graph.node("SaveImage", (0, 380), ["migm_compare"], title="Contact sheet")
+    images = graph.node("PreviewImage", (0, 270), title="The images alone")
+    report = graph.node("PreviewAny", (0, 400), title="Report")
     join(graph, compare, model, head, prompt)
     graph.link(compare, "contact sheet", sheet, "images")
     graph.link(compare, "images", images, "images")
@@ -240,6 +238,9 @@ def inpainting_subgraph() -> dict:
     return graph.subgraph("MIGM Inpaint", description, ["inpaint", "resample", "lumina", "dimoo", "shortcut"], inputs, outputs)
 
 
+SUBGRAPH_MAKERS = (text_to_image_subgraph, inpainting_subgraph)
+
+
 def write(path, graph: dict) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(graph, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -249,6 +250,6 @@ def write(path, graph: dict) -> None:
 if __name__ == "__main__":
     for make in WORKFLOWS:
         write(FOLDER / f"{make.__name__}.json", make())
-    for make in (text_to_image_subgraph, inpainting_subgraph):
+    for make in SUBGRAPH_MAKERS:
         graph = make()
         write(SUBGRAPHS / f"{graph['nodes'][0]['title']}.json", graph)

@@ -15,7 +15,7 @@ from unittest.mock import MagicMock
 
 REPOSITORY = Path(__file__).parents[1]
 NAME = "extension_without_host"
-HOST = ["comfy", "comfy.cli_args", "comfy.model_management", "comfy.model_patcher", "comfy.ops", "comfy.utils", "comfy_execution", "comfy_execution.utils"]
+HOST = ["comfy", "comfy.cli_args", "comfy.ldm", "comfy.ldm.modules", "comfy.ldm.modules.attention", "comfy.model_management", "comfy.model_patcher", "comfy.ops", "comfy.utils", "comfy_execution", "comfy_execution.utils"]
 HOST += ["folder_paths", "latent_preview", "server", "aiohttp"]
 
 
@@ -23,7 +23,7 @@ class Input:
     """One input; ``options`` are its schema's keywords."""
 
     def __init__(self, io_type: str, id: str, optional: bool = False, tooltip: str = "", **options):
-        self.io_type, self.id, self.optional, self.tooltip, self.options = io_type, id, optional, tooltip, options
+        self.io_type, self.id, self.optional, self.tooltip, self.options, self.extra_dict = io_type, id, optional, tooltip, options, {}
 
 
 class Output:

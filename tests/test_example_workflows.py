@@ -1,13 +1,16 @@
 """The example workflows as files: they fit the nodes, and read from left to right. That they run is shown in tests/host."""
 
+import json
 from itertools import combinations
 
+import make_workflows
 import pytest
-from nodes_without_host import room, schemas
+from nodes_without_host import schemas
 from PIL import Image
-from workflows import FOLDER, NAMES, NOTES, boxes, inputs_of_schema, load, values
+from workflows import FOLDER, NAMES, NOTES, SUBGRAPH_NAMES, SUBGRAPHS, boxes, inputs_of_schema, load, values
 
 EXPECTED = ["compare_methods", "demo_text_to_image", "inpainting", "lumina_dimoo_text_to_image"]
+NUMBERS = ("steps", "budget", "cfg", "temperature")
 PUBLISHED = {"Lumina-DiMOO", "dimoo-shortcut.pth"}  # what a note says to download
 
 
@@ -91,6 +94,53 @@ def test_the_reader_starts_at_a_note(workflow):
     assert first["type"] in NOTES
 
 
+def test_the_bundled_models_workflows_have_its_own_numbers():
+    own = json.loads((FOLDER.parent / "migm_core" / "demo" / "generation_config.json").read_text("utf-8"))
+    own = {"cfg": own["guidance"], **own}
+    for name in set(NAMES) - {"lumina_dimoo_text_to_image"}:
+        for node in own_nodes(load(name)):
+            numbers = values(node, inputs_of_schema(schemas()[node["type"]]))
+            assert all(numbers[each] == own[each] for each in NUMBERS if each in numbers)
+
+
+def test_app_mode_shows_widgets_and_an_output_that_are_there(workflow):
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    shown = workflow["extra"]["linearData"]
+    assert shown["inputs"] and shown["outputs"]
+    for id, widget in shown["inputs"]:
+        assert widget in [each["name"] for each in nodes[id]["inputs"] if "widget" in each]
+    assert all(nodes[id]["type"] == "SaveImage" for id in shown["outputs"])
+
+
+def test_a_workflow_opens_large_enough_to_be_read(workflow):
+    """Opened from the templates it is fitted to three quarters of the page; below 0.6 the page leaves texts out."""
+    left, top, right, bottom = (side(box[k] for box in boxes(workflow).values()) for k, side in enumerate((min, min, max, max)))
+    assert min(0.75 * 1500 / (right - left), 0.75 * 912 / (bottom - top)) > 0.7
+
+
+def test_workflows_and_subgraphs_are_what_their_script_writes():
+    for make in make_workflows.WORKFLOWS:
+        assert load(make.__name__) == json.loads(json.dumps(make()))
+    for make in make_workflows.SUBGRAPH_MAKERS:
+        graph = make()
+        assert load(graph["nodes"][0]["title"], SUBGRAPHS) == json.loads(json.dumps(graph))
+
+
+@pytest.mark.parametrize("name", SUBGRAPH_NAMES)
+def test_a_subgraph_shows_its_widgets_and_its_links_join_sockets_of_one_type(name):
+    (outer,), (inner,) = load(name, SUBGRAPHS)["nodes"], load(name, SUBGRAPHS)["definitions"]["subgraphs"]
+    assert outer["type"] == inner["id"] and outer["title"] == inner["name"] == name
+    nodes = {node["id"]: node for node in inner["nodes"]}
+    assert [each["name"] for each in outer["inputs"]] == [each["name"] for each in inner["inputs"]]
+    for link in inner["links"]:
+        source = inner["inputs"][link["origin_slot"]] if link["origin_id"] == -10 else nodes[link["origin_id"]]["outputs"][link["origin_slot"]]
+        sink = inner["outputs"][link["target_slot"]] if link["target_id"] == -20 else nodes[link["target_id"]]["inputs"][link["target_slot"]]
+        assert source["type"] == sink["type"] == link["type"]
+        assert link["id"] in (source.get("links") or source.get("linkIds")) and link["id"] in (sink.get("linkIds") or [sink["link"]])
+    for id, widget in outer["properties"]["proxyWidgets"]:
+        assert widget in [each["name"] for each in nodes[int(id)]["inputs"] if "widget" in each]
+
+
 def test_five_nodes_lead_from_an_empty_graph_to_an_image():
     nodes = [node["type"] for node in load("demo_text_to_image")["nodes"] if node["type"] not in (*NOTES, "PreviewAny")]
     assert len(nodes) == 5 and "SaveImage" in nodes
@@ -102,12 +152,21 @@ def test_only_the_8b_workflow_needs_a_download():
         assert (models & PUBLISHED == PUBLISHED) == (name == "lumina_dimoo_text_to_image")
 
 
-def test_the_8b_workflow_draws_with_the_published_settings_and_says_where_files_go():
+def test_the_8b_workflow_has_the_published_settings_and_says_where_files_go():
     workflow = load("lumina_dimoo_text_to_image")
     sampler, canvas = only(workflow, "MIGMShortcutSampler"), only(workflow, "MIGMEmptyCanvas")
-    published = room("files").SETTINGS  # of a checkpoint that says nothing of its own
-    resolved = room("run").resolve(published, sampler["preset"], sampler["method"], True, steps=sampler["steps"], budget=sampler["budget"])
-    assert (resolved.steps, resolved.budget) == (sampler["steps"], sampler["budget"]) == (64, 11)
-    assert (canvas["width"], canvas["height"], sampler["guidance"]) == (1024, 1024, 4)
+    assert {name: sampler[name] for name in NUMBERS} == {"steps": 64, "budget": 11, "cfg": 4, "temperature": 1}
+    assert (canvas["width"], canvas["height"]) == (1024, 1024)
     notes = " ".join(node["widgets_values"][0] for node in workflow["nodes"] if node["type"] in NOTES)
-    assert "models/migm/Lumina-DiMOO/" in notes and "models/migm/dimoo-shortcut.pth" in notes
+    lines = " ".join(block.replace("\\\n", " ") for block in notes.split("```")[1::2]).split()
+    base, head = (lines[at + 1 :] for at, word in enumerate(lines) if word == "download")
+    assert base[:3] == ["Alpha-VLLM/Lumina-DiMOO", "--local-dir", "models/migm/Lumina-DiMOO"]
+    assert head == ["Kaiwen-Zhu/MIGM-Shortcut", "DiMOO-Shortcut/dimoo-shortcut.pth", "--local-dir", "models/migm"]
+
+
+def test_the_hosts_panel_of_missing_models_can_offer_the_head():
+    (loader,) = [node for node in load("lumina_dimoo_text_to_image")["nodes"] if node["type"] == "MIGMLoadShortcutHead"]
+    (model,) = loader["properties"]["models"]
+    assert model["name"] == loader["widgets_values"][0] == "dimoo-shortcut.pth"
+    assert model["directory"] == "migm"  # a folder of models that the host knows
+    assert model["url"] == "https://huggingface.co/Kaiwen-Zhu/MIGM-Shortcut/resolve/main/DiMOO-Shortcut/dimoo-shortcut.pth"

@@ -75,9 +75,9 @@ def remarks() -> list[str]:
 
 def test_the_timeline_translates_all_that_the_server_remarks():
     translated = (REPOSITORY / "web" / "words.js").read_text(encoding="utf-8")
-    patterns = [re.compile(pattern) for pattern in re.findall(r"^\s*\[?/(\^.*\$)/,", translated, re.MULTILINE)]
+    patterns = [re.compile(pattern) for pattern in re.findall(r"^\s*\[?/(\^.*)/,", translated, re.MULTILINE)]
     assert len(remarks()) == 5
-    assert not [remark for remark in remarks() if f'"{remark}"' not in translated and not any(pattern.match(remark) for pattern in patterns)]
+    assert not [remark for remark in remarks() if not any(pattern.match(remark) for pattern in patterns)]
 
 
 @pytest.mark.parametrize("suffix", [".md", "/zh.md"])

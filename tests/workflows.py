@@ -7,6 +7,7 @@ from typing import NamedTuple
 FOLDER = Path(__file__).parents[1] / "example_workflows"
 SUBGRAPHS = FOLDER.parent / "subgraphs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+SUBGRAPH_NAMES = sorted(path.stem for path in SUBGRAPHS.glob("*.json"))
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 NOTES = {"Note", "MarkdownNote"}  # nodes of the page only
 TITLE = 30  # pixels of a node's title, above its position
@@ -31,8 +32,8 @@ class Input(NamedTuple):
         return self.io_type in WIDGETS
 
 
-def load(name: str) -> dict:
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+def load(name: str, folder: Path = FOLDER) -> dict:
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def inputs_of_schema(schema) -> list[Input]:

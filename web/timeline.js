@@ -24,23 +24,26 @@ export class Timeline {
     this.presets.setAttribute("role", "group");
     this.remarks = make("div", "migm-timeline-remarks", this.box);
     this.own = button("migm-timeline-own", this.box, () => this.onOwn());
-    this.show({});
+    this.show([], "");
+    this.offer({});
   }
 
-  /**
-   * Show a run's steps, and what there is to say and to choose.
-   *
-   * @param kinds  each step's
-   * @param headline  a few words
-   * @param remarks  sentences; those that warn are `{ caution }`
-   * @param presets  `{ name, label, title, pressed }` each
-   * @param own  what the model's own settings are, where there is a button to take them
-   */
-  show({ kinds = [], headline = "", remarks = [], presets = [], own = "" }) {
+  /** Show a run's steps, by kind, and a few words. */
+  show(kinds, headline) {
     this.element.classList.remove("migm-running");
     this.#setCells(kinds);
     for (const cell of this.cells.children) cell.classList.remove("migm-done");
     this.#setHeadline(headline);
+  }
+
+  /**
+   * Show what there is to say and to choose.
+   *
+   * @param remarks  sentences; those that warn are `{ caution }`
+   * @param presets  `{ name, label, title, pressed }` each
+   * @param own  what the model's own settings are, where there is a button to take them
+   */
+  offer({ remarks = [], presets = [], own = "" }) {
     setChildren(this.remarks, remarks.map(remark));
     this.#setPresets(presets);
     setText(this.own, own && words().useOwn);

@@ -57,19 +57,15 @@ export class Watcher {
     this.reason = reason;
     if (this.last && this.lastAsked !== undefined && this.lastAsked !== this.asked) this.last = null;
     if (this.last) this.lastAsked = this.asked;
-    if (!this.running) this.show();
+    this.show();
   }
 
-  /** Show the last run where it is of what is set, else the plan, else why there is none. */
+  /** Show the last run where it is of what is set, else the plan, else why there is none; while it runs, its steps stay. */
   show() {
-    const { plan, reason } = this;
+    const { timeline, plan, reason } = this;
     const run = this.last && (!plan || isOf(this.last, plan)) ? this.last : null;
-    this.timeline.show({
-      kinds: run?.kinds ?? plan?.kinds,
-      headline: run ? measured(run) : plan ? promise(plan) : "",
-      remarks: [...(reason ? [reason] : []), ...remarks(plan, run)],
-      ...this.#choices(plan),
-    });
+    if (!this.running) timeline.show(run?.kinds ?? plan?.kinds ?? [], run ? measured(run) : plan ? promise(plan) : "");
+    timeline.offer({ remarks: [...(reason ? [reason] : []), ...remarks(plan, run)], ...this.#choices(plan) });
     this.node.setDirtyCanvas?.(true, true);
     this.onShow();
   }
@@ -96,7 +92,7 @@ export class Watcher {
 
   /** A step has ended. */
   step({ step, steps, kind, width, height }) {
-    if (!this.running) this.timeline.show({ kinds: this.plan?.kinds.length === steps ? this.plan.kinds : [] });
+    if (!this.running) this.timeline.show(this.plan?.kinds.length === steps ? this.plan.kinds : [], "");
     this.running = true;
     this.timeline.light(step, steps, kind, words().step(step + 1, steps, width && height ? words().size(width, height) : ""));
   }

@@ -20,30 +20,45 @@ import torch  # noqa: E402
 files, pictures, run, weights, wires = (extension(f"nodes.{room}") for room in ("files", "pictures", "run", "weights", "wires"))
 checkpoints = extension("migm_core.checkpoints")
 PROMPT = wires.PromptText("a large red heart on a navy background", "")
+SEED = 4
 
 
-def ready(model, head):
+def make_plan(model, head, canvas, seed: int, method: str = "shortcut"):
+    """With the model's own numbers."""
+    numbers = {name: model.checkpoint.settings[name] for name in ("steps", "budget", "guidance", "temperature")}
+    return run.make_plan(model, head, canvas, PROMPT, method=method, seed=seed, **numbers)
+
+
+def ready(model, head, method: str = "shortcut"):
     """What a run needs, loaded."""
-    canvas = run.canvas_for(model, None)
-    plan = run.make_plan(model, head, canvas, preset="Balanced", method="shortcut", seed=4)
+    canvas = run.canvas_for(model, PROMPT, head, None)
+    plan = make_plan(model, head, canvas, SEED, method)
     encoder = model.checkpoint.prompts
     branches = run.text_guidance(encoder.prompt(PROMPT.text), encoder.unconditional(), plan.settings.guidance)
-    pipeline = weights.prepare(model, head, plan.settings, branches)
+    pipeline = weights.prepare(model, head if method == "shortcut" else None, plan.settings, branches)
     return pipeline, plan.settings, branches, canvas
 
 
-def codes(model, head, before=None) -> list[int]:
-    pipeline, settings, branches, canvas = ready(model, head)
+def codes(model, head, before=None, method: str = "shortcut") -> list[int]:
+    pipeline, settings, branches, canvas = ready(model, head, method)
     if before:
         before()
     return pipeline.draw(branches, settings, canvas).canvas.codes.flatten().tolist()
 
 
-def drawn(model, head, canvas, seed: int) -> torch.Tensor:
+def sampled(model, head, canvas, seed: int) -> torch.Tensor:
     """Codes by way of the nodes' own function."""
-    plan = run.make_plan(model, head, canvas, preset="Balanced", method="shortcut", seed=seed)
-    (done,) = run.draw(model, head, PROMPT, canvas, [plan], lambda step: None)
+    (done,) = run.draw(model, head, PROMPT, canvas, [make_plan(model, head, canvas, seed)], lambda step, width, height: None)
     return done.canvas.codes
+
+
+def through_the_tokenizer(model, before=None) -> list[int]:
+    """Codes of an image that was decoded from codes 0, 1, 2, ..."""
+    weights.load_image_tokenizer(model, 4 * model.factor, 4 * model.factor)
+    if before:
+        before()
+    image = pictures.canvas_image(model, run.Canvas(torch.arange(16).view(1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.bool)))
+    return pictures.encode(model, image).flatten().tolist()
 
 
 def offload(handle, share: float):
@@ -87,14 +102,16 @@ with torch.inference_mode():
     del large, large_head
     model, head = weights.load_model("small", "fp32"), weights.load_head("small.safetensors")
     whole = codes(model, head)
+    methods = {method: codes(model, head, method=method) for method in ("vanilla", "ml-cache")}
     half = codes(model, head, lambda: [offload(handle, 0.5) for handle in (model.base, head.fit(model), model.image_tokenizer)])
     none = codes(model, head, lambda: [offload(handle, 0) for handle in (model.base, head.fit(model), model.image_tokenizer)])
-    image = pictures.canvas_image(model, run.Canvas.empty(1, 4, 4).to("cpu"))
-    round_trip = pictures.encode(model, image)
+    management.unload_all_models()
+    reloaded = codes(model, head)
+    round_trips = [through_the_tokenizer(model), through_the_tokenizer(model, lambda: offload(model.image_tokenizer, 0))]
     uneven = run.Canvas.empty(2, 4, 4).masked_with(torch.zeros(1, dtype=torch.bool))
     uneven.unknown[1, :2] = False
-    together = drawn(model, head, uneven, seed=7)
-    apart = [drawn(model, head, run.Canvas(uneven.codes[i : i + 1], uneven.unknown[i : i + 1]), seed=7 + i) for i in (0, 1)]
+    together = sampled(model, head, uneven, seed=7)
+    apart = [sampled(model, head, run.Canvas(uneven.codes[i : i + 1], uneven.unknown[i : i + 1]), seed=7 + i) for i in (0, 1)]
     kept = {}
     for name in ("auto", "bf16", "fp16", "float8_e4m3fn"):
         other = weights.load_model("small", name)
@@ -121,6 +138,6 @@ with torch.inference_mode():
 management.unload_all_models()
 handles = len(weights._models)
 del model, head, other, block
-seen = {"whole": whole, "half": half, "none": none, "round_trip": list(round_trip.shape), "kept": kept, "bytes": bytes_}
+seen = {"whole": whole, "half": half, "none": none, "methods": methods, "reloaded": reloaded, "round_trips": round_trips, "kept": kept, "bytes": bytes_}
 seen |= {"limits": limits, "states": states, "eight_bit": eight_bit, "uneven": torch.equal(together, torch.cat(apart)), "alive": [handles, len(weights._models)]}
 print(json.dumps(seen))

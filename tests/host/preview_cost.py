@@ -23,14 +23,15 @@ RUNS = 20  # of each size
 
 model, head = weights.load_model("bundled demo", "fp32"), weights.load_head("bundled demo")
 prompt = wires.PromptText("a large red heart left of a small yellow star on a navy background", "")
-print(f"{platform.machine()}, {model.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; preset Balanced, {RUNS} runs of each size")
+print(f"{platform.machine()}, {model.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; {RUNS} runs of each size")
 for size in SIZES:
     canvas = run.Canvas.empty(1, size // model.factor, size // model.factor)
     first = None
     for seed in range(RUNS):
-        plan = run.make_plan(model, head, canvas, preset="Balanced", method="shortcut", seed=seed)
+        numbers = {name: model.checkpoint.settings[name] for name in ("steps", "budget", "guidance", "temperature")}
+        plan = run.make_plan(model, head, canvas, prompt, method="shortcut", seed=seed, **numbers)
         with torch.inference_mode():
-            run.draw(model, head, prompt, canvas, [plan], lambda step: None)
+            run.draw(model, head, prompt, canvas, [plan], lambda step, width, height: None)
         account = model.previews[canvas.codes.numel()]
         first = first or account.first / account.sampled
     print(

@@ -6,7 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from small_model import make_small_model
+
+from migm_core.canvas import Canvas
+from migm_core.pipeline import Pipeline
 
 HERE = Path(__file__).parent
 LARGE = {"d_model": 512, "n_heads": 8, "n_kv_heads": 8, "n_layers": 24, "mlp_hidden_size": 1536}  # 330 MB: the host loads 128 MiB at least
@@ -26,25 +30,51 @@ def seen(setting, base, python, environment) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_offloaded_weights_draw_the_same(seen):
+@pytest.fixture(scope="module")
+def engine(base) -> Pipeline:
+    """The engine alone, on the same files."""
+    return Pipeline.load(base / "models/migm/small", base / "models/migm/small.safetensors", dtype="fp32", device="cpu")
+
+
+def tokens(engine: Pipeline, **settings) -> list[int]:
+    return engine.generate("a large red heart on a navy background", seed=4, **settings).canvas.codes.flatten().tolist()
+
+
+def test_every_method_gives_the_engines_tokens(seen, engine):
+    assert seen["whole"] == tokens(engine)
+    for method, codes in seen["methods"].items():
+        assert codes == tokens(engine, method=method), method
+
+
+def test_offloaded_weights_give_the_same_tokens(seen):
     assert seen["half"] == seen["whole"]
     assert seen["none"] == seen["whole"]
 
 
-def test_a_model_larger_than_the_memory_is_loaded_in_part_and_draws_the_same(seen):
+def test_unloaded_weights_come_back_and_give_the_same_tokens(seen):
+    assert seen["reloaded"] == seen["whole"]
+
+
+def test_the_image_tokenizer_gives_the_engines_tokens_wherever_it_lies(seen, engine):
+    canvas = Canvas(torch.arange(16).view(1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.bool))
+    expected = engine.encode(engine.decode(canvas)).codes.flatten().tolist()
+    assert seen["round_trips"] == [expected, expected]
+
+
+def test_a_model_larger_than_the_memory_is_loaded_in_part_and_gives_the_same_tokens(seen):
     limits = seen["limits"]
     assert 0 < limits["loaded"] < 0.7 * limits["size"]
     assert limits["same"]
 
 
 @pytest.mark.parametrize("state", ["LOW_VRAM", "NO_VRAM"])
-def test_lowvram_and_novram_draw_the_same(seen, state):
+def test_lowvram_and_novram_give_the_same_tokens(seen, state):
     assert seen["states"][state]["same"]
     if state == "NO_VRAM":
         assert seen["states"][state]["loaded"] < 0.1 * seen["limits"]["size"]
 
 
-def test_images_with_different_numbers_of_unknown_cells_are_drawn_as_if_alone(seen):
+def test_images_with_different_numbers_of_masked_tokens_are_sampled_as_if_alone(seen):
     assert seen["uneven"]
 
 
@@ -66,7 +96,7 @@ def test_smaller_dtypes_take_less_memory(seen):
 
 
 @pytest.mark.parametrize("kind", ["fp8", "int8"])
-def test_weights_in_8_bits_with_scales_draw_the_same_wherever_they_lie(seen, kind):
+def test_weights_in_8_bits_with_scales_give_the_same_tokens_wherever_they_lie(seen, kind):
     assert seen["eight_bit"][kind]["same"]
     assert seen["eight_bit"][kind]["bytes"] < seen["bytes"]["base"]
 

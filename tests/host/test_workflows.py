@@ -9,7 +9,9 @@ from client import Client, Refused
 from PIL import Image
 from workflows import NAMES, NOTES, inputs_of_info, load, to_prompt
 
+from migm_core.evaluation.judge import judge
 from migm_core.pipeline import Pipeline
+from migm_core.training.scenes import parse
 
 EXTENSION = "ComfyUI-MIGM-Shortcut"  # the folder that it lies in
 BUNDLED = "bundled demo"
@@ -65,8 +67,9 @@ def assert_same(seen: np.ndarray, expected: Image.Image) -> None:
 
 
 def asked(sampler: dict) -> dict:
-    """What a sampler asks of the engine: the model's own settings where it says -1."""
-    return {name: sampler[name] for name in ("guidance", "temperature") if sampler[name] >= 0}
+    """What a sampler asks of the engine."""
+    renamed = {"cfg": "guidance"}
+    return {renamed.get(name, name): sampler[name] for name in ("steps", "budget", "cfg", "temperature", "method")}
 
 
 # What the page sees
@@ -107,13 +110,13 @@ def test_demo_text_to_image(client, types, engine):
     outcome = client.run(prompt, seconds=SECONDS)
     (seen,) = shown(client, outcome, prompt, "SaveImage", sampler)
     text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
-    assert_same(seen, engine.generate(text, seed=inputs["seed"]).images[0])
+    assert_same(seen, engine.generate(text, seed=inputs["seed"], **asked(inputs)).images[0])
     own = engine.checkpoint.settings
     progress = [data["value"] for data in outcome.of("progress") if data["node"] == sampler]
     assert progress == sorted(set(progress)) and progress[-1] == own["steps"]  # a host may leave some out
     assert [data["kind"] for data in outcome.of("migm.step")].count("full") == own["budget"]
     ((report, _),) = nodes_of(prompt, "PreviewAny")
-    assert f"Balanced: shortcut with the head {BUNDLED}" in outcome.outputs[report]["text"][0]
+    assert f"shortcut with the head {BUNDLED}" in outcome.outputs[report]["text"][0]
 
 
 def test_lumina_dimoo_text_to_image_with_the_bundled_model(client, types, engine):
@@ -139,16 +142,17 @@ def test_inpainting(client, types, engine):
     (first, of_first), (second, of_second) = nodes_of(prompt, "MIGMShortcutSampler")
     before, after = (nodes_of(prompt, "MIGMPrompt")[k][1]["text"] for k in (0, 1))
     outcome = client.run(prompt, seconds=SECONDS)
-    start = engine.generate(before, seed=of_first["seed"])
-    assert_same(shown(client, outcome, prompt, "PreviewImage", first)[0], start.images[0])
-
+    start = engine.generate(before, seed=of_first["seed"], **asked(of_first))
     known = engine.encode(engine.decode(start.canvas))
     hole = torch.zeros_like(known.unknown)
     hole[:, :, hole.shape[2] // 2 :] = True
-    finished = engine.generate(after, seed=of_second["seed"], canvas=known.masked_with(hole))
+    finished = engine.generate(after, seed=of_second["seed"], canvas=known.masked_with(hole), **asked(of_second))
     assert torch.equal(finished.canvas.codes[~hole], known.codes[~hole])
     (seen,) = shown(client, outcome, prompt, "SaveImage", second)
     assert_same(seen, finished.images[0])
+    for image, text in ((start.images[0], before), (seen, after)):  # it does what its note says
+        verdict = judge(image, parse(text))
+        assert verdict.right, verdict.faults
     ((decoded, _),) = nodes_of(prompt, "MIGMDecodeCanvas")
     (middle,) = shown(client, outcome, prompt, "PreviewImage", decoded)
     side = middle.shape[1] // 2
@@ -166,8 +170,9 @@ def test_compare_methods(client, types, engine):
     ways = [{"budget": budgets[line]} if line in budgets else {"method": line} for line in lines]
     text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
     assert len(images) == len(ways)
+    numbers = {"guidance": inputs["cfg"], "temperature": inputs["temperature"]}
     for image, way in zip(images, ways):
-        assert_same(image, engine.generate(text, seed=inputs["seed"], **way).images[0])
+        assert_same(image, engine.generate(text, seed=inputs["seed"], **numbers, **way).images[0])
     assert sheet.shape[1] > len(lines) * max(256, images[0].shape[1]) > sheet.shape[0]
     ((report, _),) = nodes_of(prompt, "PreviewAny")
     assert [part.splitlines()[0] for part in outcome.outputs[report]["text"][0].split("\n\n")] == lines
@@ -178,8 +183,9 @@ def test_two_workflows_queued_at_once_both_finish(client, types, engine):
     for graph, seed in ((prompt, 21), (other, 22)):
         nodes_of(graph, "MIGMShortcutSampler")[0][1]["seed"] = seed
     queued = [client.queue(graph) for graph in (prompt, other)]
-    ((sampler, _),) = nodes_of(prompt, "MIGMShortcutSampler")
+    ((sampler, inputs),) = nodes_of(prompt, "MIGMShortcutSampler")
+    numbers = asked(inputs)
     text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
     for seed, id in zip((21, 22), queued):
         (seen,) = shown(client, client.wait(id, seconds=SECONDS), prompt, "SaveImage", sampler)
-        assert_same(seen, engine.generate(text, seed=seed).images[0])
+        assert_same(seen, engine.generate(text, seed=seed, **numbers).images[0])
