@@ -46,8 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="migm", description="Draw images with a masked image generation model, sped up by a shortcut head.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_generate(commands)
-    inspect = commands.add_parser("inspect", help="say what a checkpoint, head or image tokenizer is")
-    inspect.add_argument("path", metavar="PATH", type=Path, help="a folder or a weights file")
+    inspect = commands.add_parser("inspect", help="say what a checkpoint, head or image tokenizer is, and whether it is complete")
+    inspect.add_argument("path", metavar="PATH", type=Path, help="a folder or a weights file, or demo, the bundled model")
     inspect.set_defaults(run=_inspect)
     convert = commands.add_parser("convert", help="a head .pth, or a checkpoint folder, to one .safetensors file")
     convert.add_argument("source", metavar="SRC", type=Path, help="a head, or the folder of a checkpoint")
@@ -138,8 +138,9 @@ def _summary(result) -> str:
 
 def _inspect(args) -> None:
     from .checkpoints import describe
+    from .pipeline import DEMO
 
-    print(describe(args.path))
+    print(describe(DEMO if str(args.path) == "demo" else args.path))
 
 
 def _convert(args) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection
 from contextlib import contextmanager
+from functools import cache
 
 import comfy.ldm.modules.attention
 import comfy.model_management
@@ -56,9 +57,19 @@ def operations(stored: torch.dtype, computed: torch.dtype, device: torch.device,
             """(B, heads, T, head_dim) each, to the same: by the function that the user chose with --use-sage-attention and its like."""
             if q.device.type == "cpu":  # there the host's choice only saves memory, at the cost of time and of the same digits
                 return F.scaled_dot_product_attention(q, k, v)
+            _settle_kernel_order(q.device)
             return comfy.ldm.modules.attention.optimized_attention(q, k, v, q.shape[1], skip_reshape=True, skip_output_reshape=True)
 
     return Operations
+
+
+@cache
+def _settle_kernel_order(device: torch.device) -> None:
+    """Torch puts its attention kernels into an order of its own at a process's first call, over the one that the host asks for: that call
+    would round otherwise than all later ones, and the first image of a seed be another than the second."""
+    if device.type == "cuda":
+        x = torch.zeros(1, 1, 8, 64, dtype=torch.float16, device=device)
+        F.scaled_dot_product_attention(x, x, x)
 
 
 def cast_on_cpu(model: nn.Module, device: torch.device) -> nn.Module:

@@ -158,6 +158,8 @@ def test_inspect(small, capsys):
     assert "Lumina-DiMOO base model" in capsys.readouterr().out
     assert migm("inspect", small.head) == 0
     assert "MIGM shortcut head" in capsys.readouterr().out
+    assert migm("inspect", "demo") == 0
+    assert "  complete" in capsys.readouterr().out
 
 
 def test_convert_a_checkpoint_and_generate_from_it(small, tmp_path, capsys, generate, pipeline):

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_model import edit_json, edit_tensors, make_small_head, make_small_model, shard, small_config
 
-from migm_core.checkpoints import CheckpointError, TensorSource, convert, describe, detect_parts, load_checkpoint, load_head
+from migm_core.checkpoints import CheckpointError, TensorSource, convert, describe, load_checkpoint, load_head
 from migm_core.cli import main
 from migm_core.models.image_tokenizer import ImageTokenizerConfig
 from migm_core.pipeline import DEMO, Pipeline
@@ -40,6 +40,16 @@ def without(file: str) -> Callable:
 
 def cut(file: str, left: int) -> Callable:
     return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:left])
+
+
+def lost_and(tensor: str, file: str, **values) -> Callable:
+    """A tensor lost, and values of config.json that nothing bounds then."""
+
+    def damage(folder: Path) -> None:
+        edit_tensors(folder / file, lambda t: t.pop(tensor))
+        edit_json(folder / "config.json", **values)
+
+    return damage
 
 
 def shard_lost(folder: Path) -> None:
@@ -84,7 +94,11 @@ DAMAGES = {
     "a shard lost": (shard_lost, "lacks the shard model-00002-of-00003.safetensors"),
     "a tensor lost": (tensors(WEIGHTS, lambda t: t.pop(BASE + "blocks.1.up_proj.weight")), "lacks model.transformer.blocks.1.up_proj.weight"),
     "the embedding lost": (tensors(WEIGHTS, lambda t: t.pop(BASE + "wte.weight")), "lacks model.transformer.wte.weight"),
-    "all but a tensor lost": (tensors(WEIGHTS, lambda t: [t.pop(name) for name in list(t)[1:]]), "not of one model"),
+    "all but a tensor lost": (tensors(WEIGHTS, lambda t: [t.pop(name) for name in list(t)[1:]]), "lacks"),
+    "a size past all bounds, and no embedding": (lost_and(BASE + "wte.weight", WEIGHTS, embedding_size=10**18), "lacks model.transformer.wte.weight"),
+    "a size past all bounds, and no MLP": (lost_and(BASE + "blocks.0.ff_proj.weight", WEIGHTS, mlp_hidden_size=10**40), "ff_proj"),
+    "a code of 10**40 numbers": (config("vqvae/config.json", vq_embed_dim=10**40), "vq_embed_dim"),
+    "channels past all bounds": (config("vqvae/config.json", block_out_channels=[8, 8, 8, 10**18]), "block_out_channels"),
     "a tensor too many": (tensors(WEIGHTS, set_tensor(BASE + "blocks.0.q_norm.weight", torch.ones(32))), "q_norm"),
     "a tensor of another shape": (tensors(WEIGHTS, set_tensor(BASE + "ff_out.weight", torch.ones(90, 32))), "[90, 32]"),
     "an embedding without columns": (tensors(WEIGHTS, set_tensor(BASE + "wte.weight", torch.ones(96))), "[96]"),
@@ -96,6 +110,7 @@ DAMAGES = {
     "an image tokenizer with attention": (config("vqvae/config.json", mid_block_add_attention=True), "mid_block_add_attention"),
     "an image tokenizer of other groups": (config("vqvae/config.json", norm_num_groups=7), "vqvae"),
     "an image tokenizer of another kind": (config("vqvae/config.json", _class_name="AutoencoderKL"), "_class_name"),
+    "nothing but a marker": (tensors(WEIGHTS, lambda t: (t.clear(), t.update({BASE + "scaled_fp8": torch.zeros(0)}))), "lacks"),
     "no sizes": (config(n_heads=None), "n_heads is missing"),
     "another width": (config(d_model=64), "d_model"),
     "another depth": (config(n_layers=3), "n_layers"),
@@ -208,6 +223,18 @@ def test_a_single_file_is_complete_and_what_it_lacks_is_named(small, tmp_path, d
             load_checkpoint(path)
 
 
+@pytest.mark.parametrize("odd", [torch.zeros(32), torch.zeros(4, 8, dtype=torch.uint8), torch.zeros((), dtype=torch.uint8), torch.zeros(32, dtype=torch.int8)])
+def test_a_layers_description_that_is_no_text(small, tmp_path, odd):
+    path = tmp_path / "single.safetensors"
+    convert(small.folder, path, dtype=torch.int8)
+    source = TensorSource.open(path)
+    tensors = {name: source.get(name) for name in source.shapes}
+    save_file({**tensors, BASE + "blocks.0.q_proj.comfy_quant": odd}, path, source.metadata)
+    assert "blocks.0.q_proj.comfy_quant is not valid JSON" in verdict(path)
+    with pytest.raises(CheckpointError, match="comfy_quant"):
+        load_checkpoint(path)
+
+
 def test_weights_by_themselves_are_not_complete(copy):
     shard(copy.folder)
     for path in copy.folder.glob("model-*"):
@@ -270,20 +297,6 @@ def test_a_head_of_an_odd_width_is_refused_in_words(tmp_path, copy):
     for action in (lambda: describe(copy.head), lambda: load_head(copy.head, small_config())):
         with pytest.raises(CheckpointError, match="31"):
             action()
-
-
-def test_the_parts_of_files(small, tmp_path):
-    convert(small.folder, tmp_path / "single.safetensors")
-    edit_tensors(Path(shutil.copy(small.head, tmp_path / "head.safetensors")), lambda t: [t.update({f"module.{name}": t.pop(name)}) for name in list(t)])
-    save_file({name.removeprefix(BASE): tensor for name, tensor in load_file(small.folder / WEIGHTS).items()}, tmp_path / "base.safetensors")
-    save_file({"other": torch.ones(1)}, tmp_path / "other.safetensors")
-    assert detect_parts(small.folder) == detect_parts(tmp_path / "base.safetensors") == {"base model"}
-    assert detect_parts(tmp_path / "head.safetensors") == detect_parts(small.head) == {"shortcut head"}
-    assert detect_parts(small.folder / IMAGE_TOKENIZER) == {"image tokenizer"}
-    assert detect_parts(tmp_path / "single.safetensors") == {"base model", "image tokenizer", "text tokenizer"}
-    assert detect_parts(tmp_path / "other.safetensors") == frozenset()
-    with pytest.raises(CheckpointError):
-        detect_parts(tmp_path / "nothing.safetensors")
 
 
 # What it says beside.

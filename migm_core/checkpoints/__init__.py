@@ -1,7 +1,7 @@
 """Files to models and back: the published layout, single files, shortcut heads."""
 
 from .errors import CheckpointError
-from .inspect import describe, detect_parts
+from .inspect import describe
 from .load import Checkpoint, build_base, build_head, build_image_tokenizer, load_checkpoint, load_head, resolve_dtype
 from .quantised import EIGHT_BIT
 from .save import convert, save_checkpoint, save_head
@@ -19,7 +19,6 @@ __all__ = [
     "describe",
     "load_checkpoint",
     "load_head",
-    "detect_parts",
     "resolve_dtype",
     "save_checkpoint",
     "save_head",

@@ -16,8 +16,6 @@ from .quantised import COMPANIONS, plain_dtype, plainly_spelled, quantised_layer
 from .recognise import SUFFIXES
 from .source import INDEX, SINGLE, TensorSource
 
-BASE, HEAD, IMAGE_TOKENIZER, TEXT_TOKENIZER = "base model", "shortcut head", "image tokenizer", "text tokenizer"
-
 
 def describe(path: str | Path) -> str:
     """Describe a checkpoint folder or file, an image tokenizer or a shortcut head, in a few lines.
@@ -33,35 +31,16 @@ def describe(path: str | Path) -> str:
     if image_tokenizer and image_tokenizer.exists():
         return "\n".join(_image_tokenizer_file(image_tokenizer))
     source = TensorSource.open(path, data=False)
-    held = _parts(source)
-    if BASE in held:
+    if any(name.startswith(BASE_PREFIX) for name in source.shapes):
         return "\n".join(_checkpoint(path, source))
-    if HEAD in held:
+    if "blocks.0.self_attn.ff_proj.weight" in source:
         return "\n".join(_head(source))
-    if IMAGE_TOKENIZER in held:
+    if "quantize.embedding.weight" in source:
         return "\n".join(_image_tokenizer_file(path))
     raise CheckpointError(
         f"{path} is none of the kinds known here: its first tensors are {', '.join(list(source.shapes)[:3]) or 'none'}. "
         "Expected a Lumina-DiMOO checkpoint, a shortcut head or an image tokenizer."
     )
-
-
-def detect_parts(path: str | Path) -> frozenset[str]:
-    """Which of BASE, HEAD, IMAGE_TOKENIZER and TEXT_TOKENIZER a weights file or folder holds, by the names in its headers, whole or not.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    return _parts(TensorSource.open(locate(path), data=False))
-
-
-def _parts(source: TensorSource) -> frozenset[str]:
-    held = {BASE} if any(name.startswith(BASE_PREFIX) for name in source.shapes) else set()
-    if not held and "blocks.0.self_attn.ff_proj.weight" in source:
-        held.add(HEAD)
-    if {"quantize.embedding.weight", IMAGE_TOKENIZER_PREFIX + "quantize.embedding.weight"} & source.shapes.keys():
-        held.add(IMAGE_TOKENIZER)
-    return frozenset(held | ({TEXT_TOKENIZER} if TEXT_TOKENIZER_KEY in source else set()))
 
 
 def _holds_base(folder: Path) -> bool:

@@ -31,7 +31,7 @@ from .quantised import (
     whole,
 )
 from .recognise import SUFFIXES
-from .shapes import check_keys, check_sizes, count_parts, size_of
+from .shapes import check_keys, check_sizes, count_parts, require, size_of
 from .source import Reader, TensorSource
 
 IMAGE_TOKENIZER_WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -213,9 +213,10 @@ def build_base(
         config = LuminaConfig.from_json(values, source=config_name)
     except (ValueError, TypeError) as error:
         raise CheckpointError(str(error)) from None
-    if "wte.weight" in source:
-        # The table may be padded past what the config says: the file is right.
-        config = replace(config, vocab_size=size_of(source, "wte.weight", 0))
+    # These bound the model that is built.
+    require(source, ("wte.weight", "blocks.0.ff_proj.weight"), what="Lumina-DiMOO base model", prefix=BASE_PREFIX)
+    # The table may be padded past what the config says: the file is right.
+    config = replace(config, vocab_size=size_of(source, "wte.weight", 0))
     codes_end = config.tokens.image_codes + config.tokens.codebook_size
     if codes_end > config.vocab_size:
         raise CheckpointError(
@@ -271,6 +272,7 @@ def build_image_tokenizer(values: dict, config_name: str, source: TensorSource, 
         config = ImageTokenizerConfig.from_json(values, config_name)
     except (ValueError, TypeError) as error:
         raise CheckpointError(str(error)) from None
+    require(source, ("encoder.conv_out.weight", "quantize.embedding.weight"), what="image tokenizer")
     check_sizes(config_name, source, {
         "the length of block_out_channels": (len(config.block_out_channels), count_parts(source, "encoder.down_blocks.")),
         "layers_per_block": (config.layers_per_block, count_parts(source, "encoder.down_blocks.0.resnets.")),

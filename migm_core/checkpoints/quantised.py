@@ -161,8 +161,10 @@ def _descriptions(source: TensorSource, prefix: str) -> dict[str, dict]:
 
 def _json(source: TensorSource, name: str, prefix: str):
     try:
+        if source.dtypes[name] not in (torch.uint8, torch.int8) or len(source.shapes[name]) != 1:
+            raise ValueError
         return json.loads(source.get(name).to(torch.uint8).numpy().tobytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CheckpointError(f"{source.path}: {prefix}{name} is not valid JSON. Convert or download it again.") from None
 
 

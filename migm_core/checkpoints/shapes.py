@@ -1,5 +1,7 @@
 """Hold the names and shapes in a file against those of a model, before the first tensor is read."""
 
+from collections.abc import Iterable
+
 from .errors import CheckpointError
 from .source import TensorSource
 
@@ -10,10 +12,8 @@ def check_keys(source: TensorSource, expected: dict[str, tuple[int, ...]], *, wh
     Raises:
         CheckpointError: naming the first missing, extra or wrongly shaped keys.
     """
-    missing = [name for name in expected if name not in source]
+    require(source, expected, what=what, prefix=prefix)
     extra = [name for name in source.shapes if name not in expected]
-    if missing:
-        raise CheckpointError(f"{source.path} lacks {_some(source, missing, prefix)} of the {what}. It may be incomplete, or another kind of file.")
     if extra:
         raise CheckpointError(f"{source.file(extra[0])} holds {_some(source, extra, prefix)}, which the {what} does not have. It may be of another architecture.")
     for name, shape in expected.items():
@@ -22,6 +22,17 @@ def check_keys(source: TensorSource, expected: dict[str, tuple[int, ...]], *, wh
                 f"{source.file(name)}: {source.written(name, prefix)} has the shape {list(source.shapes[name])}, but the {what} expects {list(shape)}. "
                 "The weights and the config are not of one model."
             )
+
+
+def require(source: TensorSource, names: Iterable[str], *, what: str, prefix: str = "") -> None:
+    """Refuse a file that lacks any of some tensors.
+
+    Raises:
+        CheckpointError: naming the first of those.
+    """
+    missing = [name for name in names if name not in source]
+    if missing:
+        raise CheckpointError(f"{source.path} lacks {_some(source, missing, prefix)} of the {what}. It may be incomplete, or another kind of file.")
 
 
 def check_sizes(config_name: str, source: TensorSource, sizes: dict[str, tuple[int, int | None]]) -> None:

@@ -109,7 +109,7 @@ class TensorSource:
 
     def get(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
         """A tensor, or some rows of it, as a view of the mapped file."""
-        if not self.data and not (self.dtypes[name] == torch.uint8 and len(self.shapes[name]) == 1):
+        if not self.data and not (self.dtypes[name] in (torch.uint8, torch.int8) and len(self.shapes[name]) == 1):
             whole = torch.empty(self.shapes[name], dtype=self.dtypes[name], device="meta")
             return whole[rows[0] : rows[1]] if rows else whole
         if name in self._state:
@@ -144,11 +144,11 @@ class TensorSource:
         return sum(torch.Size(shape).numel() * self.dtypes[name].itemsize for name, shape in self.shapes.items())
 
     def dtype(self) -> torch.dtype:
-        """The dtype that most of the numbers have."""
+        """The dtype that most of the numbers have; float32 where there are none."""
         totals: dict[torch.dtype, int] = {}
         for name, shape in self.shapes.items():
             totals[self.dtypes[name]] = totals.get(self.dtypes[name], 0) + torch.Size(shape).numel()
-        return max(totals, key=totals.get)
+        return max(totals, key=totals.get, default=torch.float32)
 
     def _open_folder(self, folder: Path) -> None:
         index_path, single = find_file(folder, INDEX), find_file(folder, SINGLE)

@@ -27,6 +27,8 @@ _BLOCK_TYPES = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpD
 # Computed in float32 whatever force_upcast says; the codes need no scaling; the size of training bounds nothing.
 _HARMLESS = {"force_upcast", "scaling_factor", "sample_size"}
 
+LARGEST = 2**20  # of any size, so that no product of sizes overflows
+
 
 @dataclass(frozen=True)
 class ImageTokenizerConfig:
@@ -69,13 +71,13 @@ class ImageTokenizerConfig:
         known = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None}
         channels = known.get("block_out_channels", cls.block_out_channels)
         if not isinstance(channels, (list, tuple)) or not channels or not all(_is_size(channel) for channel in channels):
-            raise ValueError(f"{source}: block_out_channels is {channels!r}, expected a list of positive integers.")
+            raise ValueError(f"{source}: block_out_channels is {channels!r}, expected a list of integers from 1 to {LARGEST}.")
         known["block_out_channels"] = tuple(channels)
         config = cls(**known)
         for name in ("latent_channels", "num_vq_embeddings", "layers_per_block", "norm_num_groups", "vq_embed_dim"):
             value = getattr(config, name)
             if not _is_size(value) and (name, value) != ("vq_embed_dim", None):
-                raise ValueError(f"{source}: {name} is {value!r}, expected a positive integer.")
+                raise ValueError(f"{source}: {name} is {value!r}, expected an integer from 1 to {LARGEST}.")
         for key, block in _BLOCK_TYPES.items():
             blocks = values.get(key)
             if blocks is not None and blocks != [block] * len(channels):
@@ -113,7 +115,7 @@ def unknown_keys(values: dict) -> list[str]:
 
 
 def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
 
 
 class ResnetBlock(nn.Module):
