@@ -21,7 +21,8 @@ FOUND = "[data-testid='result-item'], .comfy-vue-node-search-container [role='op
 # Functions that scripts below may use.
 PRELUDE = """
     const visible = (css) => [...document.querySelectorAll(css)].some((element) => element.getClientRects().length);
-    const node = (type) => (app.canvas.graph ?? app.rootGraph).nodes.find((n) => n.type === type);
+    const root = () => app.rootGraph ?? app.graph;
+    const node = (type) => app.canvas.graph.nodes.find((n) => n.type === type);
     const timeline = () => document.querySelector('.migm-timeline');
     const words = () => timeline()?.querySelector('.migm-timeline-box').innerText ?? '';
     const kinds = () => [...timeline().querySelectorAll('.migm-timeline-cells i')].map((i) => i.className.match(/migm-(full|shortcut|partial|skipped)/)[1]);
