@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = Path(__file__).parents[1] / "example_workflows"
+SUBGRAPHS = FOLDER.parent / "subgraphs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 NOTES = {"Note", "MarkdownNote"}  # nodes of the page only
@@ -38,6 +39,11 @@ def inputs_of_schema(schema) -> list[Input]:
     """In the page's order, required ones first, of a schema from nodes_without_host."""
     inputs = [Input(each.id, each.io_type, each.optional, bool(each.options.get("control_after_generate")), each.options) for each in schema.inputs]
     return sorted(inputs, key=lambda each: each.optional)
+
+
+def page_order(inputs: list[Input]) -> list[Input]:
+    """As the page saves sockets: links first, then widgets."""
+    return sorted(inputs, key=lambda each: each.is_widget)
 
 
 def inputs_of_info(info: dict) -> list[Input]:

@@ -91,7 +91,11 @@ def test_every_node_is_known_and_its_sockets_are_the_hosts(types, name):
         for each in node["inputs"]:
             assert each["type"] == inputs[each["name"]].io_type
             assert ("widget" in each) == inputs[each["name"]].is_widget
-        assert [(each["name"], each["type"]) for each in node["outputs"]] == list(zip(info["output_name"], info["output"]))
+        there = list(zip(info["output_name"], info["output"]))
+        if node["type"].startswith("MIGM"):
+            assert [(each["name"], each["type"]) for each in node["outputs"]] == there
+        for slot, each in enumerate(node["outputs"]):  # a host's own node may have more than its older versions had
+            assert not each["links"] or each["type"] == there[slot][1]
 
 
 # What they draw
@@ -106,7 +110,7 @@ def test_demo_text_to_image(client, types, engine):
     assert_same(seen, engine.generate(text, seed=inputs["seed"]).images[0])
     own = engine.checkpoint.settings
     progress = [data["value"] for data in outcome.of("progress") if data["node"] == sampler]
-    assert progress == list(range(1, own["steps"] + 1))
+    assert progress == sorted(set(progress)) and progress[-1] == own["steps"]  # a host may leave some out
     assert [data["kind"] for data in outcome.of("migm.step")].count("full") == own["budget"]
     ((report, _),) = nodes_of(prompt, "PreviewAny")
     assert f"Balanced: shortcut with the head {BUNDLED}" in outcome.outputs[report]["text"][0]

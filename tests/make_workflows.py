@@ -1,0 +1,254 @@
+"""Write the example workflows and the subgraphs, by the nodes' schemas: python tests/make_workflows.py
+
+After a change of a node's inputs, and before tests/make_thumbnails.py, which draws what the workflows say.
+"""
+
+import json
+
+from graphs import Graph
+from nodes_without_host import REPOSITORY
+from workflows import FOLDER, SUBGRAPHS
+
+BUNDLED = "bundled demo"
+APART = 24  # pixels between columns
+DEMO = [64, 9, 0.0, 0.2, "shortcut"]  # steps, budget, cfg, temperature, method: the bundled model's own
+LUMINA = [64, 11, 4.0, 1.0, "shortcut"]  # the published ones
+PROMPT = "a large red heart left of a small yellow star on a navy background"
+LOAD, SAY, MAKE, LOOK = "#3f789e", "#8A8", "#a1309b", "#3f789e"  # colours of groups
+
+BASE = "Alpha-VLLM/Lumina-DiMOO"
+HEAD_REPOSITORY, HEAD_FOLDER, HEAD = "Kaiwen-Zhu/MIGM-Shortcut", "DiMOO-Shortcut", "dimoo-shortcut.pth"
+HEAD_URL = f"https://huggingface.co/{HEAD_REPOSITORY}/resolve/main/{HEAD_FOLDER}/{HEAD}"
+
+DEMO_NOTE = """Press **Run**. The model and the head come with the extension: nothing to download, no GPU needed.
+
+The sampler shows the image while it fills in, and marks each step on its timeline. Few steps run the whole model; the shortcut head takes the others. **Report** says how much time that saved.
+
+## Try
+
+- Another prompt. This small model knows circles, squares, triangles, stars and hearts; red, yellow, green, blue and purple; small and large; left of, right of, above and below; backgrounds in cream, mint and navy. One to three objects an image.
+- **budget** 6 or 14: how many of the steps run the whole model.
+- **method** vanilla, to see the same seed without the shortcut. In newer versions of ComfyUI it is behind *Show advanced inputs*.
+"""
+
+INPAINTING_NOTE = """Press **Run**: nothing to download. The graph generates an image, masks its right half, and generates only that half again by a second prompt. The left half keeps its tokens.
+
+## With an image of your own
+
+1. Add **Load Image**, choose the image, right-click it and take **Open in MaskEditor**. Paint over what is to change, and save.
+2. Connect its IMAGE and MASK to **MIGM Encode Image to Canvas**, in place of the two links that go there.
+3. Delete the group *2. First image* and the three mask nodes.
+4. Choose Lumina-DiMOO in both loaders, and in the sampler its numbers: steps 64, budget 11, cfg 4, temperature 1. The bundled model knows only its own simple scenes.
+
+**variation** on the encoder also masks a share of the other tokens. Without a mask it makes variations of the whole image.
+
+For outpainting, put **Pad Image for Outpainting** before the encoder.
+"""
+
+COMPARE_NOTE = """Press **Run**: nothing to download. One prompt and one seed, four ways, with what each costs beneath.
+
+## methods: one way a line
+
+- `quality`, `balanced`, `fast`: the model's own steps with 1.5, 1 and 0.67 times its own budget
+- `vanilla`: the whole model at every step
+- `vanilla 9`: the same with 9 steps in all, to see what merely fewer steps would give
+- `shortcut 8`, `shortcut 8 of 48`: a budget, and a number of steps
+- `ml-cache`: the cache that ships with Lumina-DiMOO
+
+The gain grows with the model. The bundled one is small, so its head saves less than Lumina-DiMOO's.
+"""
+
+LUMINA_NOTE = f"""In a terminal, in ComfyUI's folder. The model, 16 GB:
+
+```
+hf download {BASE} \\
+  --local-dir models/migm/Lumina-DiMOO
+```
+
+The head, half a gigabyte:
+
+```
+hf download {HEAD_REPOSITORY} \\
+  {HEAD_FOLDER}/{HEAD} \\
+  --local-dir models/migm
+```
+
+Then press **R** to refresh the lists, choose both in the loaders, and **Run**.
+
+Or by a browser: all files of [{BASE}](https://huggingface.co/{BASE}/tree/main) into `models/migm/Lumina-DiMOO/`, and [{HEAD}]({HEAD_URL}) into `models/migm/`.
+"""
+
+SETTINGS_NOTE = """**64 steps, budget 11, cfg 4, temperature 1** are the paper's for this model. A budget of 16 is slower and closer to vanilla, one of 7 faster.
+
+**Width** and **height** are multiples of 16. The model was made for about a megapixel: 1024x1024, 768x1360, 1536x768 and the like.
+
+In bfloat16 a 24 GB card holds all of it. With less, ComfyUI keeps a part of the weights off the card; float8 halves them.
+"""
+
+
+def loaders(graph: Graph, model: str = BUNDLED, head: str = BUNDLED, models: list[dict] | None = None) -> tuple[dict, dict]:
+    return graph.node("MIGMLoadLumina", (0, 110), [model, "auto"]), graph.node("MIGMLoadShortcutHead", (0, 110 if models else 86), [head], models=models)
+
+
+def join(graph: Graph, sampler: dict, model: dict, head: dict, prompt: dict) -> None:
+    graph.link(model, "model", sampler, "model")
+    graph.link(prompt, "prompt", sampler, "prompt")
+    graph.link(head, "head", sampler, "head")
+
+
+def demo_text_to_image() -> dict:
+    graph = Graph()
+    note = graph.note("Start here", DEMO_NOTE, (0, 470))
+    model, head = loaders(graph)
+    prompt = graph.node("MIGMPrompt", (0, 200), [PROMPT, ""])
+    sampler = graph.node("MIGMShortcutSampler", (0, 640), [7, "randomize", *DEMO])
+    save = graph.node("SaveImage", (0, 340), ["migm"])
+    report = graph.node("PreviewAny", (0, 250), title="Report")
+    join(graph, sampler, model, head, prompt)
+    graph.link(sampler, "image", save, "images")
+    graph.link(sampler, "report", report, "source")
+    x = graph.column(0, 0, 310, (None, "", [note]))
+    x = graph.column(x + APART, 0, 300, ("1. Load", LOAD, [model, head]), ("2. Prompt", SAY, [prompt]))
+    x = graph.column(x + APART, 0, 330, ("3. Generate", MAKE, [sampler]))
+    graph.column(x + APART, 0, 330, ("4. Look", LOOK, [save, report]))
+    return graph.workflow("demo_text_to_image", [(prompt, "text"), (sampler, "seed"), (sampler, "budget")], [save])
+
+
+def lumina_dimoo_text_to_image() -> dict:
+    graph = Graph()
+    note = graph.note("Files to download first", LUMINA_NOTE, (0, 500))
+    settings = graph.note("Settings", SETTINGS_NOTE, (0, 240))
+    model, head = loaders(graph, "Lumina-DiMOO", HEAD, [{"name": HEAD, "url": HEAD_URL, "directory": "migm"}])
+    prompt = graph.node(
+        "MIGMPrompt",
+        (0, 200),
+        ["A striking photograph of a lighthouse on a rocky coast at dusk, waves breaking below, warm light in its windows, dramatic clouds", ""],
+    )
+    canvas = graph.node("MIGMEmptyCanvas", (0, 142), [1024, 1024, 1])
+    sampler = graph.node("MIGMShortcutSampler", (0, 640), [7, "randomize", *LUMINA])
+    save = graph.node("SaveImage", (0, 400), ["lumina_dimoo"])
+    report = graph.node("PreviewAny", (0, 200), title="Report")
+    graph.link(model, "model", canvas, "model")
+    join(graph, sampler, model, head, prompt)
+    graph.link(canvas, "canvas", sampler, "canvas")
+    graph.link(sampler, "image", save, "images")
+    graph.link(sampler, "report", report, "source")
+    x = graph.column(0, 0, 370, (None, "", [note, settings]))
+    x = graph.column(x + APART, 0, 300, ("1. Load", LOAD, [model, head]), ("2. Prompt and size", SAY, [prompt, canvas]))
+    x = graph.column(x + APART, 0, 330, ("3. Generate", MAKE, [sampler]))
+    graph.column(x + APART, 0, 380, ("4. Look", LOOK, [save, report]))
+    inputs = [(prompt, "text"), (canvas, "width"), (canvas, "height"), (sampler, "seed"), (sampler, "budget"), (sampler, "cfg")]
+    return graph.workflow("lumina_dimoo_text_to_image", inputs, [save])
+
+
+INPAINT_PROMPTS = PROMPT, "a large red heart left of a large blue circle on a navy background"
+INPAINT_SEEDS = 7, 3
+
+
+def inpainting() -> dict:
+    graph = Graph()
+    note = graph.note("Start here", INPAINTING_NOTE, (0, 460))
+    model, head = loaders(graph)
+    keep = graph.node("SolidMask", (0, 118), [0, 64, 64], title="Keep all of 64x64 pixels ...")
+    hole = graph.node("SolidMask", (0, 118), [1, 32, 64], title="... but these 32x64 ...")
+    mask = graph.node("MaskComposite", (0, 138), [32, 0, "add"], title="... from x = 32, y = 0")
+    before = graph.node("MIGMPrompt", (0, 196), [INPAINT_PROMPTS[0], ""], title="MIGM Prompt: first image")
+    first = graph.node("MIGMShortcutSampler", (0, 600), [INPAINT_SEEDS[0], "fixed", *DEMO], title="MIGM Sampler: first image")
+    encode = graph.node("MIGMEncodeImage", (0, 150), [0.0, 0])
+    decode = graph.node("MIGMDecodeCanvas", (0, 86), [0])
+    masked = graph.node("PreviewImage", (0, 270), title="Masked")
+    after = graph.node("MIGMPrompt", (0, 196), [INPAINT_PROMPTS[1], ""], title="MIGM Prompt: new half")
+    second = graph.node("MIGMShortcutSampler", (0, 600), [INPAINT_SEEDS[1], "fixed", *DEMO], title="MIGM Sampler: new half")
+    save = graph.node("SaveImage", (0, 300), ["migm_inpainting"], title="After")
+    join(graph, first, model, head, before)
+    join(graph, second, model, head, after)
+    graph.link(keep, "MASK", mask, "destination")
+    graph.link(hole, "MASK", mask, "source")
+    graph.link(model, "model", encode, "model")
+    graph.link(first, "image", encode, "image")
+    graph.link(mask, "MASK", encode, "mask")
+    graph.link(encode, "canvas", second, "canvas")
+    graph.link(encode, "canvas", decode, "canvas")
+    graph.link(decode, "image", masked, "images")
+    graph.link(second, "image", save, "images")
+    x = graph.column(0, 0, 258, (None, "", [note]), ("1. Load", LOAD, [model, head]))
+    x = graph.column(x + APART, 0, 270, ("2. First image", MAKE, [before, first]))
+    x = graph.column(x + APART, 0, 250, ("3. Mask: the right half", SAY, [keep, hole, mask, encode]))
+    x = graph.column(x + APART, 0, 270, ("4. New half", MAKE, [after, second]))
+    graph.column(x + APART, 0, 250, ("5. Look", LOOK, [save, decode, masked]))
+    return graph.workflow("inpainting", [(before, "text"), (after, "text"), (first, "seed"), (second, "seed")], [save])
+
+
+def compare_methods() -> dict:
+    graph = Graph()
+    note = graph.note("Start here", COMPARE_NOTE, (0, 470))
+    model, head = loaders(graph)
+    prompt = graph.node("MIGMPrompt", (0, 200), [PROMPT, ""])
+    compare = graph.node("MIGMCompareMethods", (0, 400), [7, "fixed", "vanilla\nquality\nbalanced\nfast", *DEMO[2:4]])
+    sheet = graph.node("SaveImage", (0, 400), ["migm_compare"], title="Contact sheet")
+    images = graph.node("PreviewImage", (0, 260), title="The images alone")
+    report = graph.node("PreviewAny", (0, 260), title="Report")
+    join(graph, compare, model, head, prompt)
+    graph.link(compare, "contact sheet", sheet, "images")
+    graph.link(compare, "images", images, "images")
+    graph.link(compare, "report", report, "source")
+    x = graph.column(0, 0, 300, (None, "", [note]))
+    x = graph.column(x + APART, 0, 280, ("1. Load", LOAD, [model, head]), ("2. Prompt", SAY, [prompt]))
+    x = graph.column(x + APART, 0, 300, ("3. Generate several ways", MAKE, [compare, images]))
+    graph.column(x + APART, 0, 480, ("4. Look", LOOK, [sheet, report]))
+    return graph.workflow("compare_methods", [(prompt, "text"), (compare, "methods"), (compare, "seed")], [sheet])
+
+
+WORKFLOWS = (demo_text_to_image, lumina_dimoo_text_to_image, inpainting, compare_methods)
+
+NUMBERS = "It starts with the bundled model and its numbers. For Lumina-DiMOO choose both files, steps 64, budget 11, cfg 4 and temperature 1."
+
+
+def text_to_image_subgraph() -> dict:
+    graph = Graph()
+    model, head = loaders(graph)
+    prompt = graph.node("MIGMPrompt", (0, 200), [PROMPT, ""])
+    canvas = graph.node("MIGMEmptyCanvas", (0, 142), [0, 0, 1])
+    sampler = graph.node("MIGMShortcutSampler", (0, 640), [7, "randomize", *DEMO])
+    graph.link(model, "model", canvas, "model")
+    join(graph, sampler, model, head, prompt)
+    graph.link(canvas, "canvas", sampler, "canvas")
+    x = graph.column(0, 0, 320, (None, "", [model, head, prompt, canvas]))
+    graph.column(x + APART, 0, 340, (None, "", [sampler]))
+    inputs = [("text", prompt, "text"), ("width", canvas, "width"), ("height", canvas, "height"), ("model", model, "model"), ("head", head, "head")]
+    inputs += [(name, sampler, name) for name in ("seed", "steps", "budget", "cfg", "temperature")]
+    description = f"Generates an image from a text with a masked image model and its shortcut head. {NUMBERS}"
+    outputs = [("image", sampler, "image"), ("report", sampler, "report")]
+    return graph.subgraph("MIGM Text to Image", description, ["text to image", "lumina", "dimoo", "shortcut"], inputs, outputs)
+
+
+def inpainting_subgraph() -> dict:
+    graph = Graph()
+    model, head = loaders(graph)
+    prompt = graph.node("MIGMPrompt", (0, 200), [PROMPT, ""])
+    encode = graph.node("MIGMEncodeImage", (0, 150), [0.0, 0])
+    sampler = graph.node("MIGMShortcutSampler", (0, 640), [7, "randomize", *DEMO])
+    graph.link(model, "model", encode, "model")
+    join(graph, sampler, model, head, prompt)
+    graph.link(encode, "canvas", sampler, "canvas")
+    x = graph.column(0, 0, 320, (None, "", [model, head, prompt, encode]))
+    graph.column(x + APART, 0, 340, (None, "", [sampler]))
+    inputs = [("image", encode, "image"), ("mask", encode, "mask"), ("text", prompt, "text"), ("variation", encode, "variation")]
+    inputs += [("model", model, "model"), ("head", head, "head"), *((name, sampler, name) for name in ("seed", "steps", "budget", "cfg", "temperature"))]
+    description = f"Generates the masked part of an image again by a text, and keeps the rest. {NUMBERS}"
+    outputs = [("image", sampler, "image"), ("report", sampler, "report")]
+    return graph.subgraph("MIGM Inpaint", description, ["inpaint", "resample", "lumina", "dimoo", "shortcut"], inputs, outputs)
+
+
+def write(path, graph: dict) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(graph, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(path.relative_to(REPOSITORY))
+
+
+if __name__ == "__main__":
+    for make in WORKFLOWS:
+        write(FOLDER / f"{make.__name__}.json", make())
+    for make in (text_to_image_subgraph, inpainting_subgraph):
+        graph = make()
+        write(SUBGRAPHS / f"{graph['nodes'][0]['title']}.json", graph)
