@@ -153,8 +153,7 @@ class Pipeline:
     def cautions(self, settings: Settings, prompt: str = "", negative: str = "") -> list[str]:
         """What a run will do badly or ignore, one sentence each: see ``trained.cautions``; and the words that the model does not know."""
         said = cautions(self.checkpoint, settings, negative)
-        texts = (prompt, negative) if settings.guidance > 0 else (prompt,)
-        unknown = dict.fromkeys(word for text in texts for word in self.checkpoint.prompts.unknown_words(text))
+        unknown = self.checkpoint.prompts.unknown_words(prompt, *([negative] if settings.guidance > 0 else []))
         if unknown:
             said.append(f"The model does not know {'this word' if len(unknown) == 1 else 'these words'}: {', '.join(unknown)}.")
         return said
