@@ -11,7 +11,7 @@ from ..migm_core.settings import MAX_STEPS, METHODS
 from . import pictures
 from .page import tell_step
 from .plan import PRESETS, preset_budget
-from .run import Run, canvas_for, draw, make_plan, report
+from .run import Run, canvas_for, generate, make_plan, report
 from .sampler import MAX_SEED, cfg, shared_inputs, temperature
 from .wires import schema
 
@@ -68,7 +68,7 @@ class CompareMethods(io.ComfyNode):
         ways = parse(methods)
         numbers = [numbers_of(way, model.checkpoint.settings) for way in ways.values()]
         plans = [make_plan(model, head, blank, prompt, seed=seed, guidance=cfg, temperature=temperature, **each) for each in numbers]
-        runs = draw(model, head, prompt, blank, plans, tell_step)
+        runs = generate(model, head, prompt, blank, plans, tell_step)
         images = [pictures.canvas_image(model, run.canvas) for run in runs]
         sheet = contact_sheet([image[0] for image in images], [label(name, run) for name, run in zip(ways, runs)])
         text = "\n\n".join(f"{name}\n{report(model, head, run)}" for name, run in zip(ways, runs))

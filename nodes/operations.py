@@ -77,9 +77,10 @@ def cast_on_cpu(model: nn.Module, device: torch.device) -> nn.Module:
     so casts, nothing."""
     if comfy.model_management.is_device_cpu(device):
         for module in model.modules():
-            dtype = getattr(module, "weight_comfy_model_dtype", None)
-            if dtype is not None and module.weight.dtype != dtype:
-                module.weight = nn.Parameter(module.weight.to(dtype), requires_grad=False)
+            for name in ("weight", "bias"):
+                tensor, dtype = getattr(module, name, None), getattr(module, f"{name}_comfy_model_dtype", None)
+                if tensor is not None and dtype is not None and tensor.dtype != dtype:
+                    setattr(module, name, nn.Parameter(tensor.to(dtype), requires_grad=False))
     return model
 
 

@@ -28,8 +28,8 @@ class PreviewAccount:
         """Whether there is time for a preview now.
 
         Args:
-            last: all is drawn.
-            shown: there has been a preview of what is drawn now, which must not stay there unfinished.
+            last: nothing is masked any more.
+            shown: there has been a preview of what is generated now, which must not stay there unfinished.
         """
         if self.first is None:
             return last or self.sampled >= UNKNOWN_AFTER

@@ -143,7 +143,7 @@ def canvas_for(model: LoadedModel, prompt: PromptText, head: HeadFile | None, ca
     return canvas.canvas
 
 
-def draw(
+def generate(
     model: LoadedModel,
     head: HeadFile | None,
     prompt: PromptText,

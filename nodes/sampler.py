@@ -2,10 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..migm_core.settings import MAX_STEPS, MAX_STRENGTH
+from ..migm_core.settings import MAX_STEPS, MAX_STRENGTH, METHODS
 from . import pictures
 from .page import tell_step
-from .run import canvas_for, draw, make_plan, report
+from .run import canvas_for, generate, make_plan, report
 from .wires import CANVAS, HEAD, MODEL, PROMPT, ModelCanvas, advanced, schema
 
 MAX_SEED = 2**64 - 1
@@ -89,11 +89,16 @@ class ShortcutSampler(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, method=None):
+        # Alone, as the host shows an error at each input that is named here; the others' limits it knows. A linked one is not known yet.
+        return True if method is None or method in METHODS else f"method is {method!r}, expected one of {', '.join(METHODS)}."
+
+    @classmethod
     def execute(cls, model, prompt, seed, steps, budget, cfg, temperature, method, head=None, canvas=None) -> io.NodeOutput:
         blank = canvas_for(model, prompt, head, canvas)
         plan = make_plan(
             model, head, blank, prompt, method=method, seed=seed, steps=steps, budget=budget, guidance=cfg, temperature=temperature
         )
-        (run,) = draw(model, head, prompt, blank, [plan], tell_step)
+        (run,) = generate(model, head, prompt, blank, [plan], tell_step)
         image = pictures.canvas_image(model, run.canvas)
         return io.NodeOutput(image, ModelCanvas(run.canvas, model), report(model, head, run), ui={"migm_run": [run.summary()]})

@@ -24,7 +24,7 @@ class Watch:
     Use ``after_step`` as the callback of one or several runs.
 
     Args:
-        model: what draws; its image tokenizer is loaded.
+        model: the one that samples; its image tokenizer is loaded.
         steps: of all runs together.
     """
 

@@ -1,11 +1,13 @@
 """What a host's package manager reads, and what it costs to be imported."""
 
+import asyncio
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from nodes_without_host import NAME, room
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -50,3 +52,32 @@ def test_being_imported_loads_nothing(tmp_path, name, served_by_the_host):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     heavy = {"torch", "transformers", "numpy", "PIL", "safetensors", "http", "ssl", "socket", "subprocess"}
     assert not heavy & set(done.stdout.split())
+
+
+def test_a_librarys_panic_is_an_error_that_the_host_survives(monkeypatch):
+    class Panic(BaseException):
+        pass
+
+    def panic():
+        raise Panic("called `Option::unwrap()` on a `None` value")
+
+    monkeypatch.setattr(room("files"), "register_model_folder", panic)
+    with pytest.raises(RuntimeError, match="MIGM-Shortcut cannot be loaded: Panic: called"):
+        asyncio.run(sys.modules[f"{NAME}.nodes"].MIGMExtension().get_node_list())
+
+
+def test_of_two_copies_the_second_serves_nothing(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).symlink_to(REPOSITORY)
+    program = (
+        "import importlib.util, sys, types\n"
+        "sys.modules['folder_paths'] = types.ModuleType('folder_paths')\n"  # the host's, in which the first leaves its name
+        "def load(folder):\n"
+        f"    spec = importlib.util.spec_from_file_location(folder, {str(tmp_path)!r} + '/' + folder + '/__init__.py', submodule_search_locations=[])\n"
+        "    module = sys.modules[folder] = importlib.util.module_from_spec(spec)\n"
+        "    spec.loader.exec_module(module)\n"
+        "    return hasattr(module, 'WEB_DIRECTORY')\n"
+        "print(load('first'), load('second'), load('first'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False", "True"]

@@ -1,6 +1,10 @@
 """Previews take a share of the sampling time, whatever they cost, and none stays unfinished."""
 
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
 import pytest
+import torch
 from nodes_without_host import room
 
 PreviewAccount, SHARE = room("preview_account").PreviewAccount, room("preview_account").SHARE
@@ -41,3 +45,17 @@ def test_a_slow_first_one_does_not_silence_the_next():
     sample(account, [0.4], cost=0.07)
     later = [bool(sample(account, [0.4], cost=0.015)) for _ in range(20)]
     assert any(later[:5]) and sum(later) > 15
+
+
+@pytest.mark.parametrize("chosen, shown", [("none", False), ("auto", True)])
+def test_no_preview_is_made_where_the_host_is_set_to_none(monkeypatch, chosen, shown):
+    watch = room("watch")
+    methods = SimpleNamespace(NoPreviews="none", Auto="auto")
+    monkeypatch.setattr(watch, "LatentPreviewMethod", methods)
+    monkeypatch.setattr(watch, "args", SimpleNamespace(preview_method=chosen))
+    monkeypatch.setattr(watch.Watch, "_preview", lambda self, canvas, account: "picture")
+    model = SimpleNamespace(device=SimpleNamespace(type="cpu"), previews={})
+    run = watch.Watch(model, 1)
+    run.bar = MagicMock()
+    run.after_step(SimpleNamespace(canvas=SimpleNamespace(codes=torch.zeros(1, 2, 2))))
+    run.bar.update_absolute.assert_called_once_with(1, 1, "picture" if shown else None)

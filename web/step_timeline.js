@@ -157,6 +157,7 @@ app.registerExtension({
         refreshAll({ force: true }); // there are measured times now
       });
     api.addEventListener("graphChanged", () => refreshAll()); // links, modes and other nodes' settings
+    app.canvas?.canvas.addEventListener("litegraph:set-graph", () => refreshAll()); // a subgraph was opened or left
     api.addEventListener("reconnected", () => refreshAll({ force: true }));
   },
 

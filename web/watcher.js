@@ -9,7 +9,7 @@ import { words } from "./words.js";
 const SETTLE = 120; // ms without a change before the server is asked
 
 export class Watcher {
-  /** Called when something else is shown. */
+  /** Called when the timeline was looked after, whether or not it shows something else now. */
   onShow = () => {};
 
   constructor(node) {
@@ -35,7 +35,7 @@ export class Watcher {
     setDisabled(this.node, "budget", !usesBudget);
     this.question = { ...question, usesBudget };
     const asked = query?.toString() ?? reason;
-    if (asked === this.asked) return;
+    if (asked === this.asked) return this.onShow();
     this.asked = asked;
     this.request?.abort();
     if (!query) return this.#show(null, reason);

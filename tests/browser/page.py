@@ -221,13 +221,15 @@ class Page:
         field.fill(text)
         self.tab.locator(FOUND).first.wait_for()
 
-    def add_from_search(self, name: str, x: float, y: float) -> None:
-        """Search for a node by its name, and choose it; then drag it by its title a little, as it hangs on the pointer until then."""
-        self.search(name, x, y)
+    def add_from_search(self, name: str, x: float, y: float, text: str = "") -> None:
+        """Search for a node by its name, or another text, choose it, and place it: in new frontends it hangs on the pointer until a click."""
+        self.search(text or name, x, y)
         self.tab.locator(FOUND).filter(has_text=name).first.click()
         self.wait("app.canvas.graph.nodes.some((n) => n.title === arguments[0])", name, what=f"{name} is in the graph")
-        self.tab.mouse.click(x, y)
         self.wait(f"!visible({SEARCH!r})", what="the search is closed")
+        self.tab.mouse.move(x + 5, y)
+        self.tab.mouse.move(x, y)
+        self.do_until(lambda: self.tab.mouse.click(x, y), "(app.canvas.state.ghostNodeId ?? null) === null", what=f"{name} is placed")
 
     def connect(self, source: tuple[str, str], target: tuple[str, str]) -> None:
         """Drag from an output, as (node type, name), to an input."""

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from page import FOUND, SAMPLER, saved
+from page import FOUND, SAMPLER, SEARCH, saved
 
 # A machine may be too busy for a browser for a while; what is broken fails again.
 pytestmark = pytest.mark.flaky(reruns=1, only_rerun=["TimeoutError"])
@@ -24,7 +24,9 @@ RECORD = """
     });
     window.see ??= app.api.addEventListener('b_preview', () => window.previews++) ?? true; window.note ??= true;
 """
-SIZE = "return node('MIGMShortcutSampler').size[1]"
+# How high the sampler is, as it is seen.
+HEIGHT = """(() => { const n = node('MIGMShortcutSampler'), element = document.querySelector(`[data-node-id="${n.id}"]`);
+    return element ? element.getBoundingClientRect().height / app.canvas.ds.scale : n.size[1]; })()"""
 
 
 def new_seed() -> int:
@@ -90,14 +92,14 @@ def test_the_timeline_lights_up_and_a_stopped_run_leaves_the_plan(demo):
 
 
 def test_the_sampler_is_found_as_ksampler_and_offers_the_models_settings(page):
-    page.search("ksampler", 760, 400)
+    page.search("ksampler", 760, 250)
     page.wait("[...document.querySelectorAll(arguments[0])].some((found) => found.innerText.includes(arguments[1]))", FOUND, NAME)
     window = page.tab.viewport_size["height"]
     assert page.tab.locator(FOUND).filter(has_text=NAME).first.bounding_box()["y"] < window * 0.85, "not on the first screen"
     page.screenshot("search")
-    page.tab.locator(FOUND).filter(has_text=NAME).first.click()
-    page.wait(f"Boolean(node('{SAMPLER}'))", what="the sampler is in the graph")
-    page.tab.mouse.click(760, 300)
+    page.tab.keyboard.press("Escape")
+    page.wait(f"!visible({SEARCH!r})")
+    page.add_from_search(NAME, 760, 250, text="ksampler")
     page.wait_for_words("Connect MIGM Load Lumina-DiMOO")
     page.add_from_search("MIGM Load Lumina-DiMOO", 250, 200)
     page.connect(("MIGMLoadLumina", "model"), (SAMPLER, "model"))
@@ -212,18 +214,18 @@ def test_whatever_a_server_says_is_shown_within_bounds(demo):
 
 
 def test_long_texts_are_wrapped_and_the_node_makes_room_for_them(demo):
-    before = demo.run(SIZE)
+    before = demo.run(f"return {HEIGHT}")
     caution = "This model was trained at 64 by 64 pixels only, so that an image of any other size is little more than noise. "
     ask_again(demo, cautions=[caution * 3, "Pneumono" * 40], notes=[caution])
     demo.wait_for_words(caution.strip())
     demo.wait_for_timeline_in_its_node()
-    demo.wait(f"{SIZE.removeprefix('return ')} > arguments[0] + 100", before)
+    demo.wait(f"{HEIGHT} > arguments[0] + 100", before)
     clipped = "[...document.querySelectorAll('.migm-timeline *')].filter((e) => e.scrollWidth > e.clientWidth + 1 && e.clientWidth && getComputedStyle(e).display !== 'inline')"
     assert demo.run(f"return {clipped}.map((e) => e.className)") == []
     demo.screenshot()
     assert demo.run("return app.rootGraph.serialize().nodes.find((n) => n.type === 'MIGMShortcutSampler').size[1]") <= before
     ask_again(demo)
-    demo.wait(f"{SIZE.removeprefix('return ')} <= arguments[0] + 1", before)
+    demo.wait(f"{HEIGHT} <= arguments[0] + 1", before)
 
 
 def test_words_that_the_model_does_not_know_are_named(demo):

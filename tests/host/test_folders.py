@@ -104,6 +104,11 @@ def test_templates_are_there_whatever_the_folder_is_called(client):
     assert sorted(served) == sorted(path.read_bytes() for path in (REPOSITORY / "example_workflows").glob("*.json"))
 
 
+def test_both_languages_are_there_whatever_the_folder_is_called(client):
+    for language in ("en", "zh"):
+        assert "MIGMShortcutSampler" in client.get("/i18n")[language]["nodeDefs"]
+
+
 # Models
 
 

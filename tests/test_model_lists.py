@@ -1,0 +1,101 @@
+"""What the loaders list, against a stand-in for the host's model folders: files that the system does not give, and names."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from nodes_without_host import room
+
+
+@pytest.fixture
+def files(monkeypatch, tmp_path, small):
+    """The room, over a model folder with the tiny checkpoint and its head in it."""
+    room_ = room("files")
+    root = tmp_path / "migm"
+    shutil.copytree(small.folder, root / "small")
+    shutil.copy(small.head, root / "head.safetensors")
+
+    def names(folder):
+        return [str(path.relative_to(root)) for path in sorted(root.rglob("*")) if path.suffix] if folder == "migm" else []
+
+    host = SimpleNamespace(
+        get_filename_list=names,
+        get_folder_paths=lambda folder: [str(root)] if folder == "migm" else [],
+        get_full_path=lambda folder, name: str(root / name),
+    )
+    monkeypatch.setattr(room_, "folder_paths", host)
+    room_._skipped.clear()
+    room_.root = root
+    return room_
+
+
+def refuse(monkeypatch, name: str, *calls: str) -> None:
+    """Have the system refuse some calls on paths of a name, as it does without permission: root, who may run the tests, has it always."""
+    for call in calls:
+        usual = getattr(Path, call)
+
+        def refusing(self, *args, usual=usual, **options):
+            if self.name == name:
+                raise PermissionError(13, "Permission denied", str(self))
+            return usual(self, *args, **options)
+
+        monkeypatch.setattr(Path, call, refusing)
+
+
+@pytest.mark.parametrize("calls", [("open",), ("is_file", "open", "stat")], ids=str)
+def test_a_file_without_permission_is_left_out_and_logged_once(files, monkeypatch, caplog, calls):
+    shutil.copy(files.root / "head.safetensors", files.root / "locked.safetensors")
+    refuse(monkeypatch, "locked.safetensors", *calls)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert list(files.models()) == ["bundled demo", "small"]
+            assert list(files.heads()) == ["bundled demo", "head.safetensors"]
+    (line,) = [record.message for record in caplog.records if "locked.safetensors" in record.message]
+    assert "Permission denied" in line
+
+
+def test_a_folder_that_takes_the_hosts_list_away_does_not_take_ours(files, monkeypatch, caplog):
+    def stale(folder):
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(files.folder_paths, "get_filename_list", stale)
+    assert list(files.models()) == ["bundled demo", "small"] and list(files.heads()) == ["bundled demo", "head.safetensors"]
+    assert "Stale file handle" in caplog.text
+
+
+def test_a_checkpoint_in_a_model_folder_itself_leaves_the_heads_beside_it(files, small):
+    shutil.copytree(small.folder, files.root, dirs_exist_ok=True)
+    (files.root / "dimoo-shortcut.pth").write_bytes(b"\x80")
+    (files.root / "pytorch_model.bin").write_bytes(b"\x80")
+    assert files.models()["migm"] == files.root
+    assert list(files.heads()) == ["bundled demo", "dimoo-shortcut.pth", "head.safetensors"]
+
+
+def test_names_and_suffixes_in_other_letters_are_listed(files):
+    os.rename(files.root / "head.safetensors", files.root / "HEAD.SAFETENSORS")
+    assert list(files.heads()) == ["bundled demo", "HEAD.SAFETENSORS"]
+
+
+def test_a_repository_in_the_hub_cache_has_its_own_name_once(files, small):
+    cache = files.root / "models--Alpha-VLLM--Lumina-DiMOO"
+    for commit in ("0a" * 20, "ff" * 20):
+        shutil.copytree(small.folder, cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs/main").write_text("ff" * 20)
+    models = files.models()
+    assert models["Alpha-VLLM/Lumina-DiMOO"] == cache / "snapshots" / ("ff" * 20)
+    assert "Alpha-VLLM/Lumina-DiMOO 0a0a0a0" in models and len(models) == 4
+
+
+def test_a_stamp_changes_with_a_file_of_the_model_and_with_no_other(files):
+    folder = files.root / "small"
+    before = files.stamp(folder)
+    (folder / "deep").mkdir()
+    (folder / "deep/other.txt").write_text("x")
+    assert files.stamp(folder) == before
+    os.utime(folder / "vqvae/config.json", ns=(1, 1))
+    assert files.stamp(folder) != before
+    assert files.stamp(files.root / "gone.safetensors") == ()
