@@ -140,6 +140,8 @@ class Graph:
             outer_inputs.append({"label": outside, "name": outside, "type": sink["type"], **optional, **widget, "link": None})
             if widget:
                 promoted.append([str(node["id"]), socket])
+            if socket == "seed":
+                promoted.append([str(node["id"]), "control_after_generate"])
         for slot, (outside, node, output) in enumerate(outputs):
             place, source = next((i, each) for i, each in enumerate(node["outputs"]) if each["name"] == output)
             number = len(links) + 1

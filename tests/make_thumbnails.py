@@ -1,7 +1,7 @@
-"""Draw the pictures of the README and the thumbnails of the example workflows with the bundled model: python tests/make_thumbnails.py
+"""Generate the picture of the README and the thumbnails of the example workflows with the bundled model: python tests/make_thumbnails.py
 
-Each thumbnail shows what its workflow draws, by the same prompts and seeds. The one for Lumina-DiMOO shows how a picture fills in,
-drawn by the bundled model too, so that no weights need to be downloaded. The README's picture shows the first unseen scenes of each
+Each thumbnail shows what its workflow gives, by the same prompts, seeds and numbers. The one for Lumina-DiMOO shows how an image of the
+bundled model fills in, and says so: nobody has Lumina-DiMOO's weights here. The README's picture shows the first unseen scenes of each
 number of objects, drawn three ways.
 """
 
@@ -21,6 +21,7 @@ from migm_core.pipeline import Pipeline  # noqa: E402
 SIDE = 512  # pixels
 GAP = 12
 DARK = (24, 24, 27)
+NOT_OF_LUMINA = "Not made by Lumina-DiMOO", "but by the bundled model, while it fills in"
 
 
 def nodes(name: str, kind: str) -> list[dict]:
@@ -51,12 +52,19 @@ def factor_of(pipeline: Pipeline) -> int:
     return pipeline.checkpoint.image_tokenizer.config.factor
 
 
+def asked(sampler: dict) -> dict:
+    """What a sampler's widgets ask of the engine."""
+    renamed = {"cfg": "guidance"}
+    return {renamed.get(name, name): sampler[name] for name in ("seed", "steps", "budget", "cfg", "temperature", "method")}
+
+
 def demo_text_to_image(pipeline: Pipeline) -> Image.Image:
     (prompt,), (sampler,) = (nodes("demo_text_to_image", kind) for kind in ("MIGMPrompt", "MIGMShortcutSampler"))
-    return enlarged(pipeline.generate(prompt["text"], seed=sampler["seed"]).images[0])
+    return enlarged(pipeline.generate(prompt["text"], **asked(sampler)).images[0])
 
 
 def lumina_dimoo_text_to_image(pipeline: Pipeline) -> Image.Image:
+    """How an image fills in, with words over it: it is not of Lumina-DiMOO, whose weights nobody has here."""
     (prompt,), (sampler,) = (nodes("demo_text_to_image", kind) for kind in ("MIGMPrompt", "MIGMShortcutSampler"))
     seen = []
 
@@ -64,32 +72,36 @@ def lumina_dimoo_text_to_image(pipeline: Pipeline) -> Image.Image:
         if (report.step + 1) * 4 % report.steps < 4:  # four times in a run
             seen.append(picture_of(pipeline, report.canvas))
 
-    pipeline.generate(prompt["text"], seed=sampler["seed"] + 1, callback=look)
-    return tiled([enlarged(picture, SIDE // 2) for picture in seen], 2)
+    pipeline.generate(prompt["text"], **{**asked(sampler), "seed": sampler["seed"] + 1}, callback=look)
+    side = 212
+    picture = Image.new("RGB", (SIDE, SIDE), DARK)
+    picture.paste(tiled([enlarged(picture, side) for picture in seen], 2), ((SIDE - 2 * side - GAP) // 2, 0))
+    pen = ImageDraw.Draw(picture)
+    for line, (text, size) in enumerate(zip(NOT_OF_LUMINA, (26, 19))):
+        pen.text((SIDE // 2, SIDE - 52 + 33 * line), text, fill=(240, 240, 240), font=ImageFont.load_default(size), anchor="mm")
+    return picture
 
 
 def inpainting(pipeline: Pipeline) -> Image.Image:
     (before, after), (first, second) = (nodes("inpainting", kind) for kind in ("MIGMPrompt", "MIGMShortcutSampler"))
-    start = pipeline.generate(before["text"], seed=first["seed"])
+    start = pipeline.generate(before["text"], **asked(first))
     known = pipeline.encode(pipeline.decode(start.canvas))
     hole = known.unknown.clone()
     hole[:, :, hole.shape[2] // 2 :] = True
     canvas = known.masked_with(hole)
-    finished = pipeline.generate(after["text"], seed=second["seed"], canvas=canvas)
+    finished = pipeline.generate(after["text"], canvas=canvas, **asked(second))
     return tiled([enlarged(picture, SIDE // 2) for picture in (start.images[0], picture_of(pipeline, canvas), finished.images[0])], 3)
 
 
 def compare_methods(pipeline: Pipeline) -> Image.Image:
-    (prompt,), (asked,) = (nodes("compare_methods", kind) for kind in ("MIGMPrompt", "MIGMCompareMethods"))
-    compare, run, own = room("compare"), room("run"), pipeline.checkpoint.settings
+    (prompt,), (way_of,) = (nodes("compare_methods", kind) for kind in ("MIGMPrompt", "MIGMCompareMethods"))
+    compare, own = room("compare"), pipeline.checkpoint.settings
     images, labels = [], []
-    for name, way in compare.parse(asked["methods"]).items():
-        numbers = {key: way.get(key, own[key]) for key in ("steps", "budget")}
-        resolved = run.resolve(own, way["preset"], way["method"], True, **numbers)
-        chosen = {"method": resolved.method, "steps": resolved.steps, "budget": resolved.budget}
-        result = pipeline.generate(prompt["text"], seed=asked["seed"], **chosen)
+    for name, way in compare.parse(way_of["methods"]).items():
+        chosen = compare.numbers_of(way, own)
+        result = pipeline.generate(prompt["text"], seed=way_of["seed"], guidance=way_of["cfg"], temperature=way_of["temperature"], **chosen)
         images.append(torch.from_numpy(np.array(result.images[0])).float() / 255)
-        labels.append([name, f"{len(result.full_steps)} of {resolved.steps} steps full"])
+        labels.append([name, f"{len(result.full_steps)} of {chosen['steps']} steps full"])
     sheet = compare.contact_sheet(images, labels)[0]
     picture = Image.fromarray((sheet * 255).byte().numpy())
     picture.thumbnail((1024, 1024), Image.Resampling.LANCZOS)

@@ -92,6 +92,15 @@ def to_prompt(workflow: dict, inputs_of) -> dict:
     return prompt
 
 
+def inside(subgraph: dict) -> dict:
+    """A subgraph's inner graph as a workflow of its own, whose nodes have their own values where the outside gives some."""
+    (inner,) = subgraph["definitions"]["subgraphs"]
+    links = [list(link.values()) for link in inner["links"] if link["origin_id"] != -10]
+    kept = {link[0] for link in links}
+    nodes = [{**node, "inputs": [{**each, "link": each["link"] if each["link"] in kept else None} for each in node["inputs"]]} for node in inner["nodes"]]
+    return {"nodes": nodes, "links": links}
+
+
 def boxes(workflow: dict) -> dict[int, tuple[float, float, float, float]]:
     """Left, top, right and bottom of each node, with its title."""
     return {n["id"]: (n["pos"][0], n["pos"][1] - TITLE, n["pos"][0] + n["size"][0], n["pos"][1] + n["size"][1]) for n in workflow["nodes"]}

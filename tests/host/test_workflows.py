@@ -1,13 +1,14 @@
-"""The example workflows in a real ComfyUI: listed, understood, and drawn as the engine alone draws them."""
+"""The example workflows in a real ComfyUI: listed, understood, and giving what the engine alone gives."""
 
 import io
+import json
 
 import numpy as np
 import pytest
 import torch
 from client import Client, Refused
 from PIL import Image
-from workflows import NAMES, NOTES, inputs_of_info, load, to_prompt
+from workflows import NAMES, NOTES, SUBGRAPH_NAMES, SUBGRAPHS, inputs_of_info, inside, load, to_prompt
 
 from migm_core.evaluation.judge import judge
 from migm_core.pipeline import Pipeline
@@ -101,7 +102,45 @@ def test_every_node_is_known_and_its_sockets_are_the_hosts(types, name):
             assert not each["links"] or each["type"] == there[slot][1]
 
 
-# What they draw
+@pytest.fixture(scope="module")
+def blueprints(client) -> dict[str, str]:
+    """Names and numbers of the subgraphs that the host has from this pack."""
+    try:
+        entries = client.get("/global_subgraphs")
+    except Refused as refused:
+        assert refused.status == 404
+        pytest.skip("this host has no subgraphs from packs")
+    return {entry["name"]: id for id, entry in entries.items() if entry["info"]["node_pack"] == f"custom_nodes.{EXTENSION}"}
+
+
+def test_the_host_lists_the_subgraphs_and_hands_them_out(client, blueprints):
+    assert sorted(blueprints) == SUBGRAPH_NAMES
+    for name, id in blueprints.items():
+        assert json.loads(client.get(f"/global_subgraphs/{id}")["data"]) == load(name, SUBGRAPHS)
+
+
+# What they give
+
+
+def test_the_text_to_image_subgraph(client, types, engine):
+    prompt = to_prompt(inside(load("MIGM Text to Image", SUBGRAPHS)), lambda kind: inputs_of_info(types[kind]))
+    ((sampler, inputs),) = nodes_of(prompt, "MIGMShortcutSampler")
+    prompt["image"] = {"class_type": "PreviewImage", "inputs": {"images": [sampler, 0]}}
+    (seen,) = shown(client, client.run(prompt, seconds=SECONDS), prompt, "PreviewImage", sampler)
+    text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
+    assert_same(seen, engine.generate(text, seed=inputs["seed"], **asked(inputs)).images[0])
+
+
+def test_the_inpainting_subgraph(client, types, engine):
+    prompt = to_prompt(inside(load("MIGM Inpaint", SUBGRAPHS)), lambda kind: inputs_of_info(types[kind]))
+    ((sampler, inputs),), ((_, encoder),) = nodes_of(prompt, "MIGMShortcutSampler"), nodes_of(prompt, "MIGMEncodeImage")
+    prompt["grey"] = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0x808080}}
+    prompt["all"] = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 64, "height": 64}}
+    encoder |= {"image": ["grey", 0], "mask": ["all", 0]}
+    prompt["image"] = {"class_type": "PreviewImage", "inputs": {"images": [sampler, 0]}}
+    (seen,) = shown(client, client.run(prompt, seconds=SECONDS), prompt, "PreviewImage", sampler)
+    text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
+    assert_same(seen, engine.generate(text, seed=inputs["seed"], **asked(inputs)).images[0])
 
 
 def test_demo_text_to_image(client, types, engine):
