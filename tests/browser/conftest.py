@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # page
 
-from page import Page
+from page import Page, frontend
 
 SCREENSHOTS = Path(__file__).parents[2] / "test-output" / "browser"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -69,9 +69,8 @@ def renderer(request) -> str:
 @pytest.fixture(scope="session")
 def opened(browser, server, host, renderer):
     """ComfyUI, open."""
-    frontend = server.client.get("/system_stats")["system"].get("required_frontend_version", "0.0")
-    if renderer == "vue" and tuple(map(int, frontend.split(".")[:2])) < FIRST_VUE_NODES:
-        pytest.skip(f"frontend {frontend}: its Vue nodes are a preview that shows no element of any extension")
+    if renderer == "vue" and (version := frontend(server.client)) < FIRST_VUE_NODES:
+        pytest.skip(f"frontend {'.'.join(map(str, version))}: its Vue nodes are a preview that shows no element of any extension")
     with Page(browser, server.client, renderer, SCREENSHOTS / host.name) as page:
         page.open()
         yield page

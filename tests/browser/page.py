@@ -21,7 +21,8 @@ FOUND = "[data-testid='result-item'], .comfy-vue-node-search-container [role='op
 # Functions that scripts below may use.
 PRELUDE = """
     const visible = (css) => [...document.querySelectorAll(css)].some((element) => element.getClientRects().length);
-    const node = (type) => (app.canvas.graph ?? app.rootGraph).nodes.find((n) => n.type === type);
+    const root = () => app.rootGraph ?? app.graph;
+    const node = (type) => app.canvas.graph.nodes.find((n) => n.type === type);
     const timeline = () => document.querySelector('.migm-timeline');
     const words = () => timeline()?.querySelector('.migm-timeline-box').innerText ?? '';
     const kinds = () => [...timeline().querySelectorAll('.migm-timeline-cells i')].map((i) => i.className.match(/migm-(full|shortcut|partial|skipped)/)[1]);
@@ -79,7 +80,6 @@ class Page:
             "Comfy_Node_AlwaysShowAdvancedWidgets": True,
             "Comfy_ColorPalette": "dark",
             "Comfy_Locale": "en",
-            "Comfy_Workflow_Persist": False,
             "Comfy_Pointer_DoubleClickTime": 1000,  # of a busy machine; the default is 300 ms
             **settings,
         }
@@ -185,7 +185,12 @@ class Page:
         self.tab.keyboard.press("Control+z")
 
     def select_template(self, name: str) -> None:
-        """Open the template browser, look under the extension's name, and choose one."""
+        """Open the template browser, look under the extension's name, and choose one.
+
+        An old template browser stays busy where the host's own templates are not installed: there it is loaded without.
+        """
+        if not self.has_template_browser:
+            return self.load(self.client.get(f"/api/workflow_templates/{EXTENSION}/{name}.json"))
         button, dialog = "button[aria-label='Templates'], .templates-tab-button, button[aria-label^='Templates']", "[role='dialog'] *, .p-dialog *"
         card = f"[data-testid='template-workflow-{name}']"
         self.do_until(lambda: self.tab.locator(button).first.click(timeout=8000), "visible(arguments[0])", dialog, what="the template browser is open")
@@ -197,6 +202,13 @@ class Page:
             what=f"the template {name} is listed",
         )
         self.do_until(lambda: self.tab.locator(card).click(timeout=8000), "!visible(arguments[0])", card, what="the template is chosen")
+
+    @property
+    def has_template_browser(self) -> bool:
+        try:
+            return bool(self.client.get("/templates/index.json"))
+        except Refused:
+            return frontend(self.client) >= (1, 28)
 
     def press_run(self) -> None:
         """Press Run, until the host has one prompt more."""
@@ -292,6 +304,11 @@ class Page:
         while not is_saved(self.client, name):
             assert time.monotonic() < deadline, f"{name} was not saved"
             time.sleep(0.1)
+
+
+def frontend(client: Client) -> tuple[int, ...]:
+    """The version of the host's page, major and minor."""
+    return tuple(map(int, client.get("/system_stats")["system"].get("required_frontend_version", "0.0").split(".")[:2]))
 
 
 def is_saved(client: Client, name: str) -> bool:

@@ -63,7 +63,7 @@ def test_a_template_runs_and_after_a_reload_the_node_knows_its_last_run(page):
     took = page.words().splitlines()[0]
 
     page.wait_for_words("Took")
-    graph = page.run("return app.rootGraph.serialize()")
+    graph = page.run("return root().serialize()")
     page.load(graph)  # a new node
     page.wait_for_words("times as fast, measured")  # the server has measured this model's steps
     if page.run("return app.canvas.graph.nodes.length && (await (await app.api.fetchApi('/object_info/MIGMShortcutSampler')).json()).MIGMShortcutSampler.has_intermediate_output"):
@@ -214,6 +214,8 @@ def test_whatever_a_server_says_is_shown_within_bounds(demo):
 
 
 def test_long_texts_are_wrapped_and_the_node_makes_room_for_them(demo):
+    demo.run("const n = node('MIGMShortcutSampler'); n.setSize([n.size[0], n.computeSize()[1]])")
+    time.sleep(0.5)
     before = demo.run(f"return {HEIGHT}")
     caution = "This model was trained at 64 by 64 pixels only, so that an image of any other size is little more than noise. "
     ask_again(demo, cautions=[caution * 3, "Pneumono" * 40], notes=[caution])
@@ -223,7 +225,7 @@ def test_long_texts_are_wrapped_and_the_node_makes_room_for_them(demo):
     clipped = "[...document.querySelectorAll('.migm-timeline *')].filter((e) => e.scrollWidth > e.clientWidth + 1 && e.clientWidth && getComputedStyle(e).display !== 'inline')"
     assert demo.run(f"return {clipped}.map((e) => e.className)") == []
     demo.screenshot()
-    assert demo.run("return app.rootGraph.serialize().nodes.find((n) => n.type === 'MIGMShortcutSampler').size[1]") <= before
+    assert demo.run("return root().serialize().nodes.find((n) => n.type === 'MIGMShortcutSampler').size[1]") <= before
     ask_again(demo)
     demo.wait(f"{HEIGHT} <= arguments[0] + 1", before)
 
@@ -273,7 +275,7 @@ def test_copies_and_subgraphs_have_their_own(demo):
     demo.wait_for_words("Took")
     assert demo.run("return window.lit") == list(range(1, len(demo.kinds()) + 1))
     demo.screenshot()
-    demo.run("app.canvas.setGraph(app.rootGraph)")
+    demo.run("app.canvas.setGraph(root())")
 
 
 # Each element of the timeline with a text of its own, and how its colour stands out from the ground beneath it.
