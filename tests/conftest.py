@@ -13,6 +13,14 @@ import hosts
 from hosts import base, environment, host, python, server, setting  # noqa: F401 - fixtures of tests/host and tests/browser
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """What tests train, and sample without a pipeline, is small as well: on a busy machine more threads make it dozens of times slower."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
     """A tiny checkpoint and its head, made once. Tests only read it."""
