@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path[:0] = [str(Path(__file__).resolve().parent / path) for path in ("", "tools", "..")]
 
 import hosts
 from hosts import base, environment, host, python, server, setting  # noqa: F401 - fixtures of tests/host and tests/browser
