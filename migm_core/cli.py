@@ -128,7 +128,7 @@ def _generate(args) -> None:
 def _summary(result) -> str:
     """For example "3.2 s, 5 full and 11 shortcut steps, 2.4 times as fast as 16 full steps": those of the vanilla method."""
     kinds = [kind for kind, _ in result.step_seconds]
-    counts = [f"{kinds.count(kind)} {kind}" for kind in ("full", "shortcut", "partial", "skipped") if kind in kinds]
+    counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(sorted(kinds, key="skipped".__eq__))]
     listed = " and ".join(filter(None, [", ".join(counts[:-1]), *counts[-1:]]))
     parts = [f"{result.seconds:.2f} s", f"{listed or 'no'} steps"]
     if set(kinds) - {"full", "skipped"}:

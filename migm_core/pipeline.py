@@ -7,7 +7,8 @@
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from .sampling.sequence import text_guidance
 from .sampling.timing import StepTimer, median_seconds, speed_up
 from .settings import MAX_BATCH, MAX_STEPS, MAX_STRENGTH, METHODS, Settings  # some for those who take them from here
 from .switches import Switches
+from .threads import suited_threads
 from .trained import cautions
 
 DEMO = Path(__file__).parent / "demo"
@@ -151,8 +153,7 @@ class Pipeline:
     def cautions(self, settings: Settings, prompt: str = "", negative: str = "") -> list[str]:
         """What a run will do badly or ignore, one sentence each: see ``trained.cautions``; and the words that the model does not know."""
         said = cautions(self.checkpoint, settings, negative)
-        texts = (prompt, negative) if settings.guidance > 0 else (prompt,)
-        unknown = dict.fromkeys(word for text in texts for word in self.checkpoint.prompts.unknown_words(text))
+        unknown = self.checkpoint.prompts.unknown_words(prompt, *([negative] if settings.guidance > 0 else []))
         if unknown:
             said.append(f"The model does not know {'this word' if len(unknown) == 1 else 'these words'}: {', '.join(unknown)}.")
         return said
@@ -230,7 +231,7 @@ class Pipeline:
 
         began = time.perf_counter()
         timer.start()
-        with self.switches.during_run():
+        with self._during_run():
             finished = sample(
                 self.checkpoint.base,
                 branches,
@@ -251,15 +252,20 @@ class Pipeline:
         One by one: the decoder's memory would grow with the batch, and an image would differ a little with its company.
         """
         decode, tile = self.checkpoint.image_tokenizer.decode, self.switches.tile
-        with self.switches.during_run():
+        with self._during_run():
             return torch.cat([decode(codes, tile).float() for codes in canvas.codes.split(1)])
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Canvas:
         """Pixels in 0..1, (B, 3, h, w), to a canvas with nothing unknown."""
-        with self.switches.during_run():
+        with self._during_run():
             codes = self.checkpoint.image_tokenizer.encode(images.to(self.device, torch.float32))
         return Canvas(codes, torch.zeros_like(codes, dtype=torch.bool))
+
+    @contextmanager
+    def _during_run(self) -> Iterator[None]:
+        with suited_threads(self.checkpoint.base.config, self.device), self.switches.during_run():
+            yield
 
     def _culprit(self, kind: str) -> str:
         """What is to blame when a step of some kind, or "decode", gives numbers that are not finite."""

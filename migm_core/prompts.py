@@ -101,26 +101,27 @@ class PromptEncoder:
             )
         return encoding
 
-    def unknown_words(self, text: str) -> list[str]:
-        """Words of a text that the model does not know, as written, each once. Emoji and the like count, punctuation does not.
+    def unknown_words(self, *texts: str) -> list[str]:
+        """Words of texts that the model does not know, as written, each once. Emoji and the like count, punctuation does not.
 
         Raises:
             ValueError: as ``text``.
         """
+        return list(dict.fromkeys(word for text in texts for word in self._unknown_words(text)))
+
+    def _unknown_words(self, text: str) -> Iterator[str]:
         if self.unknown is None:
-            return []
+            return
         encoding = self._encode(text)
         tokens = [-1] * len(text)  # of each character
         for token, (start, stop) in zip(encoding.ids, encoding.offsets):
             tokens[start:stop] = [token] * (stop - start)
-        found = {}
         for word in _WORD.finditer(text):
             of_word = tokens[word.start() : word.end()]
             # Words without a token are fillers, such as "a" and "of", that the tokenizer drops on purpose.
             dropped = set(of_word) == {-1} and unicodedata.category(word[0][0]) == "So"
             if self.unknown in of_word or dropped:
-                found[word[0]] = None
-        return list(found)
+                yield word[0]
 
     def prompt(self, text: str, task: str = "text_to_image", images: Tensor | None = None) -> Tensor:
         """The conditional prompt: everything before the answer, int64 (P,).

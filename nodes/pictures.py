@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..migm_core.canvas import Canvas
 from ..migm_core.checkpoints import CheckpointError
+from ..migm_core.threads import suited_threads
 from .weights import TILE, LoadedModel, fitting_tile, load_image_tokenizer
 
 
@@ -29,7 +30,8 @@ def canvas_image(model: LoadedModel, canvas: Canvas, tile: int = 0) -> Tensor:
     width, height = canvas.shape[2] * model.factor, canvas.shape[1] * model.factor
     tile = tile or fitting_tile(model, width, height)
     load_image_tokenizer(model, width, height, tile)
-    pixels = torch.stack([decode(model, codes, unknown, tile) for codes, unknown in zip(canvas.codes, canvas.unknown.cpu())])
+    with _threads(model):
+        pixels = torch.stack([decode(model, codes, unknown, tile) for codes, unknown in zip(canvas.codes, canvas.unknown.cpu())])
     if not pixels.isfinite().all():
         raise CheckpointError(f"{model.checkpoint.path}: the image tokenizer gives values that are not finite. The file may be damaged: download it again.")
     return pixels.permute(0, 2, 3, 1).contiguous()
@@ -41,7 +43,13 @@ def encode(model: LoadedModel, images: Tensor) -> Tensor:
     load_image_tokenizer(model, images.shape[2], images.shape[1])
     device = model.image_tokenizer.load_device
     pixels = images[..., :3].permute(0, 3, 1, 2)
-    return torch.cat([model.checkpoint.image_tokenizer.encode(image.to(device, torch.float32)).cpu() for image in pixels.split(1)])
+    with _threads(model):
+        return torch.cat([model.checkpoint.image_tokenizer.encode(image.to(device, torch.float32)).cpu() for image in pixels.split(1)])
+
+
+def _threads(model: LoadedModel):
+    """A block in which a small model's image tokenizer runs on the number of CPU threads that serves it."""
+    return suited_threads(model.checkpoint.base.config, model.image_tokenizer.load_device)
 
 
 @torch.inference_mode()

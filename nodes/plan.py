@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -84,6 +85,7 @@ def answer(asked: dict[str, str]) -> dict:
     own = files.own_settings(path)
     base, factor = model_sizes(path)
     trained = Trained.from_json(own.pop("trained"), str(path))
+    _check_own(own, factor, path)
     steps, budget, width, height = (_whole(asked, name, own[name]) for name in ("steps", "budget", "width", "height"))
     guidance, temperature = (_number(asked, name, own[key]) for name, key in (("cfg", "guidance"), ("temperature", "temperature")))
     batch = _whole(asked, "batch", 0)
@@ -105,6 +107,20 @@ def answer(asked: dict[str, str]) -> dict:
     }
 
 
+def _check_own(own: dict, factor: int, path: Path) -> None:
+    """The page writes these numbers into the sampler, whatever it asks for now.
+
+    Raises:
+        ValueError: names the file and the first that is out of its range.
+    """
+    try:
+        Settings(**{**own, "method": "vanilla"}).check(factor)
+        if not 1 <= own["budget"] <= MAX_STEPS:
+            raise ValueError(f"budget is {own['budget']}, but must be from 1 to {MAX_STEPS}.")
+    except ValueError as error:
+        raise ValueError(f"{path}: generation_config is out of range: {error}") from None
+
+
 def promise(kinds: list[str], seconds: dict[str, float], base: LuminaConfig, rows: int, columns: int) -> dict | None:
     """How many times as fast as vanilla a run will be: by measured step times, or at most, by the sizes of the models."""
     run = {kind for kind in kinds if kind != schedule.SKIPPED}
@@ -117,7 +133,7 @@ def promise(kinds: list[str], seconds: dict[str, float], base: LuminaConfig, row
     return {"value": largest_speed_up(base, head, kinds, rows, columns), "source": "sizes"}
 
 
-def model_sizes(path) -> tuple[LuminaConfig, int]:
+def model_sizes(path: Path) -> tuple[LuminaConfig, int]:
     """A base model's sizes, and the pixels of an image token along each side.
 
     Raises:

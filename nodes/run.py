@@ -120,7 +120,7 @@ def make_plan(
     )
     settings.check(model.factor)
     checkpoint = model.checkpoint
-    words = checkpoint.prompts.unknown_words(f"{prompt.text}\n{prompt.negative}" if guidance > 0 else prompt.text)
+    words = checkpoint.prompts.unknown_words(prompt.text, *([prompt.negative] if guidance > 0 else []))
     return Plan(settings, resolved.notes, tuple(cautions(checkpoint.trained, settings, prompt.negative)), tuple(words))
 
 

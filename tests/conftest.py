@@ -6,11 +6,18 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path[:0] = [str(Path(__file__).resolve().parent / path) for path in ("", "tools", "..")]
 
 import hosts
 from hosts import base, environment, host, python, server, setting  # noqa: F401 - fixtures of tests/host and tests/browser
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """What tests train, and sample without a pipeline, is small as well: on a busy machine more threads make it dozens of times slower."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

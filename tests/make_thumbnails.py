@@ -134,9 +134,30 @@ def hero(pipeline: Pipeline) -> Image.Image:
     return sheet
 
 
+def icon(pipeline: Pipeline) -> Image.Image:
+    """400 x 400 pixels: an image half filled in."""
+    (prompt,), (sampler,) = (nodes("demo_text_to_image", kind) for kind in ("MIGMPrompt", "MIGMShortcutSampler"))
+    seen = []
+    pipeline.generate(prompt["text"], **asked(sampler), callback=lambda report: seen.append(report.canvas))
+    half = min(seen, key=lambda canvas: abs(canvas.unknown.float().mean() - 0.35))
+    return picture_of(pipeline, half).resize((400, 400), Image.Resampling.NEAREST)
+
+
+def banner(pipeline: Pipeline) -> Image.Image:
+    """1344 x 576 pixels, 21:9: unseen scenes with the bundled model's own settings."""
+    columns, rows, side = 7, 3, 192
+    picture = Image.new("RGB", (columns * side, rows * side))
+    for index, scene in enumerate(unseen_scenes(columns * rows, "test")):
+        image = pipeline.generate(scene.caption, seed=2).images[0].resize((side, side), Image.Resampling.BICUBIC)
+        picture.paste(image, (index % columns * side, index // columns * side))
+    return picture
+
+
 if __name__ == "__main__":
     demo = Pipeline.load(dtype="fp32")
     hero(demo).save(REPOSITORY / "web" / "docs" / "hero.png", optimize=True)
+    icon(demo).save(REPOSITORY / "registry" / "icon.png", optimize=True)
+    banner(demo).save(REPOSITORY / "registry" / "banner.jpg", quality=85)
     for name in NAMES:
         globals()[name](demo).save(FOLDER / f"{name}.jpg", quality=90)
         print(FOLDER / f"{name}.jpg")

@@ -71,7 +71,7 @@ hf download {HEAD_REPOSITORY} \\
   --local-dir models/migm
 ```
 
-Then press **R** to refresh the lists, choose both in the loaders, and **Run**.
+Then press **R** to refresh the lists, choose both in the loaders (the head lies in **{HEAD_FOLDER}**), and **Run**.
 
 Without a terminal: put all files of huggingface.co/{BASE} into **models/migm/Lumina-DiMOO**. For the head, newer versions of ComfyUI offer **Download** when this workflow opens; it belongs into **models/migm**.
 """

@@ -20,7 +20,7 @@ from migm_core.settings import METHODS
 from migm_core.sampling.schedule import full_steps
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+ENV = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 
 def migm(*argv) -> int:

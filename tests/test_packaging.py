@@ -1,15 +1,20 @@
 """What a host's package manager reads, and what it costs to be imported."""
 
 import asyncio
+import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hosts import SUPPORTED, numbers
 from nodes_without_host import NAME, room
+from PIL import Image
 
 REPOSITORY = Path(__file__).parents[1]
+# Modules of ComfyUI, and what it brings along.
+HOSTS = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "nodes", "server", "aiohttp"}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +28,27 @@ def test_the_registry_finds_what_it_asks_for(project):
     assert re.fullmatch(r"[a-z](?:[-._]?[a-z0-9])*", about["name"]) and "comfyui" not in about["name"] and len(about["name"]) < 100
     assert re.fullmatch(r"\d+\.\d+\.\d+", about["version"])
     assert {"description", "license", "requires-python"} <= about.keys()
-    assert {"PublisherId", "DisplayName", "requires-comfyui"} <= comfy.keys()
+    assert {"PublisherId", "DisplayName", "Icon", "Banner", "requires-comfyui"} <= comfy.keys()
+    assert {"Repository", "Documentation", "Bug Tracker"} <= about["urls"].keys()
+    assert comfy["requires-comfyui"] == f">={min(SUPPORTED, key=numbers)}"  # the oldest version that is tested
+    for key, size in (("Icon", (400, 400)), ("Banner", (1344, 576))):  # at most 400 pixels a side; 21:9
+        with Image.open(REPOSITORY / "registry" / Path(comfy[key]).name) as picture:
+            assert picture.size == size
+
+
+def test_the_changelog_begins_with_this_version(project):
+    versions = re.findall(r"^## \[(.+?)\]", (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert versions[0] == project["project"]["version"]
+
+
+def test_the_package_needs_what_it_imports(project):
+    """Of what is imported when a module is: what comes with Python, or is of the project, or is declared."""
+    declared = set(project["project"]["dependencies"]) | {"PIL", "gguf"}
+    for path in [*(REPOSITORY / "migm_core").rglob("*.py"), *(REPOSITORY / "nodes").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for name in {each.split(".")[0] for each in names} - HOSTS - sys.stdlib_module_names:
+                assert name in declared, f"{path}: {name}"
 
 
 def test_no_requirement_names_a_version_and_the_hosts_needs_no_torch(project):

@@ -85,6 +85,9 @@ def test_unknown_words_are_named_once_as_written_and_fillers_are_not(prompts):
     assert prompts.unknown_words("") == []
     text = "A Cat's LARGE red-heart, and the Cat's 自行车 of ♥: a bicycle!"
     assert prompts.unknown_words(text) == ["Cat's", "自行车", "♥", "bicycle"]
+    assert prompts.unknown_words(text, "a bicycle, two cars") == ["Cat's", "自行车", "♥", "bicycle", "two", "cars"]
+    longest = "red " * MAX_PROMPT_TOKENS  # of each text, not of all
+    assert prompts.unknown_words(longest, longest) == []
 
 
 def test_an_unknown_task_lists_the_known_ones(prompts):

@@ -88,7 +88,7 @@ def test_small_weights_keep_their_digits_in_float16(dtype):
 
 
 def test_the_bundled_model_says_nearly_the_same(tmp_path):
-    """A bound with room; what was measured stands with tests/eight_bit_error.py."""
+    """A bound with room; what was measured stands with tests/tools/eight_bit_error.py."""
     for name, feature_error, divergence in (("fp8", 0.1, 0.02), ("int8", 0.05, 0.005)):
         convert(DEMO, tmp_path / "demo.safetensors", dtype=DTYPES[name])
         errors = compare(DEMO, tmp_path / "demo.safetensors", prompts=2)

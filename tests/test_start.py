@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from migm_core.checkpoints import convert
-from migm_core.checkpoints.eight_bit import EIGHT_BIT
+from migm_core.checkpoints import EIGHT_BIT, convert
 
 ROOT = Path(__file__).resolve().parents[1]
 

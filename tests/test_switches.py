@@ -50,7 +50,7 @@ def test_steps_and_layers_share_what_was_compiled(compiled, pipeline):
     own, captured = compiled
     settings = {"steps": 16, "budget": 6}
     drawn, expected = own.generate(PROMPT, **settings), pipeline.generate(PROMPT, **settings)
-    assert {kind for kind, _ in drawn.step_seconds} == {"full", "shortcut"}
+    assert {kind for kind, _ in drawn.step_seconds} >= {"full", "shortcut"}
     # Two branches, whose sequences differ in length, and two layers: one compilation for a length, one with symbols for all others.
     assert len(captured) == 2
     assert torch.equal(drawn.canvas.codes, expected.canvas.codes)

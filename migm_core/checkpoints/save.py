@@ -106,7 +106,7 @@ def convert(source_path: str | Path, target: str | Path, *, dtype: torch.dtype |
         raise ValueError(f"{target}: expected a path that ends in .safetensors to write to.")
     for file in _files(source_path):
         if target.exists() and target.samefile(file):
-            what = "the source itself" if file == source_path else f"the source's file {file}"
+            what = "the source itself" if file == source_path else "one of the source's files" if file == target else f"the source's file {file}"
             raise ValueError(f"{target} is {what}. Choose another path to write to.")
     if source_path.is_dir():
         _convert_folder(source_path, target, dtype)

@@ -12,7 +12,9 @@ from tqdm import tqdm
 from ..outputs import write_report
 from ..pipeline import Pipeline
 from ..sampling.sequence import text_guidance
+from ..threads import suited_threads
 from ..training.scenes import Scene, place, random_scene, render
+from .intervals import Estimate, median, paired_difference, share
 from .judge import judge
 
 
@@ -21,24 +23,33 @@ MOST_SCENES = 640  # a split has as few as 17 scenes of one object
 
 @dataclass(frozen=True)
 class Row:
-    """One way of sampling, measured.
+    """One way of sampling, measured. Each ``Estimate`` has a 95% interval.
 
     Attributes:
-        right: share of the images on which everything is right, by number of objects and in all.
+        full_steps: that ran the base model, of ``steps``.
+        accuracy: share of the images on which everything is right.
+        accuracy_by_objects: the same by number of objects.
+        prompts_by_objects: how many there are of each.
+        difference: accuracy less the first row's, on the same prompts and seeds; None in the first row.
+        rounds: single images that were timed.
         seconds: of one image alone, median.
-        faster: the first row's time over this row's, each pair of runs side by side, median.
+        speed_up: the first row's time over this row's, each pair of runs side by side, median.
     """
 
     method: str
     steps: int
+    full_steps: int
     budget: int | None
     guidance: float
     temperature: float
-    right: float
-    right_by_objects: dict[int, float]
-    images: int
+    prompts: int
+    accuracy: Estimate
+    prompts_by_objects: dict[int, int]
+    accuracy_by_objects: dict[int, Estimate]
+    difference: Estimate | None
+    rounds: int
     seconds: float
-    faster: float
+    speed_up: Estimate
 
 
 def unseen_scenes(count: int, split: str, seed: int = 0) -> list[Scene]:
@@ -81,9 +92,9 @@ def verdicts(pipeline: Pipeline, scenes: list[Scene], *, seed: int = 0, batch: i
 
 
 def evaluate(
-    pipeline: Pipeline, ways: list[dict], *, prompts: int = 500, split: str = "test", seed: int = 0, timed: int = 9
+    pipeline: Pipeline, ways: list[dict], *, prompts: int = 500, split: str = "test", seed: int = 0, timed: int = 15
 ) -> list[Row]:
-    """Measure several ways of sampling on the same prompts.
+    """Measure several ways of sampling on the same prompts and seeds.
 
     Args:
         ways: settings of each (method, steps, budget, ...), those missing are the checkpoint's own. The first is what the others
@@ -93,48 +104,66 @@ def evaluate(
     """
     scenes = unseen_scenes(prompts, split, seed)
     captions = [scene.caption for scene in scenes[-timed:]]
-    for way in ways:  # warm-up
-        pipeline.generate(captions[0], **way)
+    full_steps = [len(pipeline.generate(captions[0], **way).full_steps) for way in ways]  # and a warm-up
     times = [[pipeline.generate(caption, **way).seconds for way in ways] for caption in captions]
-    rows = []
+    rows, first = [], None
     for k, way in enumerate(ways):
         right = verdicts(pipeline, scenes, seed=seed, **way)
+        first = first or right
         settings = pipeline.settings(**way)
-        by_objects = {
-            n: statistics.mean(r for r, scene in zip(right, scenes) if len(scene.things) == n)
-            for n in sorted({len(scene.things) for scene in scenes})
-        }
+        groups = {n: [r for r, scene in zip(right, scenes) if len(scene.things) == n] for n in sorted({len(s.things) for s in scenes})}
         rows.append(
             Row(
                 method=settings.method,
                 steps=settings.steps,
+                full_steps=full_steps[k],
                 budget=settings.budget if settings.method == "shortcut" else None,
                 guidance=settings.guidance,
                 temperature=settings.temperature,
-                right=statistics.mean(right),
-                right_by_objects=by_objects,
-                images=len(right),
+                prompts=len(right),
+                accuracy=share(sum(right), len(right)),
+                prompts_by_objects={n: len(group) for n, group in groups.items()},
+                accuracy_by_objects={n: share(sum(group), len(group)) for n, group in groups.items()},
+                difference=paired_difference(first, right) if k else None,
+                rounds=len(times),
                 seconds=statistics.median(t[k] for t in times),
-                faster=statistics.median(t[0] / t[k] for t in times),
+                speed_up=median([t[0] / t[k] for t in times]),
             )
         )
     return rows
 
 
 def table(rows: list[Row], pipeline: Pipeline) -> str:
-    """The rows as a Markdown table under a line about the machine."""
+    """The rows as a Markdown table under lines about the machine and the figures."""
+    with suited_threads(pipeline.checkpoint.base.config, pipeline.device):
+        threads = torch.get_num_threads()
+    groups = rows[0].prompts_by_objects
     lines = [
-        f"{platform.machine()}, {torch.get_num_threads()} threads, {pipeline.device}, {str(pipeline.dtype).removeprefix('torch.')}; "
-        f"{rows[0].images} prompts, guidance {rows[0].guidance:g}, temperature {rows[0].temperature:g}",
+        f"{platform.machine()}, {threads} CPU thread{'s' if threads > 1 else ''}, {pipeline.device}, {str(pipeline.dtype).removeprefix('torch.')}; "
+        f"guidance {rows[0].guidance:g}, temperature {rows[0].temperature:g}; {rows[0].prompts} prompts, "
+        + ", ".join(f"{count} with {_objects(n)}" for n, count in groups.items())
+        + ".",
+        "In brackets 95% intervals: Wilson's for accuracy, Newcombe's for the difference on the same prompts and seeds, and that of the order "
+        f"of the ratios for the speed-up, the median of {rows[0].rounds} runs side by side. Full steps ran the base model.",
         "",
-        "| method | steps | full steps | all right | 1 / 2 / 3 objects | s an image | faster |",
-        "|---|---|---|---|---|---|---|",
+        f"| method | steps | full steps | accuracy | against the first row | {' | '.join(map(_objects, groups))} | s an image | speed-up |",
+        "|---|--:|--:|---|---|" + "---|" * len(groups) + "--:|---|",
     ]
     for row in rows:
-        parts = " / ".join(f"{share:.1%}" for share in row.right_by_objects.values())
-        full = row.budget or row.steps
-        lines.append(f"| {row.method} | {row.steps} | {full} | {row.right:.1%} | {parts} | {row.seconds:.2f} | {row.faster:.2f}x |")
+        cells = [row.method, row.steps, row.full_steps, _percent(row.accuracy)]
+        cells.append("" if row.difference is None else "{:+.1f} points ({:+.1f} to {:+.1f})".format(*(100 * x for x in row.difference)))
+        cells += [_percent(accuracy) for accuracy in row.accuracy_by_objects.values()]
+        cells += [f"{row.seconds:.2f}", "1" if row is rows[0] else "{:.2f} ({:.2f} to {:.2f})".format(*row.speed_up)]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
+
+
+def _objects(number: int) -> str:
+    return f"{number} object{'s' if number > 1 else ''}"
+
+
+def _percent(estimate: Estimate) -> str:
+    return "{:.1f}% ({:.1f} to {:.1f})".format(*(100 * x for x in estimate))
 
 
 def save(rows: list[Row], path: str | Path) -> None:

@@ -64,7 +64,7 @@ def add_commands(commands) -> None:
     evaluate.add_argument("--split", choices=("train", "dev", "test"), default="test", help="default: test, scenes that training never shows")
     evaluate.add_argument("--steps", metavar="N", type=int, help="default: the model's own")
     evaluate.add_argument("--budgets", metavar="B", type=int, nargs="*", help="of the shortcut method (default: the model's own)")
-    evaluate.add_argument("--few", metavar="N", type=int, nargs="*", default=[], help="vanilla with so few steps, to compare")
+    evaluate.add_argument("--few", metavar="N", type=int, nargs="*", default=[], help="vanilla with so few steps, to compare at equal time")
     evaluate.add_argument("--guidance", metavar="G", type=float, help="default: the model's own")
     evaluate.add_argument("--temperature", metavar="T", type=float, help="default: the model's own")
     evaluate.add_argument("--out", metavar="PATH", type=Path, help="a .json file for the numbers")

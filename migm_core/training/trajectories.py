@@ -21,6 +21,7 @@ from ..pipeline import Pipeline
 from ..sampling.methods.base import Step, at_cells
 from ..sampling.sampler import sample
 from ..sampling.sequence import Sequence, text_guidance
+from ..threads import suited_threads
 from .distributed import World
 
 BRANCHES = ("conditional", "unconditional")
@@ -164,9 +165,8 @@ def collect(
         recording = Recording(dtype)
         generators = [torch.Generator(device).manual_seed(seed + index) for index, _ in items]
         canvas = Canvas.empty(len(items), height // factor, width // factor, device)
-        drawn = sample(
-            checkpoint.base, branches, canvas, recording, steps=steps, temperature=temperature, generators=generators
-        )
+        with suited_threads(checkpoint.base.config, device):
+            drawn = sample(checkpoint.base, branches, canvas, recording, steps=steps, temperature=temperature, generators=generators)
         run = recording.run
         features = [torch.stack(kept, dim=1) for kept in run.features_of_steps]
         for place, (index, ids) in enumerate(items):

@@ -196,9 +196,10 @@ def test_a_plan_survives_what_a_model_says_of_itself(server, client, value):
         if value is None:  # as if it were not there
             assert plan(client, model="odd")["own"]["steps"] == 64
         else:
-            with pytest.raises(Refused) as refused:
-                plan(client, model="odd")
-            assert refused.value.status == 400 and "steps" in refused.value.answer["error"]
+            for asked in ({}, {"steps": 8}):
+                with pytest.raises(Refused) as refused:
+                    plan(client, model="odd", **asked)
+                assert refused.value.status == 400 and "steps" in refused.value.answer["error"] and "odd" in refused.value.answer["error"]
     finally:
         shutil.rmtree(folder)
 

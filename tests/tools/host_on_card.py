@@ -1,6 +1,6 @@
 """A model of the published size on a card under a host's memory management, by way of the nodes' own functions.
 
-    python tests/stand_in.py FOLDER --layers 32
+    python tests/tools/stand_in.py FOLDER --layers 32
     cd COMFYUI; python .../tests/tools/host_on_card.py FOLDER                      the host's defaults: dynamic memory, where it has it
     cd COMFYUI; python .../tests/tools/host_on_card.py FOLDER --static             as with --disable-dynamic-vram
     cd COMFYUI; python .../tests/tools/host_on_card.py FOLDER --card 8             a larger card plays one of 8 GiB
@@ -35,7 +35,7 @@ sys.stdin.read()
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A model of the published size under a host's memory management.")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of tests/stand_in.py, with shortcut.safetensors in it; or a file beside one")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of tests/tools/stand_in.py, with shortcut.safetensors in it; or a file beside one")
     parser.add_argument("--head", type=Path, help="(default: FOLDER/shortcut.safetensors)")
     parser.add_argument("--card", type=float, metavar="GIB", help="the card to play (default: the whole one)")
     parser.add_argument("--static", action="store_true", help="without the host's dynamic memory")

@@ -1,6 +1,6 @@
 """A stand-in for the published checkpoint and its head: the published layout, names, sizes, shards and dtypes, with random weights.
 
-    python tests/stand_in.py FOLDER --layers 32
+    python tests/tools/stand_in.py FOLDER --layers 32
 
 writes 16 GB, as fast as the disk takes them and with little memory. The folder then holds what a user would have downloaded, and
 the head as shortcut.safetensors.
@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from migm_core.checkpoints.load import BASE_PREFIX, IMAGE_TOKENIZER_WEIGHTS  # noqa: E402
 from migm_core.checkpoints.save import head_metadata  # noqa: E402

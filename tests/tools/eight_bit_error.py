@@ -1,7 +1,7 @@
 """How far a converted checkpoint is from the one it was made from.
 
     migm convert MODEL MODEL-fp8.safetensors --dtype fp8
-    python tests/eight_bit_error.py MODEL MODEL-fp8.safetensors
+    python tests/tools/eight_bit_error.py MODEL MODEL-fp8.safetensors
 
 Both see the same sequences: prompts of the bundled model's world, before canvases of which a share is known. Computed in float32.
 """
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from migm_core.canvas import Canvas  # noqa: E402
 from migm_core.checkpoints import Checkpoint, load_checkpoint  # noqa: E402

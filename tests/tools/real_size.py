@@ -1,10 +1,10 @@
 """What a model of the published size costs on this machine: loading it, the memory of a run, the time of its parts.
 
-    python tests/stand_in.py FOLDER --layers 32      16 GB; 2 layers are enough for all but loading
-    python tests/real_size.py load FOLDER
-    python tests/real_size.py memory FOLDER
-    python tests/real_size.py speed FOLDER
-    python tests/real_size.py run FOLDER             32 layers, on a GPU
+    python tests/tools/stand_in.py FOLDER --layers 32      16 GB; 2 layers are enough for all but loading
+    python tests/tools/real_size.py load FOLDER
+    python tests/tools/real_size.py memory FOLDER
+    python tests/tools/real_size.py speed FOLDER
+    python tests/tools/real_size.py run FOLDER             32 layers, on a GPU
 
 load      Peak resident memory of loading in bfloat16 and reading every byte of the weights, and the time that takes from a cold
           disk, beside a plain read of the same files. Each repetition is a process of its own, after the files have left the
@@ -35,8 +35,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-TESTS = Path(__file__).resolve().parent
-sys.path[:0] = [str(TESTS.parent), str(TESTS)]
+TOOLS = Path(__file__).resolve().parent
+sys.path[:0] = [str(TOOLS.parents[1]), str(TOOLS)]
 
 from live_memory import LiveMemory  # noqa: E402
 from stand_in import HEAD  # noqa: E402

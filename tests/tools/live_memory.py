@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-PACKAGE = str(Path(__file__).resolve().parents[1] / "migm_core")
+PACKAGE = str(Path(__file__).resolve().parents[2] / "migm_core")
 
 
 @dataclass(frozen=True)
