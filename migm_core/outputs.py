@@ -29,6 +29,8 @@ def check_writable(path: Path, suffix: str) -> None:
         raise ValueError(f"{path} cannot be written: expected a path that ends in {suffix}.")
     if path.is_dir():
         raise ValueError(f"{path} cannot be written: it is a folder. Name a file.")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} cannot be written: it is a device or a pipe. Name a file.")
     if not path.parent.is_dir():
         raise ValueError(f"{path} cannot be written: there is no folder {path.parent}. Create it, or choose another path.")
     try:

@@ -26,7 +26,7 @@ class Trained:
             return cls()
         sizes, guidance = (values.get("sizes", []), values.get("guidance", True)) if isinstance(values, dict) else (None, None)
         if not isinstance(guidance, bool) or not isinstance(sizes, list) or not all(map(_is_size, sizes)):
-            raise ValueError(f'{source}: trained in generation_config is {values!r}, expected {{"sizes": [[width, height], ...], "guidance": true or false}}.')
+            raise ValueError(f'{source}: trained in generation_config is {values!r:.200}, expected {{"sizes": [[width, height], ...], "guidance": true or false}}.')
         return cls(tuple(map(tuple, sizes)), guidance)
 
 

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,20 +19,27 @@ LOCK = "lock"  # the file in a folder that is locked; it stays there, and means 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of ``path`` when the block ends, and is gone if it fails. Links are followed.
+    """A file to write to, which takes the place of ``path`` when the block ends, and is gone if it fails. Links are followed, and
+    a file that was there hands on its permissions.
 
     Raises:
         OSError: naming ``path``; what was there is as it was.
     """
     target = Path(os.path.realpath(path))
     try:
-        if target.exists() and not os.access(target, os.W_OK):
+        before = target.stat() if target.exists() else None
+        if before and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if before and not stat.S_ISREG(before.st_mode):  # a device or a pipe would be gone
+            raise OSError(errno.EINVAL, "It is a folder, a device or a pipe, expected a file")
         file, partial = _beside(target)
     except OSError as error:
         raise _naming(path, error) from None
     try:
         with file:
+            if before:
+                with suppress(OSError):  # of another owner, or on a disk without permissions
+                    os.chmod(partial, stat.S_IMODE(before.st_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -72,7 +80,12 @@ def _sync_folder(folder: Path) -> None:
 
 def as_json(values: object, **options) -> str:
     """JSON in which all letters stay readable but those that no file can hold, such as bytes of a file's name that are no text."""
-    return json.dumps(values, ensure_ascii=False, **options).encode("utf-8", "backslashreplace").decode()
+    return readable(json.dumps(values, ensure_ascii=False, **options))
+
+
+def readable(text: str) -> str:
+    """Text that any file and log can hold: halves of characters, as in a file's name that is no text, become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def append_line(path: str | Path, line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -11,9 +12,10 @@ import folder_paths
 
 from ..migm_core.checkpoints import CheckpointError, TensorSource
 from ..migm_core.checkpoints.files import locate, read_json
-from ..migm_core.checkpoints.load import SETTINGS, check_head
+from ..migm_core.checkpoints.load import check_head
 from ..migm_core.checkpoints.names import TEXT_TOKENIZER_KEY
 from ..migm_core.pipeline import DEMO, DEMO_HEAD
+from ..migm_core.writing import readable
 
 BUNDLED = "bundled demo"
 FOLDER = "migm"  # under the host's models folder, and the key in extra_model_paths.yaml
@@ -86,19 +88,13 @@ def chosen(name: str, among: dict[str, Path], what: str) -> Path:
     raise ValueError(f"There is no {what} {name!r}. Found: {there}. Put it in models/{FOLDER}, press R to refresh, and choose it again.")
 
 
-def own_settings(path: Path) -> dict:
-    """A checkpoint's own settings of a run, and what it says of its training, without loading it.
+def generation_config(path: Path) -> dict:
+    """What a checkpoint says of its own runs; {} where it says nothing.
 
     Raises:
         ValueError: its files are bad.
     """
-    said = _json(path, "generation_config.json", "generation_config", missing={})
-    settings = SETTINGS | {name: said[name] for name in SETTINGS if said.get(name) is not None}
-    for name, value in settings.items():
-        kind = int if isinstance(SETTINGS[name], int) else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kind):
-            raise CheckpointError(f"{path}: {name} in generation_config is {str(value)[:60]!r}, expected {'a whole number' if kind is int else 'a number'}.")
-    return {**settings, "trained": said.get("trained")}
+    return _json(path, "generation_config.json", "generation_config", missing={})
 
 
 def configs(path: Path) -> tuple[dict, dict]:
@@ -140,7 +136,18 @@ def _files(folder: str) -> dict[str, Path]:
     except OSError as error:  # one folder within takes the host's own list away
         _skip(folder, error)
         names = [(os.path.relpath(path, root), path) for root in folder_paths.get_folder_paths(folder) for path in _walk(root)]
-    return {name.replace(os.sep, "/"): Path(path) for name, path in names if path and Path(name).suffix.lower() in WEIGHTS}
+    found = {name.replace(os.sep, "/"): Path(path) for name, path in names if path and Path(name).suffix.lower() in WEIGHTS}
+    return {name: path for name, path in found.items() if _is_text(path)}
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a path is text, as the libraries that read files and the host's log ask for."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        _skip(path, OSError(errno.EILSEQ, "Its name is no text in UTF-8. Rename it"))
+        return False
+    return True
 
 
 def _walk(root: str) -> list[str]:
@@ -219,4 +226,4 @@ def _skip(path: object, error: OSError) -> None:
     """Log once that something is left out."""
     if str(path) not in _skipped:
         _skipped.add(str(path))
-        logging.warning("MIGM-Shortcut: %s is left out of the lists, as it cannot be read: %s", path, error.strerror or error)
+        logging.warning("MIGM-Shortcut: %s is left out of the lists, as it cannot be read: %s", readable(str(path)), error.strerror or error)

@@ -84,9 +84,9 @@ class LoadShortcutHead(io.ComfyNode):
 
 
 def _there(name: str | None, among: dict, what: str) -> bool | str:
-    """For validation: True, or what is wrong. A linked input is not known yet."""
+    """For validation: True, or what is wrong. A linked input is not known yet, and of a list that is no link the host complains itself."""
     try:
-        if name is not None:
+        if name is not None and not isinstance(name, list):
             files.chosen(name, among, what)
     except (ValueError, OSError) as error:
         return str(error)

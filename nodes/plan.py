@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 from ..migm_core.checkpoints import CheckpointError, TensorSource
-from ..migm_core.checkpoints.load import head_config
+from ..migm_core.checkpoints.load import head_config, run_settings
 from ..migm_core.config import LuminaConfig
 from ..migm_core.models.image_tokenizer import ImageTokenizerConfig
 from ..migm_core.models.shortcut import ShortcutConfig
@@ -75,6 +75,14 @@ def cautions(trained: Trained, settings: Settings, negative: str) -> list[str]:
     return [sentence.replace("guidance", "cfg") for sentence in said]
 
 
+def check(settings: Settings, factor: int) -> None:
+    """Raise a ValueError that names the first setting out of its range, in the words of the nodes."""
+    try:
+        settings.check(factor)
+    except ValueError as error:
+        raise ValueError(str(error).replace("guidance", "cfg")) from None
+
+
 def answer(asked: dict[str, str]) -> dict:
     """The answer to ``GET /migm/plan``; see ``page.register_routes``.
 
@@ -82,10 +90,9 @@ def answer(asked: dict[str, str]) -> dict:
         ValueError: in words for the page.
     """
     path = files.chosen(asked.get("model", files.BUNDLED), files.models(), "model")
-    own = files.own_settings(path)
+    said = files.generation_config(path)
     base, factor = model_sizes(path)
-    trained = Trained.from_json(own.pop("trained"), str(path))
-    _check_own(own, factor, path)
+    own, trained = run_settings(said, path, factor), Trained.from_json(said.get("trained"), str(path))
     steps, budget, width, height = (_whole(asked, name, own[name]) for name in ("steps", "budget", "width", "height"))
     guidance, temperature = (_number(asked, name, own[key]) for name, key in (("cfg", "guidance"), ("temperature", "temperature")))
     batch = _whole(asked, "batch", 0)
@@ -93,7 +100,7 @@ def answer(asked: dict[str, str]) -> dict:
         raise ValueError(f"batch is {batch}, but must be from 1 to {MAX_BATCH} images.")
     resolved = resolve(asked.get("method", "shortcut"), asked.get("head") == "1", steps, budget)
     settings = Settings(width, height, resolved.steps, resolved.budget, guidance, temperature, resolved.method)
-    settings.check(factor)
+    check(settings, factor)
     rows, columns = height // factor, width // factor
     kinds = step_kinds(resolved.method, resolved.steps, resolved.budget, rows * columns)
     size = step_times.Size(files.stamp(path), rows * columns, 2 if guidance > 0 else 1)
@@ -105,20 +112,6 @@ def answer(asked: dict[str, str]) -> dict:
         "presets": {preset: {"steps": own["steps"], "budget": preset_budget(own, preset)} for preset in PRESETS},
         "speed_up": promise(kinds, step_times.recall(size, batch), base, rows, columns),
     }
-
-
-def _check_own(own: dict, factor: int, path: Path) -> None:
-    """The page writes these numbers into the sampler, whatever it asks for now.
-
-    Raises:
-        ValueError: names the file and the first that is out of its range.
-    """
-    try:
-        Settings(**{**own, "method": "vanilla"}).check(factor)
-        if not 1 <= own["budget"] <= MAX_STEPS:
-            raise ValueError(f"budget is {own['budget']}, but must be from 1 to {MAX_STEPS}.")
-    except ValueError as error:
-        raise ValueError(f"{path}: generation_config is out of range: {error}") from None
 
 
 def promise(kinds: list[str], seconds: dict[str, float], base: LuminaConfig, rows: int, columns: int) -> dict | None:

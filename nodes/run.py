@@ -13,7 +13,7 @@ from ..migm_core.sampling.timing import median_seconds, speed_up
 from ..migm_core.settings import Settings
 from . import step_times, weights
 from .files import stamp
-from .plan import cautions, resolve
+from .plan import cautions, check, resolve
 from .watch import Watch
 from .weights import HeadFile, LoadedModel
 from .wires import ModelCanvas, PromptText, expect
@@ -118,7 +118,7 @@ def make_plan(
         seed=seed,
         batch=batch,
     )
-    settings.check(model.factor)
+    check(settings, model.factor)
     checkpoint = model.checkpoint
     words = checkpoint.prompts.unknown_words(prompt.text, *([prompt.negative] if guidance > 0 else []))
     return Plan(settings, resolved.notes, tuple(cautions(checkpoint.trained, settings, prompt.negative)), tuple(words))

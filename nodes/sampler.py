@@ -90,8 +90,9 @@ class ShortcutSampler(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, method=None):
-        # Alone, as the host shows an error at each input that is named here; the others' limits it knows. A linked one is not known yet.
-        return True if method is None or method in METHODS else f"method is {method!r}, expected one of {', '.join(METHODS)}."
+        # Alone, as the host shows an error at each input that is named here; the others' limits it knows. A linked one is not known yet, and of a list
+        # that is no link the host complains itself.
+        return True if method is None or isinstance(method, list) or method in METHODS else f"method is {method!r}, expected one of {', '.join(METHODS)}."
 
     @classmethod
     def execute(cls, model, prompt, seed, steps, budget, cfg, temperature, method, head=None, canvas=None) -> io.NodeOutput:

@@ -231,6 +231,15 @@ def test_an_image_tokenizer_of_impossible_sizes(copy, key, value):
     refused(lambda: load_checkpoint(copy.folder), str(copy.folder / "vqvae"))
 
 
+def test_half_a_character_in_a_file_leaves_an_error_that_a_log_can_hold(copy, tmp_path):
+    torch.save({"\ud800": torch.zeros(1)}, tmp_path / "head.pth")
+    refused(lambda: load_head(tmp_path / "head.pth", small_config()), "head.pth").encode()
+    edit_json(copy.folder / "config.json", activation_type="\ud800")
+    refused(lambda: load_checkpoint(copy.folder), "activation_type", "\\ud800").encode()
+    lost = tmp_path / os.fsdecode(b"\xff.safetensors")
+    refused(lambda: load_checkpoint(lost), "\\udcff.safetensors does not exist").encode()
+
+
 @pytest.mark.parametrize(("key", "value"), [("steps", "64"), ("steps", 6.5), ("guidance", "strong"), ("width", True)])
 def test_senseless_settings_in_the_checkpoint_are_named(copy, key, value):
     edit_json(copy.folder / "generation_config.json", **{key: value})

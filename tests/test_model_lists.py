@@ -66,6 +66,15 @@ def test_a_folder_that_takes_the_hosts_list_away_does_not_take_ours(files, monke
     assert "Stale file handle" in caplog.text
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names of files are text here")
+def test_a_name_that_is_no_text_is_left_out_and_logged(files, caplog):
+    shutil.copy(files.root / "head.safetensors", files.root / os.fsdecode(b"\xff.safetensors"))
+    assert set(files.heads()) == {files.BUNDLED, "head.safetensors"}
+    (message,) = [record.getMessage() for record in caplog.records]
+    message.encode()  # as the host's log does
+    assert "\\udcff.safetensors is left out" in message
+
+
 def test_a_checkpoint_in_a_model_folder_itself_leaves_the_heads_beside_it(files, small):
     shutil.copytree(small.folder, files.root, dirs_exist_ok=True)
     (files.root / "dimoo-shortcut.pth").write_bytes(b"\x80")

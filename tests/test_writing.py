@@ -60,6 +60,30 @@ def test_a_file_appears_whole_and_with_the_users_permissions(tmp_path):
         assert target.stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs permissions for owner, group and others")
+def test_a_file_that_was_there_hands_on_its_permissions(tmp_path):
+    (tmp_path / "x.json").write_text("old")
+    (tmp_path / "x.json").chmod(0o600)
+    write_report(tmp_path / "x.json", {})
+    assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_nothing_but_a_file_is_written_over(tmp_path, small, capsys):
+    (tmp_path / "folder.safetensors").mkdir()
+    os.mkfifo(tmp_path / "pipe")  # as a device would be; a test may not make one
+    for suffix in ("safetensors", "png", "json"):
+        (tmp_path / f"pipe.{suffix}").symlink_to(tmp_path / "pipe")
+    for name in ("folder", "pipe"):
+        with pytest.raises(OSError, match="expected a file") as refused:
+            convert(small.head, tmp_path / f"{name}.safetensors")
+        assert refused.value.filename == str(tmp_path / f"{name}.safetensors")
+    for options in (["--out", str(tmp_path / "pipe.png")], ["--report", str(tmp_path / "pipe.json")]):
+        assert main(["generate", "a cat", "--model", str(small.folder), *options]) == 2
+        assert "a device or a pipe" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 5
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_what_fails_on_the_way_leaves_what_was_there(tmp_path, error):
     (tmp_path / "x.json").write_text("old")

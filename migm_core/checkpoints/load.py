@@ -158,7 +158,7 @@ def load_checkpoint(
         trained = Trained.from_json(generation.get("trained"), str(path))
     except ValueError as error:
         raise CheckpointError(str(error)) from None
-    return Checkpoint(path, base, image_tokenizer, prompts, _settings(generation, path, image_tokenizer.config.factor), trained)
+    return Checkpoint(path, base, image_tokenizer, prompts, run_settings(generation, path, image_tokenizer.config.factor), trained)
 
 
 def check_token_ids(tokenizer: Tokenizer, config: LuminaConfig, tokenizer_name: str, config_name: str) -> None:
@@ -177,11 +177,14 @@ def check_token_ids(tokenizer: Tokenizer, config: LuminaConfig, tokenizer_name: 
         )
 
 
-def _settings(values: dict, path: Path, factor: int) -> dict:
+def run_settings(values: dict, path: Path, factor: int) -> dict:
     """A checkpoint's own settings of a run: those of its generation_config, checked, and the published ones in the place of others.
 
     Args:
         factor: pixels a token, of its image tokenizer.
+
+    Raises:
+        CheckpointError: naming the first that is no number, or out of its range.
     """
     settings = {}
     for name, default in SETTINGS.items():
@@ -189,7 +192,7 @@ def _settings(values: dict, path: Path, factor: int) -> dict:
         kinds = (int,) if isinstance(default, int) else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds):
             expected = "a number" if float in kinds else "a whole number"
-            raise CheckpointError(f"{path}: {name} in generation_config is {value!r}, expected {expected}.")
+            raise CheckpointError(f"{path}: {name} in generation_config is {value!r:.80}, expected {expected}.")
         settings[name] = value
     if values.get("budget") is None and settings["steps"] != SETTINGS["steps"]:
         settings["budget"] = min(max(settings["steps"], 1), max(2, round(settings["steps"] / SETTINGS["steps"] * SETTINGS["budget"])))

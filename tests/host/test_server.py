@@ -174,6 +174,7 @@ def test_a_promise_is_bounded_by_the_models_sizes_until_there_are_measurements(c
         ({"budget": 1}, "budget is 1"),
         ({"method": "magic"}, "method is 'magic', expected one of"),
         ({"cfg": "nan"}, "cfg is nan"),
+        ({"cfg": -1}, "cfg is -1"),
         ({"temperature": -1}, "temperature is -1"),
         ({"width": 1_000_000_000}, "size is"),
         ({"height": 3}, "height is 3"),
@@ -200,6 +201,20 @@ def test_a_plan_survives_what_a_model_says_of_itself(server, client, value):
                 with pytest.raises(Refused) as refused:
                     plan(client, model="odd", **asked)
                 assert refused.value.status == 400 and "steps" in refused.value.answer["error"] and "odd" in refused.value.answer["error"]
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_the_page_is_told_the_engines_numbers_of_a_model(server, client):
+    folder = shutil.copytree(server.small.folder, server.base / "models/migm/odd")
+    try:
+        edit_json(folder / "generation_config.json", steps=32, budget=None)  # a budget in proportion
+        own = Pipeline.load(folder, device="cpu").checkpoint.settings
+        told = plan(client, model="odd")
+        assert told["own"] == {"cfg" if name == "guidance" else name: value for name, value in own.items()}
+        edit_json(folder / "generation_config.json", steps=8, budget=500)
+        with pytest.raises(Refused, match="budget is 500"):
+            plan(client, model="odd")
     finally:
         shutil.rmtree(folder)
 
@@ -399,6 +414,7 @@ def refusal(client, graph: dict) -> list[tuple[str, str, str]]:
         ("budget", {"a": 1}, "Failed to convert"),
         ("method", "magic", "expected one of"),
         ("method", {"a": 1}, "expected one of"),
+        ("method", [], "linked"),
         ("cfg", 1e9, "bigger than max"),
         ("cfg", -0.5, "smaller than min"),
         ("temperature", -1, "smaller than min"),
