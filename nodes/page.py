@@ -58,7 +58,8 @@ def serve_page_files(nodes: list[type]) -> None:
     import nodes as host
 
     host.EXTENSION_WEB_DIRS[PACK] = str(FOLDER / "web")
-    written = {re.escape(name).replace("{", ".").replace("}", ".") for name in (FOLDER.name, quote(FOLDER.name))}
+    # As versions of aiohttp hand it on: decoded but for its %, or as it came. Braces would end the pattern.
+    written = {re.escape(name).replace(r"\{", ".").replace(r"\}", ".") for name in (FOLDER.name.replace("%", "%25"), quote(FOLDER.name))}
 
     @server.routes.get("/workflow_templates/{folder:" + "|".join(written) + "}/{file}")
     async def template(request: web.Request) -> web.StreamResponse:
