@@ -1,4 +1,4 @@
-"""Generate the thumbnails of the example workflows with the bundled model: python tests/make_thumbnails.py
+"""Generate the thumbnails of the example workflows, and the registry's pictures, with the bundled model: python tests/make_thumbnails.py
 
 Each thumbnail shows what its workflow gives, by the same prompts, seeds and numbers. The one for Lumina-DiMOO shows how an image of the
 bundled model fills in, and says so: nobody has Lumina-DiMOO's weights here.
@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from workflows import FOLDER, NAMES, inputs_of_schema, load, values
 
 sys.path.insert(0, str(REPOSITORY))
+from migm_core.evaluation.evaluate import unseen_scenes  # noqa: E402
 from migm_core.pipeline import Pipeline  # noqa: E402
 
 SIDE = 512  # pixels
@@ -103,6 +104,25 @@ def compare_methods(pipeline: Pipeline) -> Image.Image:
     sheet = compare.contact_sheet(images, labels)[0]
     picture = Image.fromarray((sheet * 255).byte().numpy())
     picture.thumbnail((1024, 1024), Image.Resampling.LANCZOS)
+    return picture
+
+
+def icon(pipeline: Pipeline) -> Image.Image:
+    """400 x 400 pixels: an image half filled in."""
+    (prompt,), (sampler,) = (nodes("demo_text_to_image", kind) for kind in ("MIGMPrompt", "MIGMShortcutSampler"))
+    seen = []
+    pipeline.generate(prompt["text"], **asked(sampler), callback=lambda report: seen.append(report.canvas))
+    half = min(seen, key=lambda canvas: abs(canvas.unknown.float().mean() - 0.35))
+    return picture_of(pipeline, half).resize((400, 400), Image.Resampling.NEAREST)
+
+
+def banner(pipeline: Pipeline) -> Image.Image:
+    """1344 x 576 pixels, 21:9: unseen scenes with the bundled model's own settings."""
+    columns, rows, side = 7, 3, 192
+    picture = Image.new("RGB", (columns * side, rows * side))
+    for index, scene in enumerate(unseen_scenes(columns * rows, "test")):
+        image = pipeline.generate(scene.caption, seed=2).images[0].resize((side, side), Image.Resampling.BICUBIC)
+        picture.paste(image, (index % columns * side, index // columns * side))
     return picture
 
 
