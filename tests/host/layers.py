@@ -31,7 +31,7 @@ def codes(name: str) -> list[int]:
     canvas = run.canvas_for(model, PROMPT, head, None)
     own = {key: model.checkpoint.settings[key] for key in ("steps", "budget", "guidance", "temperature")}
     plan = run.make_plan(model, head, canvas, PROMPT, method="shortcut", seed=4, **own)
-    (done,) = run.draw(model, head, PROMPT, canvas, [plan], lambda *step: None)
+    (done,) = run.generate(model, head, PROMPT, canvas, [plan], lambda *step: None)
     return done.canvas.codes.flatten().tolist()
 
 

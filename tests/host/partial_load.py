@@ -48,7 +48,7 @@ def codes(model, head, before=None, method: str = "shortcut") -> list[int]:
 
 def sampled(model, head, canvas, seed: int) -> torch.Tensor:
     """Codes by way of the nodes' own function."""
-    (done,) = run.draw(model, head, PROMPT, canvas, [make_plan(model, head, canvas, seed)], lambda step, width, height: None)
+    (done,) = run.generate(model, head, PROMPT, canvas, [make_plan(model, head, canvas, seed)], lambda step, width, height: None)
     return done.canvas.codes
 
 

@@ -31,7 +31,7 @@ for size in SIZES:
         numbers = {name: model.checkpoint.settings[name] for name in ("steps", "budget", "guidance", "temperature")}
         plan = run.make_plan(model, head, canvas, prompt, method="shortcut", seed=seed, **numbers)
         with torch.inference_mode():
-            run.draw(model, head, prompt, canvas, [plan], lambda step, width, height: None)
+            run.generate(model, head, prompt, canvas, [plan], lambda step, width, height: None)
         account = model.previews[canvas.codes.numel()]
         first = first or account.first / account.sampled
     print(
