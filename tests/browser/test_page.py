@@ -214,20 +214,19 @@ def test_whatever_a_server_says_is_shown_within_bounds(demo):
 
 
 def test_long_texts_are_wrapped_and_the_node_makes_room_for_them(demo):
-    demo.run("const n = node('MIGMShortcutSampler'); n.setSize([n.size[0], n.computeSize()[1]])")
-    time.sleep(0.5)
-    before = demo.run(f"return {HEIGHT}")
+    height = "document.querySelector('.migm-timeline-box').offsetHeight"
+    before, node = demo.run(f"return [{height}, {HEIGHT}]")
     caution = "This model was trained at 64 by 64 pixels only, so that an image of any other size is little more than noise. "
     ask_again(demo, cautions=[caution * 3, "Pneumono" * 40], notes=[caution])
     demo.wait_for_words(caution.strip())
     demo.wait_for_timeline_in_its_node()
-    demo.wait(f"{HEIGHT} > arguments[0] + 100", before)
+    demo.wait(f"{height} > arguments[0] + 100", before)
     clipped = "[...document.querySelectorAll('.migm-timeline *')].filter((e) => e.scrollWidth > e.clientWidth + 1 && e.clientWidth && getComputedStyle(e).display !== 'inline')"
     assert demo.run(f"return {clipped}.map((e) => e.className)") == []
     demo.screenshot()
-    assert demo.run("return root().serialize().nodes.find((n) => n.type === 'MIGMShortcutSampler').size[1]") <= before
+    assert demo.run("return root().serialize().nodes.find((n) => n.type === 'MIGMShortcutSampler').size[1]") <= node
     ask_again(demo)
-    demo.wait(f"{HEIGHT} <= arguments[0] + 1", before)
+    demo.wait(f"{HEIGHT} <= arguments[0] + 1", node)
 
 
 def test_words_that_the_model_does_not_know_are_named(demo):
