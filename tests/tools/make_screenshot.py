@@ -22,6 +22,7 @@ from playwright.sync_api import sync_playwright  # noqa: E402
 
 TEMPLATE = "demo_text_to_image"
 TARGET = TESTS.parent / "web" / "docs" / "comfyui.png"
+TRIES = 5
 MARGIN = 24  # pixels
 SHOWN = "app.canvas.graph.nodes.some((n) => ['SaveImage', 'PreviewImage'].includes(n.type) && app.nodeOutputs[n.id]?.images?.length)"
 
@@ -50,19 +51,24 @@ def main() -> None:
 
 
 def take(page: Page, path: Path) -> None:
-    """Open the template, run it twice, so that its times are those of a warm model, and look."""
+    """Open the template, run it until the model is warm and a preview came, and look."""
     page.open()
     page.select_template(TEMPLATE)
     page.wait(f"Boolean(node('{SAMPLER}'))", what="the template is open")
     page.wait_for_words("times as fast")
     page.edit(control_after_generate="fixed")
     seed = page.value("seed")
-    for each in (seed + 1, seed):
-        page.edit(seed=each)
-        page.press_run()
-        page.wait_for_words("Took")
-        page.wait(SHOWN, what="an image")
-        page.tab.wait_for_timeout(2000)
+    page.run("window.previews = 0; app.api.addEventListener('b_preview', () => window.previews++)")
+    for _ in range(TRIES):
+        for each in (seed + 1, seed):
+            page.edit(seed=each)
+            page.run("window.previews = 0")
+            page.press_run()
+            page.wait_for_words("Took")
+            page.wait(SHOWN, what="an image")
+            page.tab.wait_for_timeout(2000)
+        if page.run("return window.previews"):  # a short run has none
+            break
     page.tab.mouse.move(750, 900)
     page.tab.keyboard.press("Escape")
     page.tab.wait_for_timeout(9000)  # until messages have gone
