@@ -118,6 +118,14 @@ class Page:
         except Late:
             raise TimeoutError(f"not in {seconds:g} s: {what or condition}; the timeline says {self.words()!r}") from None
 
+    def wait_until_still(self, body: str) -> None:
+        """Until a function with this body returns the same twice, a moment apart: the page draws step by step."""
+        deadline, before = time.monotonic() + WAIT_SECONDS, None
+        while (now := self.run(body)) != before:
+            assert time.monotonic() < deadline, "the page does not come to rest"
+            before = now
+            time.sleep(0.5)
+
     def kinds(self) -> list[str]:
         """Each cell of the first timeline, by kind."""
         return self.run("return kinds()")
