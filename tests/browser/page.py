@@ -98,11 +98,6 @@ class Page:
         self.complaints.clear()
         self.questions.clear()
 
-    def reload(self) -> None:
-        self.tab.goto("about:blank")
-        self.tab.goto(self.client.url)
-        self.wait("Boolean(window.app?.vueAppReady && app.canvas?.graph && app.extensionManager?.workflow?.activeWorkflow)", what="the page is ready")
-
     def screenshot(self, what: str = "") -> None:
         self.screenshots.mkdir(parents=True, exist_ok=True)
         self.tab.screenshot(path=self.screenshots / ("-".join(filter(None, (self.name, what, self.renderer))) + ".png"))
@@ -158,9 +153,6 @@ class Page:
     def value(self, widget: str):
         """What a widget of the sampler is set to."""
         return self.run("return widget(arguments[0]).value", widget)
-
-    def budget_of_plan(self) -> int:
-        return self.kinds().count("full")
 
     # Doing
 
