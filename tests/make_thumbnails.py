@@ -128,8 +128,8 @@ def banner(pipeline: Pipeline) -> Image.Image:
 
 if __name__ == "__main__":
     demo = Pipeline.load(dtype="fp32")
-    icon(demo).save(REPOSITORY / "registry" / "icon.png", optimize=True)
-    banner(demo).save(REPOSITORY / "registry" / "banner.jpg", quality=85)
+    icon(demo).save(REPOSITORY / ".github/registry" / "icon.png", optimize=True)
+    banner(demo).save(REPOSITORY / ".github/registry" / "banner.jpg", quality=85)
     for name in NAMES:
         globals()[name](demo).save(FOLDER / f"{name}.jpg", quality=90)
         print(FOLDER / f"{name}.jpg")

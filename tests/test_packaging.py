@@ -32,7 +32,7 @@ def test_the_registry_finds_what_it_asks_for(project):
     assert {"Repository", "Documentation", "Bug Tracker"} <= about["urls"].keys()
     assert comfy["requires-comfyui"] == f">={min(SUPPORTED, key=numbers)}"  # the oldest version that is tested
     for key, size in (("Icon", (400, 400)), ("Banner", (1344, 576))):  # at most 400 pixels a side; 21:9
-        with Image.open(REPOSITORY / "registry" / Path(comfy[key]).name) as picture:
+        with Image.open(REPOSITORY / ".github/registry" / Path(comfy[key]).name) as picture:
             assert picture.size == size
 
 

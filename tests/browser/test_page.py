@@ -65,7 +65,7 @@ def test_a_template_runs_and_opened_again_it_shows_its_last_run_when_that_is_cac
     page.screenshot("done")
     took = page.words().splitlines()[0]
 
-    page.load(page.run("return root().serialize()"))  # a new node
+    page.load(json.loads(page.run("return JSON.stringify(root().serialize())")))  # a new node
     page.wait_for_words("times as fast, measured")  # the server has measured this model's steps
     if page.client.get(f"/object_info/{SAMPLER}")[SAMPLER].get("has_intermediate_output"):
         page.press_run()  # nothing is sampled
