@@ -37,12 +37,15 @@ SUPPORTED = ("0.33.0", "0.8.0", "0.3.75", "0.3.64")  # the versions that a relea
 # A pack of nodes that turns dynamic memory on where there is no card. The host's own option asks for one.
 # Its library reads files without a card, but must be opened before the host's modules look for it.
 OPEN_LIBRARY = "import comfy_aimdo.control\n\nassert comfy_aimdo.control.init()\n"
-TURN_ON = """import comfy.memory_management
+TURN_ON = """import logging
+
+import comfy.memory_management
 import comfy.model_patcher
 
 comfy.memory_management.aimdo_enabled = True
 comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
 NODE_CLASS_MAPPINGS = {}
+logging.info("dynamic memory is on")
 """
 
 
@@ -65,9 +68,11 @@ def hosts() -> list[Path]:
     """Folders of hosts, the newest version first."""
     if "COMFYUI_PATH" in os.environ:
         found = [Path(path) for path in os.environ["COMFYUI_PATH"].split(os.pathsep) if path]
+        if wrong := [str(path) for path in found if not (path / "main.py").exists()]:
+            raise pytest.UsageError(f"COMFYUI_PATH names {', '.join(wrong)}, where there is no main.py. It takes folders of ComfyUI, with {os.pathsep!r} between them.")
     else:
-        found = [path for path in Path.home().glob("ComfyUI*") if python_of(path).exists()]
-    return sorted((path.resolve() for path in found if (path / "main.py").exists()), key=lambda path: numbers(version(path)), reverse=True)
+        found = [path for path in Path.home().glob("ComfyUI*") if (path / "main.py").exists() and python_of(path).exists()]
+    return sorted((path.resolve() for path in found), key=lambda path: numbers(version(path)), reverse=True)
 
 
 def version(path: Path) -> str:
@@ -183,6 +188,7 @@ def serving(setting: Setting, base: Path, python: str, environment: dict[str, st
         process = subprocess.Popen(command, cwd=setting.path, stdout=out, stderr=subprocess.STDOUT, env=environment)
     try:
         wait_until_up(process, port, log)
+        assert ("dynamic memory is on" in log.read_text(errors="replace")) == setting.dynamic
         with Client(port) as client:
             yield client, log, process.pid
     finally:

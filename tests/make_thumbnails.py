@@ -1,8 +1,7 @@
-"""Generate the picture of the README and the thumbnails of the example workflows with the bundled model: python tests/make_thumbnails.py
+"""Generate the thumbnails of the example workflows, and the registry's pictures, with the bundled model: python tests/make_thumbnails.py
 
 Each thumbnail shows what its workflow gives, by the same prompts, seeds and numbers. The one for Lumina-DiMOO shows how an image of the
-bundled model fills in, and says so: nobody has Lumina-DiMOO's weights here. The README's picture shows the first unseen scenes of each
-number of objects, drawn three ways.
+bundled model fills in, and says so: nobody has Lumina-DiMOO's weights here.
 """
 
 import sys
@@ -108,32 +107,6 @@ def compare_methods(pipeline: Pipeline) -> Image.Image:
     return picture
 
 
-FEW_STEPS = 17  # of vanilla, which take about as long as the bundled model's own settings
-
-
-def hero(pipeline: Pipeline) -> Image.Image:
-    """Rows: all steps full, the model's own settings, as few steps as take that long. Columns: scenes."""
-    side, gap, left = 160, 8, 142
-    own = pipeline.checkpoint.settings
-    ways = {
-        "vanilla": ({"method": "vanilla"}, f"{own['steps']} full steps of {own['steps']}"),
-        "shortcut": ({"method": "shortcut"}, f"{own['budget']} full steps of {own['steps']}"),
-        f"vanilla, {FEW_STEPS} steps": ({"method": "vanilla", "steps": FEW_STEPS}, f"{FEW_STEPS} full steps of {FEW_STEPS}"),
-    }
-    scenes = unseen_scenes(500, "test")
-    shown = [scene for objects, count in ((1, 1), (2, 2), (3, 3)) for scene in [s for s in scenes if len(s.things) == objects][:count]]
-    sheet = Image.new("RGB", (left + len(shown) * (side + gap), len(ways) * (side + gap) + gap), (250, 250, 250))
-    pen = ImageDraw.Draw(sheet)
-    for row, (name, (settings, words)) in enumerate(ways.items()):
-        top = gap + row * (side + gap)
-        pen.text((gap, top + 54), name, fill=(20, 20, 20), font=ImageFont.load_default(14))
-        pen.text((gap, top + 78), words, fill=(90, 90, 90), font=ImageFont.load_default(12))
-        for column, scene in enumerate(shown):
-            picture = pipeline.generate(scene.caption, seed=2, **settings).images[0]
-            sheet.paste(picture.resize((side, side), Image.Resampling.BICUBIC), (left + column * (side + gap), top))
-    return sheet
-
-
 def icon(pipeline: Pipeline) -> Image.Image:
     """400 x 400 pixels: an image half filled in."""
     (prompt,), (sampler,) = (nodes("demo_text_to_image", kind) for kind in ("MIGMPrompt", "MIGMShortcutSampler"))
@@ -155,9 +128,8 @@ def banner(pipeline: Pipeline) -> Image.Image:
 
 if __name__ == "__main__":
     demo = Pipeline.load(dtype="fp32")
-    hero(demo).save(REPOSITORY / "web" / "docs" / "hero.png", optimize=True)
-    icon(demo).save(REPOSITORY / "registry" / "icon.png", optimize=True)
-    banner(demo).save(REPOSITORY / "registry" / "banner.jpg", quality=85)
+    icon(demo).save(REPOSITORY / ".github/registry" / "icon.png", optimize=True)
+    banner(demo).save(REPOSITORY / ".github/registry" / "banner.jpg", quality=85)
     for name in NAMES:
         globals()[name](demo).save(FOLDER / f"{name}.jpg", quality=90)
         print(FOLDER / f"{name}.jpg")

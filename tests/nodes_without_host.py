@@ -7,6 +7,7 @@ import asyncio
 import importlib.util
 import sys
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -70,11 +71,17 @@ def schemas() -> dict[str, Schema]:
     stand_ins = {name: stand_in for name, stand_in in _stand_ins().items() if name not in sys.modules}
     sys.modules.update(stand_ins)
     try:
-        nodes = asyncio.run(asyncio.run(module.comfy_entrypoint()).get_node_list())
+        nodes = outcome(outcome(module.comfy_entrypoint()).get_node_list())
         return {schema.node_id: schema for schema in (node.define_schema() for node in nodes)}
     finally:
         for name in stand_ins:
             del sys.modules[name]
+
+
+def outcome(coroutine):
+    """What a coroutine returns, run in a thread of its own: where there is a browser, Playwright's loop runs in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
 
 
 def room(name: str) -> ModuleType:

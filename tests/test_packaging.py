@@ -1,6 +1,5 @@
 """What a host's package manager reads, and what it costs to be imported."""
 
-import asyncio
 import ast
 import re
 import subprocess
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hosts import SUPPORTED, numbers
-from nodes_without_host import NAME, room
+from nodes_without_host import NAME, outcome, room
 from PIL import Image
 
 REPOSITORY = Path(__file__).parents[1]
@@ -32,7 +31,7 @@ def test_the_registry_finds_what_it_asks_for(project):
     assert {"Repository", "Documentation", "Bug Tracker"} <= about["urls"].keys()
     assert comfy["requires-comfyui"] == f">={min(SUPPORTED, key=numbers)}"  # the oldest version that is tested
     for key, size in (("Icon", (400, 400)), ("Banner", (1344, 576))):  # at most 400 pixels a side; 21:9
-        with Image.open(REPOSITORY / "registry" / Path(comfy[key]).name) as picture:
+        with Image.open(REPOSITORY / ".github/registry" / Path(comfy[key]).name) as picture:
             assert picture.size == size
 
 
@@ -88,7 +87,7 @@ def test_a_librarys_panic_is_an_error_that_the_host_survives(monkeypatch):
 
     monkeypatch.setattr(room("files"), "register_model_folder", panic)
     with pytest.raises(RuntimeError, match="MIGM-Shortcut cannot be loaded: Panic: called"):
-        asyncio.run(sys.modules[f"{NAME}.nodes"].MIGMExtension().get_node_list())
+        outcome(sys.modules[f"{NAME}.nodes"].MIGMExtension().get_node_list())
 
 
 def test_of_two_copies_the_second_serves_nothing(tmp_path):

@@ -98,11 +98,6 @@ class Page:
         self.complaints.clear()
         self.questions.clear()
 
-    def reload(self) -> None:
-        self.tab.goto("about:blank")
-        self.tab.goto(self.client.url)
-        self.wait("Boolean(window.app?.vueAppReady && app.canvas?.graph && app.extensionManager?.workflow?.activeWorkflow)", what="the page is ready")
-
     def screenshot(self, what: str = "") -> None:
         self.screenshots.mkdir(parents=True, exist_ok=True)
         self.tab.screenshot(path=self.screenshots / ("-".join(filter(None, (self.name, what, self.renderer))) + ".png"))
@@ -122,6 +117,14 @@ class Page:
             self.tab.wait_for_function(script, arg=list(arguments), timeout=seconds * 1000, polling=100)
         except Late:
             raise TimeoutError(f"not in {seconds:g} s: {what or condition}; the timeline says {self.words()!r}") from None
+
+    def wait_until_still(self, body: str) -> None:
+        """Until a function with this body returns the same twice, a moment apart: the page draws step by step."""
+        deadline, before = time.monotonic() + WAIT_SECONDS, None
+        while (now := self.run(body)) != before:
+            assert time.monotonic() < deadline, "the page does not come to rest"
+            before = now
+            time.sleep(0.5)
 
     def kinds(self) -> list[str]:
         """Each cell of the first timeline, by kind."""
@@ -150,9 +153,6 @@ class Page:
     def value(self, widget: str):
         """What a widget of the sampler is set to."""
         return self.run("return widget(arguments[0]).value", widget)
-
-    def budget_of_plan(self) -> int:
-        return self.kinds().count("full")
 
     # Doing
 

@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from inside import enter  # noqa: E402
 
-extension = enter(tempfile.mkdtemp(), *([] if torch.cuda.is_available() else ["--cpu"]))
+extension = enter(tempfile.mkdtemp(), "--preview-method", "auto", *([] if torch.cuda.is_available() else ["--cpu"]))
 
 run, weights, wires = (extension(f"nodes.{room}") for room in ("run", "weights", "wires"))
 SIZES = (64, 128, 256)  # pixels

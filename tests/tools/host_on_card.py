@@ -89,7 +89,7 @@ def run(args) -> None:
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
             began = time.perf_counter()
-            (done,) = sampling.draw(model, head, prompt, canvas, [plan], lambda *step: None)
+            (done,) = sampling.generate(model, head, prompt, canvas, [plan], lambda *step: None)
             seconds = time.perf_counter() - began
             answer = {
                 "card": args.card or (torch.cuda.get_device_name() if torch.cuda.is_available() else "none"),

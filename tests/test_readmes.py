@@ -1,0 +1,99 @@
+"""What the READMEs say can be done: commands, examples, links, names."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import hosts
+import numpy as np
+import pytest
+from nodes_without_host import schemas
+
+from migm_core import cli
+from migm_core.evaluation.judge import judge
+from migm_core.training.scenes import parse
+
+REPOSITORY = Path(__file__).parents[1]
+READMES = ["README.md", "migm_core/README.md", "migm_core/training/README.md", "migm_core/training/LOG.md", "tests/README.md"]
+TEXTS = {name: (REPOSITORY / name).read_text(encoding="utf-8") for name in READMES}
+
+
+def commands(word: str) -> list[str]:
+    """All lines of code blocks that call a program, without the words that explain them."""
+    lines = {line.strip().split("   ")[0] for text in TEXTS.values() for line in text.splitlines() if line.startswith("    ")}
+    return sorted(part.strip() for line in lines for part in line.split("&&") if part.strip().startswith(word + " "))
+
+
+def anchors(text: str) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_links_and_pictures_lead_somewhere(name):
+    for target in re.findall(r"\]\(([^)\s]+)\)", TEXTS[name]):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (REPOSITORY / name).parent / path if path else REPOSITORY / name
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file.read_text(encoding="utf-8")), target
+
+
+@pytest.mark.parametrize("command", commands("migm"))
+def test_commands_are_understood(command):
+    cli._parser().parse_args(shlex.split(command)[1:])
+
+
+def of_the_bundled_model(command: str) -> bool:
+    words = shlex.split(command)
+    return "PROMPT" not in words and (words[1] == "generate" and "--model" not in words or words[2:3] in (["demo"], ["migm_core/demo"]) and words[1] != "evaluate")
+
+
+@pytest.mark.parametrize("command", [*filter(of_the_bundled_model, commands("migm"))])
+def test_commands_of_the_bundled_model_run(command, tmp_path, monkeypatch):
+    (tmp_path / "migm_core").symlink_to(REPOSITORY / "migm_core")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(shlex.split(command)[1:]) == 0
+
+
+@pytest.mark.parametrize("command", [*commands("python"), *re.findall(r"`(?:[^`]*; )?((?:venv/bin/)?python [^`]+)`", TEXTS["tests/README.md"])])
+def test_programs_are_there(command):
+    for path in re.findall(r"(?:\.\.\./)?(tests/[\w/.]+)", command):
+        assert (REPOSITORY / path).exists(), path
+
+
+def test_the_examples_in_python_do_what_they_say(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "example.py").write_text("".join(re.findall(r"```python\n(.+?)```", TEXTS["migm_core/README.md"], re.DOTALL)))
+    names = runpy.run_path("example.py")
+    before, again = names["result"], names["again"]
+    assert (tmp_path / "heart.png").exists() and (tmp_path / "circle.png").exists()
+    assert before.canvas.codes[:, :, :4].equal(again.canvas.codes[:, :, :4])
+    for result, caption in ((before, "a large red heart left of a small yellow star"), (again, "a large red heart left of a large blue circle")):
+        verdict = judge(np.asarray(result.images[0], np.float32) / 255, parse(f"{caption} on a navy background"))
+        assert verdict.right, verdict
+
+
+def test_the_first_page_is_short():
+    assert len(TEXTS["README.md"].split()) <= 1000
+
+
+def test_it_names_all_nodes_by_their_names():
+    assert set(re.findall(r"^- \*\*(MIGM [^*]+)\*\*: ", TEXTS["README.md"], re.MULTILINE)) == {schema.display_name for schema in schemas().values()}
+
+
+def test_it_names_the_versions_that_are_tested():
+    (line,) = re.findall(r"^- Tested on Linux.+?\n(?=- |\n)", TEXTS["README.md"], re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"\d+\.\d+\.\d+", line)) == set(hosts.SUPPORTED)
+    oldest = min(hosts.SUPPORTED, key=hosts.numbers)
+    assert f"ComfyUI {oldest} or newer" in TEXTS["README.md"] and f'requires-comfyui = ">={oldest}"' in (REPOSITORY / "pyproject.toml").read_text()
+
+
+def test_the_tests_run_as_it_says():
+    script = REPOSITORY / ".ci" / "run"
+    if not script.exists():
+        pytest.skip("not in an archive")
+    (command,) = [line.strip() for line in TEXTS["README.md"].splitlines() if line.endswith("pytest")]
+    assert command in script.read_text()
