@@ -10,7 +10,7 @@ from client import Refused
 from hosts import REPOSITORY, serving
 from small_model import make_small_model
 
-ODD = ["MIGM-Shortcut (1) #2", "模型 [v0.1]"]  # two copies, whichever the host finds first
+ODD = ["MIGM-Shortcut (1) #2 {a} 100%", "模型 [v0.1] {a} 100%"]  # two copies, whichever the host finds first
 OTHER_PACK = '''
 class Other:
     INPUT_TYPES = lambda: {"required": {}}
