@@ -146,16 +146,21 @@ def base(setting, tmp_path_factory) -> Path:
     shutil.move(made.head, folder / "models/migm/small.safetensors")
     make_small_head(folder / "models/migm/foreign.safetensors", small_config(d_model=48, n_heads=2))
     shutil.copy(folder / "models/migm/small.safetensors", folder / "elsewhere/other.safetensors")
-    paths = f"test:\n  base_path: {folder}\n  migm: elsewhere\n"
+    write_paths(setting, folder, migm="elsewhere")
+    return folder
+
+
+def write_paths(setting: Setting, base: Path, migm: str) -> None:
+    """Write extra_model_paths.yaml: another folder of models, and of the pack that turns dynamic memory on where the setting wants it."""
+    paths = f"test:\n  base_path: {base}\n  migm: {migm}\n"
     if setting.dynamic:
-        pack = folder / "first" / "dynamic_memory"
+        pack = base / "first" / "dynamic_memory"
         pack.mkdir(parents=True)
         (pack / "prestartup_script.py").write_text(OPEN_LIBRARY)
         (pack / "__init__.py").write_text(TURN_ON)
         # The host takes packs in whatever order their folder lists them, but folders in order, and a default one first.
-        paths += f"first:\n  base_path: {folder}\n  is_default: true\n  custom_nodes: first\n"
-    (folder / "extra_model_paths.yaml").write_text(paths)
-    return folder
+        paths += f"first:\n  base_path: {base}\n  is_default: true\n  custom_nodes: first\n"
+    (base / "extra_model_paths.yaml").write_text(paths)
 
 
 @pytest.fixture(scope="session")
@@ -178,7 +183,7 @@ def server(setting, base, python, environment):
 
 @contextmanager
 def serving(setting: Setting, base: Path, python: str, environment: dict[str, str]):
-    """A host on a base directory with extra_model_paths.yaml: a client, its log and its process."""
+    """A host on a base directory with extra_model_paths.yaml, see ``write_paths``: a client, its log and its process."""
     log = base / "server.log"
     port = free_port()
     command = [python, "main.py", "--cpu", "--base-directory", str(base), "--port", str(port), "--listen", "127.0.0.1", "--disable-auto-launch"]

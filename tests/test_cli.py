@@ -225,3 +225,9 @@ def test_ctrl_c_ends_a_run_quietly(small, tmp_path, capsys):
     assert status == 130
     assert capsys.readouterr() == ("", "")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_evaluation_that_cannot_be_written_ends_before_it_begins(tmp_path, capsys):
+    out = tmp_path / "nowhere" / "rows.json"
+    assert main(["evaluate", str(tmp_path), "--model", "demo", "--prompts", "100000", "--out", str(out)]) == 2
+    assert str(out) in capsys.readouterr().err

@@ -226,7 +226,10 @@ def _train_head(args) -> None:
 
 def _evaluate(args) -> None:
     from ..evaluation.evaluate import evaluate, round_trip, save, table
+    from ..outputs import check_writable
 
+    if args.out:
+        check_writable(args.out, ".json")
     own = args.folder / "head" / "shortcut.safetensors"
     pipeline = _pipeline(args, args.head or (own if own.exists() else "auto"), args.device)
     common = {"guidance": args.guidance, "temperature": args.temperature}

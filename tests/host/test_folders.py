@@ -7,7 +7,7 @@ import urllib.parse
 
 import pytest
 from client import Refused
-from hosts import REPOSITORY, serving
+from hosts import REPOSITORY, serving, write_paths
 from small_model import make_small_model
 
 ODD = ["MIGM-Shortcut (1) #2 {a} 100%", "模型 [v0.1] {a} 100%"]  # two copies, whichever the host finds first
@@ -41,7 +41,7 @@ def crowded(setting, python, environment, tmp_path_factory):
         (base / "models" / folder / "loop.safetensors").symlink_to(base / "models" / folder / "loop.safetensors")
         (base / "models" / folder / "folder.safetensors").mkdir()
         (base / "models" / folder / "empty.safetensors").write_bytes(b"")
-    (base / "extra_model_paths.yaml").write_text(f"test:\n  base_path: {base}\n  migm: extra/Lumina-DiMOO\n")
+    write_paths(setting, base, migm="extra/Lumina-DiMOO")
     with serving(setting, base, python, environment) as (client, log, _):
         yield client, log
 
