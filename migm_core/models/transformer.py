@@ -120,6 +120,7 @@ class Block(nn.Module):
         cache: KeyValueCache | None = None,
         layer: int = 0,
         positions: Tensor | None = None,
+        visible: Tensor | None = None,
     ) -> Tensor:
         """Transform x (B, T, d_model).
 
@@ -129,14 +130,15 @@ class Block(nn.Module):
                 go through the same norm). With S = 0 the attention adds nothing.
             cache, layer: where keys and values of this layer are stored, or, with positions, read.
             positions: (B, T) indices of x in the cached sequence; attention then reads the whole cache.
+            visible: which keys attention sees, bool (B, 1, 1, keys), at least one for each image; None for all.
         """
-        attended = self._attention(x, rotary, context, context_rotary, cache, layer, positions)
+        attended = self._attention(x, rotary, context, context_rotary, cache, layer, positions, visible)
         if attended is not None:
             x = x + attended
             del attended
         return x + self.mlp(x)
 
-    def _attention(self, x, rotary, context, context_rotary, cache, layer, positions) -> Tensor | None:
+    def _attention(self, x, rotary, context, context_rotary, cache, layer, positions, visible=None) -> Tensor | None:
         """What attention adds to x; None where there is nothing to attend to. Its inner tensors are gone when the MLP's come."""
         h = self.attn_norm(x)
         source, source_rotary = (h, rotary) if context is None else (self.attn_norm(context), context_rotary)
@@ -151,7 +153,7 @@ class Block(nn.Module):
             return None
         # How many tokens a context has differs from step to step.
         with sdpa_kernel(FOR_CHANGING_SIZES) if context is not None and q.is_cuda else nullcontext():
-            return self.attn_out(self._attend(q, k, v))
+            return self.attn_out(self._attend(q, k, v, visible))
 
     def mlp(self, x: Tensor) -> Tensor:
         h = self.ff_norm(x)
@@ -161,7 +163,9 @@ class Block(nn.Module):
         batch, length, size = x.shape
         return x.view(batch, length, heads, size // heads).transpose(1, 2)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
         if self.n_kv_heads != self.n_heads:
             k, v = (t.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1) for t in (k, v))
-        return self.attention(q, k, v).transpose(1, 2).flatten(2)
+        if visible is None:
+            return self.attention(q, k, v).transpose(1, 2).flatten(2)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible).transpose(1, 2).flatten(2)

@@ -245,8 +245,9 @@ def train_head(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         decay = min(ema, (1 + step) / (10 + step))
-        for mean, parameter in zip(average.parameters(), head.parameters()):
-            mean.lerp_(parameter, 1 - decay)
+        with torch.no_grad():
+            for mean, parameter in zip(average.parameters(), head.parameters()):
+                mean.lerp_(parameter, 1 - decay)
         if (step + 1) % 500 == 0 and world.first:
             # Where the unconditional branch is learned now and then only, it would hide what the other one learns.
             branches = 2 if unconditional_every == 1 else 1

@@ -1,0 +1,85 @@
+"""Random scenes, uniform over what prompts can say, on the generator's device."""
+
+import torch
+from torch import Tensor
+
+from .scene import (
+    COLOURS,
+    COLUMNS,
+    GROUNDS,
+    KIND_FINISHES,
+    KIND_NAMES,
+    KIND_ZONE,
+    NONE,
+    OBJECTS,
+    SIZES,
+    TIMES,
+    WEATHERS,
+    ZONES,
+    Scenes,
+)
+
+COUNT_SHARES = (0.2, 0.3, 0.3, 0.2)  # of scenes with one to four objects
+SPLITS = ("test", "dev", "train")
+
+
+def sample_scenes(count: int, generator: torch.Generator, split: str | None = None) -> Scenes:
+    """``count`` random scenes, of one split if given. The same generator state gives the same scenes.
+
+    Raises:
+        ValueError: an unknown split.
+    """
+    if split is None:
+        return _sample(count, generator)
+    if split not in SPLITS:
+        raise ValueError(f"Unknown split {split!r}. Known are {', '.join(SPLITS)}.")
+    share = 0.8 if split == "train" else 0.1
+    found, missing = [], count
+    while missing > 0:
+        scenes = _sample(int(missing / share * 1.2) + 32, generator)
+        found.append(scenes[scenes.split() == SPLITS.index(split)][:missing])
+        missing -= len(found[-1])
+    return join(found)
+
+
+def join(batches: list[Scenes]) -> Scenes:
+    """Several batches as one."""
+    return Scenes(**{name: torch.cat([getattr(b, name) for b in batches]) for name in Scenes.__dataclass_fields__})
+
+
+def _sample(count: int, generator: torch.Generator) -> Scenes:
+    device = generator.device
+    uniform = lambda *shape: torch.rand(shape, generator=generator, device=device)  # noqa: E731
+    index = lambda options, *shape: torch.randint(len(options), shape, generator=generator, device=device)  # noqa: E731
+
+    kind = uniform(count, len(KIND_NAMES)).argsort(1)[:, :OBJECTS]  # no kind twice
+    shares = torch.tensor(COUNT_SHARES, device=device).cumsum(0)[:-1]
+    objects = 1 + torch.bucketize(uniform(count), shares)
+    rank = rank_in_zone(kind)
+    fits = (torch.arange(OBJECTS, device=device) < objects[:, None]) & (rank < COLUMNS)  # a fourth in one zone would find no column
+    columns = uniform(count, len(ZONES), COLUMNS).argsort(2)
+    scenes = Scenes(
+        time=index(TIMES, count),
+        weather=index(WEATHERS, count),
+        ground=index(GROUNDS, count),
+        kind=kind.where(fits, NONE),
+        colour=index(COLOURS, count, OBJECTS),
+        size=index(SIZES, count, OBJECTS),
+        finish=KIND_FINISHES.to(device)[kind, index((0, 1), count, OBJECTS)],
+        column=columns[torch.arange(count, device=device)[:, None], _zone(kind), rank.clamp(max=COLUMNS - 1)],
+        variation=uniform(count, 40),
+        object_variation=uniform(count, OBJECTS, 6),
+        texture=uniform(count, 20, 32),
+    )
+    return scenes
+
+
+def _zone(kind: Tensor) -> Tensor:
+    return KIND_ZONE.to(kind.device)[kind.clamp(0)]
+
+
+def rank_in_zone(kind: Tensor) -> Tensor:
+    """How many earlier objects share an object's zone: int64 (N, 4)."""
+    zone = _zone(kind)
+    same = (zone[:, :, None] == zone[:, None, :]) & (kind >= 0)[:, None, :]
+    return same.tril(-1).sum(2)
