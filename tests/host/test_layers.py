@@ -1,6 +1,7 @@
 """Our models in the host's layers: its handles, its attention, its lazy weights and its quantised tensors."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,12 +14,16 @@ PROMPT = "a large red heart on a navy background"
 
 
 @pytest.fixture(scope="module")
-def seen(setting, base, python, environment) -> dict:
-    """What layers.py prints."""
+def seen(setting, base, python, environment):
+    """What layers.py prints. The models that it makes are gone when these tests are over."""
+    models = base / "models/migm"
+    before = set(models.iterdir())
     command = [python, str(HERE / "layers.py"), str(base), *(["--dynamic"] if setting.dynamic else [])]
     done = subprocess.run(command, cwd=setting.path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    yield json.loads(done.stdout.splitlines()[-1])
+    for made in set(models.iterdir()) - before:
+        shutil.rmtree(made)
 
 
 def test_handles_are_of_the_kind_that_the_host_uses_for_its_own(seen):
