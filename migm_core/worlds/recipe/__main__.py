@@ -71,13 +71,15 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _prepare(device: torch.device) -> None:
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = device.type == "cuda"
-    if device.type == "cuda":
-        from torch import _dynamo  # slow to import
+    """Settings of the whole process that only a GPU wants: elsewhere nothing is left for a later caller to find."""
+    if device.type != "cuda":
+        return
+    from torch import _dynamo  # slow to import
 
-        _dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
-        _dynamo.config.recompile_limit = 32
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    _dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
+    _dynamo.config.recompile_limit = 32
 
 
 def can_compile(device: torch.device) -> bool:
