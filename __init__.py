@@ -10,7 +10,7 @@ HOST = sys.modules.get("folder_paths")
 FIRST = vars(HOST).setdefault("migm_shortcut_folder", str(FOLDER)) if HOST else str(FOLDER)
 SERVES = FIRST == str(FOLDER)
 
-# The host serves these under the folder's name, if that is of plain letters; under other names nodes/page.py does.
+# The host serves these under the folder's name, if that is of plain letters; under other names nodes/host/routes.py does.
 PLAIN_NAME = FOLDER.name.isascii() and FOLDER.name.replace("-", "").replace("_", "").isalnum()
 if SERVES and PLAIN_NAME and (FOLDER / "web").is_dir():
     WEB_DIRECTORY = "./web"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from .checkpoints import Checkpoint
-from .models.tiled_decoding import check_tile
+from .tokenizers.tiled_decoding import check_tile
 
 BACKEND = "inductor"  # of torch.compile
 
@@ -17,15 +17,15 @@ class Switches:
     """What is on.
 
     Attributes:
-        compile: torch.compile of the base model's blocks. The first run waits for the compiler: once for a length of
-            sequence, and once more for all others; steps and layers share what it made. Features differ in their last
-            digits, so that a token drawn by a hair may come out otherwise. Not for the ml-cache method.
+        compile: torch.compile of the base model's blocks. Runs wait for the compiler twice: at the first sequence, and at the first
+            sequence of another length; steps and layers share the result. Features differ in their last
+            digits, so a close call between two tokens may come out otherwise. Not for the ml-cache method.
         channels_last: the image tokenizer's convolutions keep channels innermost in memory, as cuDNN's do; that saves its copies, not
             always time. Pixels differ in the last digits of floats.
-        tile: pixels a side of the parts that larger images are decoded in; 0 for whole. Takes about a third of the memory, and
-            at most twice the time; pixels differ in the last digits of floats.
-        tf32: matrix products in float32 round their inputs to 10 bits behind the first, as TensorFloat-32; on CUDA, and
-            while a run lasts. Nothing changes for weights in 16 bits.
+        tile: larger images are decoded in square parts of so many pixels a side; 0 decodes them whole. Takes about a third of the memory,
+            and at most twice the time; pixels differ in the last digits of floats.
+        tf32: on CUDA, and while a run lasts, matrix products in float32 round their inputs to 10-bit mantissas (TensorFloat-32). Weights in
+            16 bits are not affected.
     """
 
     compile: bool = False
@@ -50,7 +50,7 @@ class Switches:
 
     @contextmanager
     def during_run(self) -> Iterator[None]:
-        """What holds for the whole process holds while a run lasts only.
+        """Set process-wide options for the time of a run.
 
         Raises:
             ValueError: the compiler does not work.

@@ -8,12 +8,14 @@ class Trained:
     """The key ``trained`` of a generation_config.json; a model without it says nothing of itself.
 
     Attributes:
-        sizes: (width, height) in pixels; empty where the model does not say, or draws any size.
+        sizes: (width, height) in pixels; empty where the model does not say, or makes any size.
         guidance: whether guidance above 0 serves it.
+        tasks: by name in its family's ``tasks``, and "understanding"; empty where the model does not say.
     """
 
     sizes: tuple[tuple[int, int], ...] = ()
     guidance: bool = True
+    tasks: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, values: object, source: str) -> "Trained":
@@ -24,31 +26,37 @@ class Trained:
         """
         if values is None:
             return cls()
-        sizes, guidance = (values.get("sizes", []), values.get("guidance", True)) if isinstance(values, dict) else (None, None)
-        if not isinstance(guidance, bool) or not isinstance(sizes, list) or not all(map(_is_size, sizes)):
-            raise ValueError(f'{source}: trained in generation_config is {values!r:.200}, expected {{"sizes": [[width, height], ...], "guidance": true or false}}.')
-        return cls(tuple(map(tuple, sizes)), guidance)
+        sizes, guidance, tasks = (values.get("sizes", []), values.get("guidance", True), values.get("tasks", [])) if isinstance(values, dict) else (None,) * 3
+        lists = isinstance(sizes, list) and isinstance(tasks, list)
+        if not isinstance(guidance, bool) or not lists or not all(map(_is_size, sizes)) or not all(isinstance(task, str) for task in tasks):
+            expected = '{"sizes": [[width, height], ...], "guidance": true or false, "tasks": [name, ...]}'
+            raise ValueError(f"{source}: trained is {values!r:.200}, expected {expected}.")
+        return cls(tuple(map(tuple, sizes)), guidance, tuple(tasks))
+
+    def caution(self, task: str) -> str | None:
+        """What to tell somebody who asks for a task that the model was not trained for; None for one that it was, or may have been."""
+        if not self.tasks or task in self.tasks:
+            return None
+        return f"This model was not trained for {task}, but for {', '.join(self.tasks)}: what it makes of it means nothing."
 
 
 def _is_size(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)
 
 
-def cautions(checkpoint, settings, negative: str = "") -> list[str]:
-    """What a run with these settings does badly or ignores, one sentence each, before it draws.
+def cautions(trained: Trained, settings, negative: str = "") -> list[str]:
+    """Say before a run what it will do badly or ignore, one sentence each.
 
     Args:
-        checkpoint: a ``Checkpoint``.
         settings: the run's ``Settings``.
         negative: the negative prompt.
     """
-    trained: Trained = checkpoint.trained
-    said = []
+    said = [caution] if settings.task and (caution := trained.caution(settings.task)) else []
     if trained.sizes and (settings.width, settings.height) not in trained.sizes:
         sizes = " and ".join(f"{width}x{height}" for width, height in trained.sizes)
         said.append(f"This model was trained for {sizes} pixels only; an image of {settings.width}x{settings.height} will be noise.")
-    if settings.guidance > 0 and not trained.guidance:
-        said.append(f"This model was not trained for guidance: {settings.guidance:g} makes images worse and takes twice as long. Set guidance to 0.")
-    if negative.strip() and settings.guidance == 0:
-        said.append("The negative prompt changes nothing, since guidance is 0.")
+    if settings.guidance_scale > 0 and not trained.guidance:
+        said.append(f"This model was not trained for guidance: cfg {settings.guidance_scale:g} makes images worse and takes twice as long. Set cfg to 0.")
+    if negative.strip() and settings.guidance_scale == 0:
+        said.append("The negative prompt changes nothing, since cfg is 0.")
     return said

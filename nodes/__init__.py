@@ -4,14 +4,14 @@ import asyncio
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import files
+from .host import folders
 
 
 class MIGMExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         try:
-            files.register_model_folder()  # before the loaders list what lies in it
-            await asyncio.to_thread(files.look)  # their lists open files, later only those that are new
+            folders.register_model_folder()  # before the loaders list what lies in it
+            await asyncio.to_thread(folders.look)  # their lists open files, later only those that are new
             return _nodes()
         except (Exception, KeyboardInterrupt, asyncio.CancelledError):
             raise  # the host logs it, and starts
@@ -22,12 +22,17 @@ class MIGMExtension(ComfyExtension):
 def _nodes() -> list[type[io.ComfyNode]]:
     from .canvas import DecodeCanvas, EmptyCanvas, EncodeImageToCanvas
     from .compare import CompareMethods
-    from .loaders import LoadLumina, LoadShortcutHead
-    from .page import register_routes, serve_page_files
+    from .host.routes import register_routes, serve_page_files
+    from .loaders import LoadLumina, LoadMaskGIT, LoadShortcutHead
+    from .maskgit import MaskGITClass, MaskGITSampler
+    from .outpaint import Outpaint
     from .prompt import Prompt
     from .sampler import ShortcutSampler
+    from .tasks import EditImage, ImageTask
+    from .understand import AskAboutImage
 
     nodes = [LoadLumina, LoadShortcutHead, Prompt, EmptyCanvas, EncodeImageToCanvas, ShortcutSampler, DecodeCanvas, CompareMethods]
+    nodes += [LoadMaskGIT, MaskGITClass, MaskGITSampler, EditImage, ImageTask, Outpaint, AskAboutImage]
     register_routes()
     serve_page_files(nodes)
     return nodes

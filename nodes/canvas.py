@@ -2,11 +2,11 @@
 
 from comfy_api.latest import io
 
-from ..migm_core.canvas import Canvas, touched_cells
+from ..migm_core.canvas import Canvas, touched_tokens
 from ..migm_core.settings import MAX_BATCH, Settings
-from . import pictures
-from .weights import LoadedModel
-from .wires import CANVAS, MODEL, ModelCanvas, advanced, expect, schema
+from .host import pictures
+from .host.weights import LoadedModel
+from .sockets import CANVAS, MODEL, ModelCanvas, advanced, expect, schema
 
 MAX_SIDE = 16384
 
@@ -22,12 +22,12 @@ class EmptyCanvas(io.ComfyNode):
             search_aliases=["empty latent image", "size", "resolution", "batch", "migm canvas"],
             description="A canvas with every token masked, for a size or a batch that differs from the model's own.",
             inputs=[
-                MODEL.Input("model", tooltip="From MIGM Load Lumina-DiMOO."),
+                MODEL.Input("model", tooltip="From MIGM Load Lumina-DiMOO or MIGM Load MaskGIT."),
                 io.Int.Input("width", default=0, min=0, max=MAX_SIDE, step=16, tooltip=own_size),
                 io.Int.Input("height", default=0, min=0, max=MAX_SIDE, step=16, tooltip=own_size),
                 io.Int.Input("batch", default=1, min=1, max=MAX_BATCH, tooltip="How many images; image i has the seed of the sampler plus i."),
             ],
-            outputs=[CANVAS.Output("canvas", display_name="canvas", tooltip="For MIGM KSampler (Shortcut) and MIGM Compare Methods.")],
+            outputs=[CANVAS.Output("canvas", display_name="canvas", tooltip="For MIGM KSampler (Shortcut), MIGM MaskGIT Sampler and MIGM Compare Methods.")],
         )
 
     @classmethod
@@ -35,8 +35,8 @@ class EmptyCanvas(io.ComfyNode):
         expect(LoadedModel, model=model)
         own = model.checkpoint.settings
         size = {"width": width or own["width"], "height": height or own["height"]}
-        Settings(**size, batch=batch, steps=1, budget=0, guidance=0, temperature=0, method="vanilla").check(model.factor)
-        empty = Canvas.empty(batch, size["height"] // model.factor, size["width"] // model.factor)
+        Settings(**size, steps=own["steps"], guidance_scale=0, rule=model.checkpoint.family.sampling({}), batch=batch).check(model.downscale_factor)
+        empty = Canvas.empty(batch, size["height"] // model.downscale_factor, size["width"] // model.downscale_factor)
         return io.NodeOutput(ModelCanvas(empty, model))
 
 
@@ -51,8 +51,8 @@ class EncodeImageToCanvas(io.ComfyNode):
             description="Turn an image into tokens and mask some of them, for the sampler to regenerate: an area, a random share, or both. "
             "For outpainting, put Pad Image for Outpainting before it.",
             inputs=[
-                MODEL.Input("model", tooltip="From MIGM Load Lumina-DiMOO."),
-                io.Image.Input("image", tooltip="Cropped around its centre to whole tokens, 16x16 pixels each in Lumina-DiMOO."),
+                MODEL.Input("model", tooltip="From MIGM Load Lumina-DiMOO or MIGM Load MaskGIT."),
+                io.Image.Input("image", tooltip="Cropped around its centre to whole tokens, 16x16 pixels each in Lumina-DiMOO and MaskGIT."),
                 io.Mask.Input("mask", optional=True, tooltip="What to regenerate. A token is masked if the mask touches it."),
                 io.Float.Input(
                     "variation",
@@ -64,38 +64,38 @@ class EncodeImageToCanvas(io.ComfyNode):
                 ),
                 advanced(io.Int.Input("variation_seed", default=0, min=0, max=2**63, tooltip="Chooses which tokens the variation masks.")),
             ],
-            outputs=[CANVAS.Output("canvas", display_name="canvas", tooltip="For MIGM KSampler (Shortcut), MIGM Compare Methods and MIGM Decode Canvas.")],
+            outputs=[CANVAS.Output("canvas", display_name="canvas", tooltip="For MIGM KSampler (Shortcut), MIGM MaskGIT Sampler, MIGM Compare Methods and MIGM Decode Canvas.")],
         )
 
     @classmethod
     def execute(cls, model, image, variation, variation_seed, mask=None) -> io.NodeOutput:
         expect(LoadedModel, model=model)
         height, width = image.shape[1:3]
-        rows, columns = height // model.factor, width // model.factor
+        rows, columns = height // model.downscale_factor, width // model.downscale_factor
         if not rows or not columns:
-            raise ValueError(f"The image has {width}x{height} pixels; a single token of this model covers {model.factor}x{model.factor}. Use a larger image.")
-        codes = pictures.encode(model, _whole_tokens(image, model.factor))
+            raise ValueError(f"The image has {width}x{height} pixels; a single token of this model covers {model.downscale_factor}x{model.downscale_factor}. Use a larger image.")
+        codes = pictures.encode(model, _whole_tokens(image, model.downscale_factor))
         canvas = Canvas(codes, codes < 0)
         if mask is not None:
-            canvas = canvas.masked_with(_cells(mask, image, model.factor))
+            canvas = canvas.masked_with(_touched(mask, image, model.downscale_factor))
         return io.NodeOutput(ModelCanvas(canvas.varied(variation, variation_seed), model))
 
 
-def _whole_tokens(pixels, factor: int):
+def _whole_tokens(pixels, downscale_factor: int):
     """The centre of (B, h, w, ...) whose sides are multiples of the factor."""
-    height, width = pixels.shape[1] // factor * factor, pixels.shape[2] // factor * factor
+    height, width = pixels.shape[1] // downscale_factor * downscale_factor, pixels.shape[2] // downscale_factor * downscale_factor
     top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
     return pixels[:, top : top + height, left : left + width]
 
 
-def _cells(mask, image, factor: int):
+def _touched(mask, image, downscale_factor: int):
     """The tokens that a MASK (B, h, w) or (h, w) of any size touches, laid over the whole image."""
     mask = mask.reshape(-1, *mask.shape[-2:])
     if mask.shape[0] not in (1, image.shape[0]):
         raise ValueError(f"There are {mask.shape[0]} masks for {image.shape[0]} images. Give one mask, or one an image.")
-    on_pixels = touched_cells(mask, *image.shape[1:3])
-    cropped = _whole_tokens(on_pixels, factor)
-    return touched_cells(cropped, cropped.shape[1] // factor, cropped.shape[2] // factor)
+    on_pixels = touched_tokens(mask, *image.shape[1:3])
+    cropped = _whole_tokens(on_pixels, downscale_factor)
+    return touched_tokens(cropped, cropped.shape[1] // downscale_factor, cropped.shape[2] // downscale_factor)
 
 
 class DecodeCanvas(io.ComfyNode):
@@ -108,7 +108,7 @@ class DecodeCanvas(io.ComfyNode):
             search_aliases=["vae decode", "vae decode tiled", "canvas to image", "migm decode"],
             description="Turn a canvas into an image. Tokens that are still masked are shown as a grey chequerboard.",
             inputs=[
-                CANVAS.Input("canvas", tooltip="From MIGM KSampler (Shortcut), MIGM Encode Image to Canvas or MIGM Empty Canvas."),
+                CANVAS.Input("canvas", tooltip="From a sampler, MIGM Encode Image to Canvas or MIGM Empty Canvas."),
                 advanced(
                     io.Int.Input(
                         "tile_size",
@@ -128,4 +128,4 @@ class DecodeCanvas(io.ComfyNode):
     @classmethod
     def execute(cls, canvas, tile_size=0) -> io.NodeOutput:
         expect(ModelCanvas, canvas=canvas)
-        return io.NodeOutput(pictures.canvas_image(canvas.model, canvas.canvas, tile_size))
+        return io.NodeOutput(pictures.canvas_image(canvas.model, canvas.canvas, tile_size, canvas.finish))

@@ -7,13 +7,16 @@ import torch
 from comfy_api.latest import io
 from PIL import Image, ImageDraw, ImageFont
 
-from ..migm_core.settings import MAX_STEPS, METHODS
-from . import pictures
-from .page import tell_step
-from .plan import PRESETS, preset_budget
+from ..migm_core.images import to_images
+from ..migm_core.sampling.methods import METHODS
+from ..migm_core.settings import MAX_STEPS
+from .choices import DEFAULT
+from .host import pictures
+from .host.routes import tell_step
+from .plan import PRESETS, like, preset_budget
 from .run import Run, canvas_for, generate, make_plan, report
-from .sampler import MAX_SEED, cfg, shared_inputs, temperature
-from .wires import schema
+from .sampler import how_closely, of_rule, of_text, seed
+from .sockets import PromptText, expect, schema
 
 EXAMPLES = "vanilla\nquality\nbalanced\nfast"
 SHEET_COLUMNS = 4
@@ -32,18 +35,18 @@ class CompareMethods(io.ComfyNode):
             search_aliases=["benchmark", "xy plot", "grid", "contact sheet", "speed", "compare"],
             description="Generate one prompt and seed by several methods and budgets, and see what each costs and gives.",
             inputs=[
-                *shared_inputs(),
-                io.Int.Input("seed", default=0, min=0, max=MAX_SEED, control_after_generate=True, tooltip="The same for all."),
+                *of_text(),
+                seed("The same for all."),
                 io.String.Input(
                     "methods",
                     multiline=True,
                     default=EXAMPLES,
-                    tooltip="One way a line: quality, balanced, fast, the model's own steps with 1.5, 1 and 0.67 times its own budget; shortcut with a "
-                    "budget, as in 'shortcut 8'; vanilla or ml-cache, with a number of steps if it differs from the model's own, as in "
-                    "'vanilla 16'; or both, as in 'shortcut 8 of 48'.",
+                    tooltip="One way a line: quality, balanced, fast, the model's own steps with 1.5, 1 and 0.67 times its own budget; or a method, "
+                    "with its budget as in 'shortcut 8', or, where it has none, a number of steps, as in 'vanilla 16'; with both, as in "
+                    "'shortcut 8 of 48'; with other settings of its own, as in 'ml-cache interval=3'.",
                 ),
-                cfg(),
-                temperature(),
+                how_closely(),
+                of_rule()["temperature"],
             ],
             outputs=[
                 io.Image.Output("images", display_name="images", tooltip="One for each line, in order."),
@@ -64,19 +67,24 @@ class CompareMethods(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, prompt, seed, methods, cfg, temperature, head=None, canvas=None) -> io.NodeOutput:
+        expect(PromptText, prompt=prompt)
         blank = canvas_for(model, prompt, head, canvas)
         ways = parse(methods)
         numbers = [numbers_of(way, model.checkpoint.settings) for way in ways.values()]
-        plans = [make_plan(model, head, blank, prompt, seed=seed, guidance=cfg, temperature=temperature, **each) for each in numbers]
+        plans = [make_plan(model, head, blank, prompt, seed=seed, guidance_scale=cfg, rule={"temperature": temperature}, painted=canvas, **each) for each in numbers]
         runs = generate(model, head, prompt, blank, plans, tell_step)
-        images = [pictures.canvas_image(model, run.canvas) for run in runs]
+        finish = canvas.finish if canvas is not None else ()
+        images = [pictures.canvas_image(model, run.canvas, finish=finish) for run in runs]
         sheet = contact_sheet([image[0] for image in images], [label(name, run) for name, run in zip(ways, runs)])
         text = "\n\n".join(f"{name}\n{report(model, head, run)}" for name, run in zip(ways, runs))
         return io.NodeOutput(torch.cat(images), sheet, text)
 
 
+LINE = re.compile(r"([a-z0-9_-]+)(?: +(\d{1,6}))?(?: +of +(\d{1,6}))?((?: +[a-z_]+=[a-z0-9._-]{1,40})*)")
+
+
 def parse(methods: str) -> dict[str, dict]:
-    """Lines to what each asks for: preset, method, and steps and budget where they are given.
+    """Lines to what each asks for: preset, method, and steps and settings where they are given.
 
     Raises:
         ValueError: names the line.
@@ -84,36 +92,55 @@ def parse(methods: str) -> dict[str, dict]:
     presets = {preset.lower(): preset for preset in PRESETS}
     ways = {}
     for line in filter(None, map(str.strip, str(methods).lower().splitlines())):
-        match = re.fullmatch(r"([a-z-]+)(?: +(\d{1,6}))?(?: +of +(\d{1,6}))?", line)
-        word, first, second = match.groups() if match else (line, None, None)
-        if word in presets and not first and not second:
-            ways[line] = {"preset": presets[word], "method": "shortcut"}
-        elif word == "shortcut":
-            ways[line] = {"method": word} | {name: int(number) for name, number in (("budget", first), ("steps", second)) if number}
-        elif word in METHODS and not second:
-            ways[line] = {"method": word, **({"steps": int(first)} if first else {})}
+        match = LINE.fullmatch(line)
+        word, first, second, pairs = match.groups() if match else (line, None, None, "")
+        if word in presets and not (first or second or pairs):
+            ways[line] = {"preset": presets[word], "method": DEFAULT}
+        elif word in METHODS and (not second or "budget" in METHODS[word].settings()):
+            number = "budget" if "budget" in METHODS[word].settings() else "steps"
+            numbers = {name: int(given) for name, given in ((number, first), ("steps", second)) if given}
+            ways[line] = {"method": word, **numbers, **_settings(line, word, pairs.split())}
         else:
             shown = line if len(line) <= 60 else f"{line[:57]}..."
-            raise ValueError(f"methods: {shown!r} is not understood. Examples: {', '.join(EXAMPLES.split())}, shortcut 8, shortcut 8 of 48, vanilla 16, ml-cache.")
+            raise ValueError(f"methods: {shown!r} is not understood. Examples: {', '.join(EXAMPLES.split())}, shortcut 8, shortcut 8 of 48, vanilla 16, ml-cache interval=3.")
         _check(line, ways[line])
     if not ways:
         raise ValueError(f"methods is empty. Write one way a line, for example {', '.join(EXAMPLES.split())}.")
     return ways
 
 
+def _settings(line: str, method: str, pairs: list[str]) -> dict:
+    """The settings of a method that a line names, as "name=value" each."""
+    fields = METHODS[method].settings()
+    given = dict(pair.split("=") for pair in pairs)
+    for name in given.keys() - fields.keys():
+        raise ValueError(f"methods: {line!r} sets {name}, but {method} has the settings {', '.join(fields) or 'none'}.")
+    try:
+        return {name: like(fields[name].default, given, name, None) for name in given}
+    except ValueError as error:
+        raise ValueError(f"methods: {line!r}: {error}") from None
+
+
 def _check(line: str, way: dict) -> None:
-    steps, budget = way.get("steps"), way.get("budget")
+    """Raise a ValueError where a line asks for numbers that no model can have."""
+    steps, settings = way.get("steps"), {name: way[name] for name in METHODS[way["method"]].settings() if name in way}
     if steps is not None and not 1 <= steps <= MAX_STEPS:
         raise ValueError(f"methods: {line!r} asks for {steps} steps, but they must be from 1 to {MAX_STEPS}.")
-    if budget is not None and not 2 <= budget <= (steps or MAX_STEPS):
-        raise ValueError(f"methods: {line!r} asks for a budget of {budget}, but it must be from 2 to the number of steps.")
+    try:
+        method = METHODS[way["method"]].build(settings)
+        if settings:
+            method.kinds(steps or MAX_STEPS)
+    except ValueError as error:
+        raise ValueError(f"methods: {line!r}: {error}") from None
 
 
 def numbers_of(way: dict, own: dict) -> dict:
-    """A line's method, steps and budget, those that it does not name taken from the model's own settings."""
+    """A line's method, steps and settings of it, those that it does not name taken from the model's own where it has them."""
     steps = way.get("steps", own["steps"])
-    budget = preset_budget(own, way["preset"]) if "preset" in way else way.get("budget", min(own["budget"], steps))
-    return {"method": way["method"], "steps": steps, "budget": budget}
+    settings = {name: way[name] for name in METHODS[way["method"]].settings() if name in way}
+    if "budget" in METHODS[way["method"]].settings():
+        settings.setdefault("budget", preset_budget(own, way["preset"]) if "preset" in way else min(own["budget"], steps))
+    return {"method": way["method"], "steps": steps, "method_settings": settings}
 
 
 def label(name: str, run: Run) -> list[str]:
@@ -125,7 +152,7 @@ def label(name: str, run: Run) -> list[str]:
 
 def contact_sheet(images: list[torch.Tensor], labels: list[list[str]]) -> torch.Tensor:
     """Images (h, w, 3) in 0..1 in rows, each above its label: an IMAGE of one."""
-    pictures = [Image.fromarray((image.clamp(0, 1) * 255).round().to(torch.uint8).numpy()) for image in images]
+    pictures = to_images(torch.stack(images).permute(0, 3, 1, 2))
     scale = max(1, -(-TILE // pictures[0].width))  # whole pixels: small images stay crisp
     width, height = pictures[0].width * scale, pictures[0].height * scale
     columns = min(SHEET_COLUMNS, len(pictures))

@@ -3,152 +3,220 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..migm_core.checkpoints import CheckpointError, TensorSource
-from ..migm_core.checkpoints.load import head_config, run_settings
-from ..migm_core.config import LuminaConfig
-from ..migm_core.models.image_tokenizer import ImageTokenizerConfig
-from ..migm_core.models.shortcut import ShortcutConfig
-from ..migm_core.sampling import schedule
+from ..migm_core.families import Family, detect
+from ..migm_core.sampling import schedules
+from ..migm_core.sampling.backbone import BackboneConfig, HeadConfig
 from ..migm_core.sampling.cost import largest_speed_up
-from ..migm_core.sampling.methods import MLCache, Shortcut, Vanilla
-from ..migm_core.settings import MAX_BATCH, MAX_STEPS, METHODS, Settings
-from ..migm_core.trained import Trained
-from ..migm_core.trained import cautions as engine_cautions
-from . import files, step_times
+from ..migm_core.sampling.methods import METHODS, Method
+from ..migm_core.sampling.rule import Rule
+from ..migm_core.sampling.setting import settings_of
+from ..migm_core.settings import MAX_BATCH, MAX_STEPS, Settings
+from ..migm_core.trained import Trained, cautions
+from . import step_times
+from .choices import DEFAULT, kinds_of_steps, settings_of_methods
+from .host import folders
 
 # Full steps as a share of those in the model's own settings; its number of steps stays.
 PRESETS = {"Quality": 1.5, "Balanced": 1.0, "Fast": 0.67}
 NO_HEAD = "No shortcut head is connected, so every step runs the whole model. Connect MIGM Load Shortcut Head to the input head."
 NO_SHORTCUT = "The budget is not below the number of steps, so every step runs the whole model. Lower the budget, or raise the steps."
+ON_NODES = {"image_guidance_scale": "image_cfg", "guidance_scale": "cfg"}  # settings that nodes call otherwise
 
 
 class Resolved(NamedTuple):
-    """What was asked for and what is connected come to; ``notes`` say why something else runs than was asked for."""
+    """What was asked for and what is connected come to.
+
+    Attributes:
+        settings: of the methods.
+        notes: why something else runs than was asked for.
+    """
 
     method: str
     steps: int
-    budget: int
+    settings: dict[str, Any]
     notes: tuple[str, ...]
 
+    def used(self) -> dict[str, Any]:
+        """The settings that the method looks at."""
+        return {name: self.settings[name] for name in METHODS[self.method].settings() if name in self.settings}
 
-def resolve(method: str, has_head: bool, steps: int, budget: int) -> Resolved:
-    """The method, steps and budget of a run.
+
+def resolve(method: str, has_head: bool, steps: int, settings: Mapping[str, Any]) -> Resolved:
+    """The method, steps and settings of a run.
 
     Raises:
         ValueError: there is no such method, or so few or so many steps.
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}.")
     if not 1 <= steps <= MAX_STEPS:
         raise ValueError(f"steps is {steps}, but must be from 1 to {MAX_STEPS}.")
-    if method != "shortcut":
-        return Resolved(method, steps, budget, ())
-    if not has_head:
-        return Resolved("vanilla", steps, budget, (NO_HEAD,))
-    if budget >= steps:
-        return Resolved("vanilla", steps, budget, (NO_SHORTCUT,))
-    return Resolved(method, steps, budget, ())
+    settings, budget = dict(settings), settings.get("budget")
+    if METHODS[method].needs_head and not has_head:
+        return Resolved("vanilla", steps, settings, (NO_HEAD,))
+    if "budget" in METHODS[method].settings() and budget is not None and budget >= steps:
+        return Resolved("vanilla", steps, settings, (NO_SHORTCUT,))
+    return Resolved(method, steps, settings, ())
 
 
-def preset_budget(own: dict, preset: str) -> int:
+def preset_budget(own: Mapping[str, Any], preset: str) -> int:
     """Full steps of a preset, of a model with such settings."""
     return min(own["steps"], max(2, round(own["budget"] * PRESETS[preset])))
 
 
-def step_kinds(method: str, steps: int, budget: int, tokens: int) -> list[str]:
-    """The kind of each step of a run over so many masked tokens.
-
-    Raises:
-        ValueError: the budget does not fit the steps.
-    """
-    methods = {"shortcut": lambda: Shortcut(None, budget), "ml-cache": MLCache, "vanilla": Vanilla}
-    return schedule.step_kinds(methods[method]().kinds(steps), tokens)
+def in_words_of_nodes(error: ValueError) -> ValueError:
+    """The same, with the nodes' names of settings."""
+    said = str(error)
+    for name, on_nodes in ON_NODES.items():
+        said = said.replace(name, on_nodes)
+    return ValueError(said)
 
 
-def cautions(trained: Trained, settings: Settings, negative: str) -> list[str]:
-    """What a run does badly or ignores, one sentence each, in the words of the nodes."""
-    said = engine_cautions(SimpleNamespace(trained=trained), settings, negative)
-    return [sentence.replace("guidance", "cfg") for sentence in said]
-
-
-def check(settings: Settings, factor: int) -> None:
+def check(settings: Settings, downscale_factor: int) -> None:
     """Raise a ValueError that names the first setting out of its range, in the words of the nodes."""
     try:
-        settings.check(factor)
+        settings.check(downscale_factor)
     except ValueError as error:
-        raise ValueError(str(error).replace("guidance", "cfg")) from None
+        raise in_words_of_nodes(error) from None
 
 
-def answer(asked: dict[str, str]) -> dict:
-    """The answer to ``GET /migm/plan``; see ``page.register_routes``.
+class Outline(NamedTuple):
+    """A checkpoint by its small files alone.
 
-    Raises:
-        ValueError: in words for the page.
+    Attributes:
+        base: sizes of its base model.
+        own: its settings of a run, by the engine's names.
     """
-    path = files.chosen(asked.get("model", files.BUNDLED), files.models(), "model")
-    said = files.generation_config(path)
-    base, factor = model_sizes(path)
-    own, trained = run_settings(said, path, factor), Trained.from_json(said.get("trained"), str(path))
-    steps, budget, width, height = (_whole(asked, name, own[name]) for name in ("steps", "budget", "width", "height"))
-    guidance, temperature = (_number(asked, name, own[key]) for name, key in (("cfg", "guidance"), ("temperature", "temperature")))
-    batch = _whole(asked, "batch", 0)
-    if not 0 <= batch <= MAX_BATCH:
-        raise ValueError(f"batch is {batch}, but must be from 1 to {MAX_BATCH} images.")
-    resolved = resolve(asked.get("method", "shortcut"), asked.get("head") == "1", steps, budget)
-    settings = Settings(width, height, resolved.steps, resolved.budget, guidance, temperature, resolved.method)
-    check(settings, factor)
-    rows, columns = height // factor, width // factor
-    kinds = step_kinds(resolved.method, resolved.steps, resolved.budget, rows * columns)
-    size = step_times.Size(files.stamp(path), rows * columns, 2 if guidance > 0 else 1)
-    return {
-        **resolved._asdict(),
-        "kinds": kinds,
-        "cautions": cautions(trained, settings, "negative" if asked.get("negative") == "1" else ""),
-        "own": {"cfg" if name == "guidance" else name: value for name, value in own.items()},
-        "presets": {preset: {"steps": own["steps"], "budget": preset_budget(own, preset)} for preset in PRESETS},
-        "speed_up": promise(kinds, step_times.recall(size, batch), base, rows, columns),
-    }
+
+    family: Family
+    base: BackboneConfig
+    downscale_factor: int
+    own: dict[str, Any]
+    trained: Trained
 
 
-def promise(kinds: list[str], seconds: dict[str, float], base: LuminaConfig, rows: int, columns: int) -> dict | None:
-    """How many times as fast as vanilla a run will be: by measured step times, or at most, by the sizes of the models."""
-    run = {kind for kind in kinds if kind != schedule.SKIPPED}
-    if run == {"full"}:
-        return None
-    if all(seconds.get(kind, 0) > 0 for kind in run | {"full"}):
-        passes = schedule.step_kinds(["full"] * len(kinds), rows * columns).count("full")
-        return {"value": seconds["full"] * passes / sum(seconds.get(kind, 0) for kind in kinds), "source": "measured"}
-    head = cheapest_head(base) if "shortcut" in run else None
-    return {"value": largest_speed_up(base, head, kinds, rows, columns), "source": "sizes"}
+@lru_cache(maxsize=16)
+def _outline(path: Path, fingerprint: tuple) -> Outline:
+    family, _ = detect(path, data=False)
+    return Outline(family, *family.sizes(path), *family.own_settings(path))
 
 
-def model_sizes(path: Path) -> tuple[LuminaConfig, int]:
-    """A base model's sizes, and the pixels of an image token along each side.
+def outline(path: Path) -> Outline:
+    """A checkpoint's outline, read anew when a file of it changes.
 
     Raises:
         ValueError: its files are bad.
     """
-    base, image_tokenizer = files.configs(path)
-    return LuminaConfig.from_json(base, source=f"{path}: config"), ImageTokenizerConfig.from_json(image_tokenizer, f"{path}: vqvae config").factor
+    return _outline(path, folders.fingerprint(path))
 
 
-def cheapest_head(base: LuminaConfig) -> ShortcutConfig:
+def answer(asked: Mapping[str, str]) -> dict:
+    """The answer to ``GET /migm/plan``; see ``host.routes.register_routes``.
+
+    Raises:
+        ValueError: in words for the page.
+    """
+    method, has_head = asked.get("method", DEFAULT), asked.get("head") == "1"
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}.")
+    uses = [] if METHODS[method].needs_head and not has_head else list(METHODS[method].settings())
+    _check_known(asked.get("unknown", "").split(","), ["method", "steps", *uses])
+    path = folders.chosen(asked.get("model", folders.BUNDLED), folders.models(), "model")
+    family, base, downscale_factor, own, trained = outline(path)
+    steps, width, height = (_whole(asked, name, own[name]) for name in ("steps", "width", "height"))
+    batch = _whole(asked, "batch", 0)
+    if not 0 <= batch <= MAX_BATCH:
+        raise ValueError(f"batch is {batch}, but must be from 1 to {MAX_BATCH} images.")
+    settings = {name: like(field.default, asked, name, own.get(name, field.default)) for name, field in settings_of_methods().items()}
+    resolved = resolve(method, has_head, steps, settings)
+    guidance_scale = _number(asked, "cfg", own["guidance_scale"])
+    rule = {name: like(field.default, asked, name, own.get(name, field.default)) for name, field in settings_of(family.rule).items()}
+    rule = family.sampling(rule)
+    run = Settings(width, height, resolved.steps, guidance_scale, rule, resolved.method, resolved.settings)
+    check(run, downscale_factor)
+    rows, columns = height // downscale_factor, width // downscale_factor
+    as_run = run.build_method(of_family=family.method_fields)
+    kinds = schedules.step_kinds(as_run.kinds(resolved.steps), rule.keep(rows * columns, rows * columns, resolved.steps), rows * columns)
+    size = step_times.Size(folders.fingerprint(path), rows * columns, 2 if guidance_scale > 0 else 1)
+    return {
+        "method": resolved.method,
+        "steps": resolved.steps,
+        "settings": resolved.used(),
+        "notes": resolved.notes,
+        "kinds": kinds,
+        "cautions": cautions(trained, run, "negative" if asked.get("negative") == "1" else ""),
+        "own": {ON_NODES.get(name, name): value for name, value in own.items()},
+        "presets": {preset: {"steps": own["steps"], "budget": preset_budget(own, preset)} for preset in PRESETS} if "budget" in uses else {},
+        "uses": uses,
+        "method_settings": list(settings),
+        "legend": legend(kinds),
+        "speed_up": promise(kinds, step_times.recall(size, batch), family, base, as_run, rule, rows, columns),
+    }
+
+
+def legend(kinds: list[str]) -> list[dict[str, str]]:
+    """Each kind of step that there is, in the order of their colours, with what happens at it; ""  where its method does not say."""
+    known = kinds_of_steps()
+    return [{"kind": kind, "about": known.get(kind, "")} for kind in dict.fromkeys([*known, *kinds])]
+
+
+def promise(
+    kinds: list[str], seconds: Mapping[str, float], family: Family, base: BackboneConfig, method: Method, rule: Rule, rows: int, columns: int
+) -> dict | None:
+    """How many times as fast as vanilla a run will be: by measured step times, or at most, by the sizes of the models."""
+    run = {kind for kind in kinds if kind != schedules.SKIPPED}
+    if run == {"full"}:
+        return None
+    if all(seconds.get(kind, 0) > 0 for kind in run | {"full"}):
+        tokens = rows * columns
+        passes = schedules.step_kinds(["full"] * len(kinds), rule.keep(tokens, tokens, len(kinds)), tokens).count("full")
+        return {"value": seconds["full"] * passes / sum(seconds.get(kind, 0) for kind in kinds), "source": "measured"}
+    head = cheapest_head(family, base) if method.needs_head else None
+    try:
+        return {"value": largest_speed_up(base, head, method, rule, kinds, rows, columns), "source": "sizes"}
+    except NotImplementedError:  # a method need not say what its steps cost
+        return None
+
+
+def cheapest_head(family: Family, base: BackboneConfig) -> HeadConfig:
     """Of the heads that are there and fit, the one that costs least; where none is known, one of the published proportions."""
-    fitting = [ShortcutConfig(base.d_model, base.n_heads, base.mlp_hidden_size)]
-    for path in files.heads().values():
-        if path.suffix.lower() == files.SAFETENSORS:
+    fitting = []
+    for path in folders.heads().values():
+        if path.suffix.lower() == folders.SAFETENSORS:
             try:
-                fitting.append(head_config(TensorSource.open(path), base))
+                source = TensorSource.open(path, data=False)
+                if family.is_head(source):
+                    fitting.append(family.head_config(source, base))
             except (CheckpointError, OSError):
                 continue  # of another model, or damaged
-    return min(fitting[1:] or fitting, key=lambda head: head.n_blocks * head.width * (head.width + head.mlp_hidden_size))
+    return min(fitting or [family.typical_head(base)], key=lambda head: head.step_macs(1))
 
 
-def _whole(asked: dict[str, str], name: str, otherwise: int) -> int:
+def _check_known(unknown: list[str], needed: list[str]) -> None:
+    """Raise a ValueError where one of the inputs that other nodes give, and that only a run can tell, decides about the steps."""
+    for name in needed:
+        if name in unknown:
+            raise ValueError(f"The steps will be known when it runs: {name} comes from another node.")
+
+
+def like(default: Any, asked: Mapping[str, str], name: str, otherwise: Any) -> Any:
+    """What is asked for, of the kind of the setting's default."""
+    if isinstance(default, bool):
+        if asked.get(name, "true") not in ("true", "false"):
+            raise ValueError(f"{name} is {asked[name][:20]!r}, expected true or false.")
+        return asked[name] == "true" if name in asked else otherwise
+    if isinstance(default, int):
+        return _whole(asked, name, otherwise)
+    return _number(asked, name, otherwise) if isinstance(default, float) else asked.get(name, otherwise)
+
+
+def _whole(asked: Mapping[str, str], name: str, otherwise: int) -> int:
     text = asked.get(name, "")
     try:
         return int(text[:20]) if text else otherwise
@@ -156,7 +224,7 @@ def _whole(asked: dict[str, str], name: str, otherwise: int) -> int:
         raise ValueError(f"{name} is {text[:20]!r}, expected a whole number.") from None
 
 
-def _number(asked: dict[str, str], name: str, otherwise: float) -> float:
+def _number(asked: Mapping[str, str], name: str, otherwise: float) -> float:
     text = asked.get(name, "")
     try:
         number = float(text[:40]) if text else otherwise

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from .wires import PROMPT, PromptText, schema
+from .sockets import PROMPT, PromptText, schema
 
 
 class Prompt(io.ComfyNode):

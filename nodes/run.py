@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from ..migm_core.canvas import Canvas
-from ..migm_core.pipeline import Result
-from ..migm_core.sampling.sampler import StepReport
-from ..migm_core.sampling.sequence import text_guidance
+from ..migm_core.checkpoints.fingerprint import KEY, other_base
+from ..migm_core.result import Result
+from ..migm_core.sampling.backbone import Branch
+from ..migm_core.sampling.loop import StepReport
+from ..migm_core.sampling.methods import METHODS
+from ..migm_core.sampling.probe import summary as probe_summary
+from ..migm_core.sampling.rule import Rule
+from ..migm_core.sampling.schedules import SKIPPED
 from ..migm_core.sampling.timing import median_seconds, speed_up
 from ..migm_core.settings import Settings
-from . import step_times, weights
-from .files import stamp
-from .plan import cautions, check, resolve
-from .watch import Watch
-from .weights import HeadFile, LoadedModel
-from .wires import ModelCanvas, PromptText, expect
+from ..migm_core.trained import cautions
+from . import step_times
+from .host import weights
+from .host.folders import fingerprint
+from .host.progress import RunProgress
+from .host.weights import HeadFile, LoadedModel
+from .plan import check, in_words_of_nodes, resolve
+from .sockets import Condition, ModelCanvas, expect, expect_family
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,7 @@ class Plan:
 
     Attributes:
         settings: checked.
+        probe: whether to measure how far a shortcut head is off, as it may not know what is asked.
         notes: why something else than was asked for, as sentences.
         cautions: what the model does badly or ignores, as sentences.
         unknown_words: of the prompt, as written.
@@ -34,6 +43,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
     unknown_words: tuple[str, ...] = ()
+    probe: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ class Run:
         return {
             "method": plan.settings.method,
             "steps": plan.settings.steps,
-            "budget": plan.settings.budget,
+            "settings": of_method(plan.settings),
             "width": plan.settings.width,
             "height": plan.settings.height,
             "kinds": self.kinds,
@@ -87,66 +97,84 @@ class Run:
         }
 
 
+def of_method(settings: Settings) -> dict[str, Any]:
+    """The settings that the method of a run looks at."""
+    return {name: settings.method_settings[name] for name in METHODS[settings.method].settings() if name in settings.method_settings}
+
+
 def make_plan(
     model: LoadedModel,
     head: HeadFile | None,
     canvas: Canvas,
-    prompt: PromptText,
+    condition: Condition,
     *,
     method: str,
     seed: int,
     steps: int,
-    budget: int,
-    guidance: float,
-    temperature: float,
+    guidance_scale: float,
+    rule: Mapping[str, Any],
+    method_settings: Mapping[str, Any],
+    painted: ModelCanvas | None = None,
 ) -> Plan:
     """Settings of a run.
+
+    Args:
+        painted: the node's canvas, where it has one.
+        rule: the settings of the family's sampling rule.
+        method_settings: of this method and of others, which it leaves alone.
 
     Raises:
         ValueError: names the first setting out of its range, or the prompt is too long.
     """
-    resolved = resolve(method, head is not None, steps, budget)
+    checkpoint = model.checkpoint
+    resolved = resolve(method, head is not None, steps, method_settings)
     batch, rows, columns = canvas.shape
     settings = Settings(
-        width=columns * model.factor,
-        height=rows * model.factor,
+        width=columns * model.downscale_factor,
+        height=rows * model.downscale_factor,
         steps=resolved.steps,
-        budget=resolved.budget,
-        guidance=guidance,
-        temperature=temperature,
+        guidance_scale=guidance_scale,
+        rule=checkpoint.family.sampling(rule),
         method=resolved.method,
+        method_settings=resolved.settings,
         seed=seed,
         batch=batch,
+        **condition.settings,
     )
-    check(settings, model.factor)
-    checkpoint = model.checkpoint
-    words = checkpoint.prompts.unknown_words(prompt.text, *([prompt.negative] if guidance > 0 else []))
-    return Plan(settings, resolved.notes, tuple(cautions(checkpoint.trained, settings, prompt.negative)), tuple(words))
+    check(settings, model.downscale_factor)
+    said = cautions(checkpoint.trained, settings, condition.negative)
+    if head is not None and METHODS[settings.method].needs_head:
+        said += filter(None, [other_base(head.name, head.source.metadata.get(KEY), checkpoint.base, model.name)])
+    words = checkpoint.family.unknown_words(checkpoint, condition.texts(guidance_scale))
+    said += [*condition.notes, *(painted.notes if painted else ())]
+    return Plan(settings, resolved.notes, tuple(said), tuple(words), condition.probes or bool(painted and painted.probes))
 
 
-def canvas_for(model: LoadedModel, prompt: PromptText, head: HeadFile | None, canvas: ModelCanvas | None) -> Canvas:
-    """The canvas of a node's inputs; an empty one of the model's own size where there is none.
+def canvas_for(model: LoadedModel, condition: Condition, head: HeadFile | None, canvas: ModelCanvas | None) -> Canvas:
+    """The canvas of a node's inputs; an empty one of the model's own size where there is none. Several classes take an image each.
 
     Raises:
-        ValueError: an input is of another kind than its link should bring, or the canvas was made with another model.
+        ValueError: an input is of another kind than its link should bring, the model is of another family than the node samples, or the
+            canvas was made with another model.
     """
     expect(LoadedModel, model=model)
-    expect(PromptText, prompt=prompt)
+    expect_family(model, condition)
     if head is not None:
         expect(HeadFile, head=head)
+    images = condition.images(model)
     if canvas is None:
-        own = model.checkpoint.settings
-        return Canvas.empty(1, own["height"] // model.factor, own["width"] // model.factor)
+        width, height = condition.size(model)
+        return Canvas.empty(images, height // model.downscale_factor, width // model.downscale_factor)
     expect(ModelCanvas, canvas=canvas)
     if canvas.model.checkpoint.path != model.checkpoint.path:
         raise ValueError(f"The canvas was made with the model {canvas.model.name!r}, but the sampler has {model.name!r}. Connect one model to both.")
-    return canvas.canvas
+    return canvas.canvas.repeat(images) if canvas.canvas.shape[0] == 1 else canvas.canvas
 
 
 def generate(
     model: LoadedModel,
     head: HeadFile | None,
-    prompt: PromptText,
+    condition: Condition,
     canvas: Canvas,
     plans: list[Plan],
     on_step: Callable[[StepReport, int, int], None],
@@ -157,40 +185,56 @@ def generate(
         on_step: called after each step too, with the width and height of the image in pixels.
 
     Raises:
-        ValueError: the prompt is too long, or the head is for another model.
+        ValueError: the model does not take the prompt or the classes, or the head is for another model.
     """
-    encoder = model.checkpoint.prompts
-    conditional, unconditional = encoder.prompt(prompt.text), encoder.unconditional(prompt.negative)
-    parts = _parts(canvas)
+    parts = [_parts(canvas, plan.settings.rule.one_by_one) for plan in plans]
     _, rows, columns = canvas.shape
-    watch = Watch(model, len(parts) * sum(plan.settings.steps for plan in plans))
+    progress = RunProgress(model, sum(len(each) * plan.settings.steps for each, plan in zip(parts, plans)))
 
     def after_step(step: StepReport) -> None:
-        on_step(step, columns * model.factor, rows * model.factor)
-        watch.after_step(step)
+        on_step(step, columns * model.downscale_factor, rows * model.downscale_factor)
+        progress.after_step(step)
 
     runs = []
-    for plan in plans:
+    for plan, of_plan in zip(plans, parts):
         settings = plan.settings
-        branches = text_guidance(conditional, unconditional, settings.guidance)
-        pipeline = weights.prepare(model, head if settings.method == "shortcut" else None, settings, branches)
-        watch.start()
+        branches = branches_of(model, condition, settings)
+        pipeline = weights.prepare(model, head if METHODS[settings.method].needs_head else None, settings, branches, probe=plan.probe)
+        method = pipeline.method(settings).probed() if plan.probe else pipeline.method(settings)
+        progress.start()
         results = []
-        for first, part in parts:
+        for first, part in of_plan:
             of_part = replace(settings, seed=settings.seed + first, batch=part.shape[0])
-            results.append(pipeline.draw(branches, of_part, part, after_step))
+            results.append(pipeline.sample(_of_images(branches, first, part.shape[0]), of_part, part, after_step, method=method))
         run = Run(plan, Canvas.stacked([result.canvas.to("cpu") for result in results]), results)
-        size = step_times.Size(stamp(model.checkpoint.path), canvas.codes[0].numel(), len(branches))
-        step_times.remember(size, parts[0][1].shape[0], run.step_seconds)
+        size = step_times.Size(fingerprint(model.checkpoint.path), canvas.codes[0].numel(), len(branches))
+        step_times.remember(size, of_plan[0][1].shape[0], run.step_seconds)
         runs.append(run)
     return runs
 
 
-def _parts(canvas: Canvas) -> list[tuple[int, Canvas]]:
+def branches_of(model: LoadedModel, condition: Condition, settings: Settings) -> list[Branch]:
+    """The guidance branches of a run.
+
+    Raises:
+        ValueError: the model does not take the prompt or the classes.
+    """
+    try:
+        return condition.branches(model, settings)
+    except ValueError as error:
+        raise in_words_of_nodes(error) from None
+
+
+def _of_images(branches: list[Branch], first: int, count: int) -> list[Branch]:
+    """The branches of some images of the batch."""
+    return [branch if branch.prompt.dim() == 1 else replace(branch, prompt=branch.prompt[first : first + count]) for branch in branches]
+
+
+def _parts(canvas: Canvas, one_by_one: bool) -> list[tuple[int, Canvas]]:
     """What can be sampled in one batch, each with the index of its first image: all, or image by image where their masked tokens differ in number."""
-    if len(set(canvas.unknown.flatten(1).sum(1).tolist())) == 1:
+    if not one_by_one and len(set(canvas.masked.flatten(1).sum(1).tolist())) == 1:
         return [(0, canvas)]
-    return [(i, Canvas(canvas.codes[i : i + 1], canvas.unknown[i : i + 1])) for i in range(canvas.shape[0])]
+    return [(i, Canvas(canvas.codes[i : i + 1], canvas.masked[i : i + 1])) for i in range(canvas.shape[0])]
 
 
 def report(model: LoadedModel, head: HeadFile | None, run: Run) -> str:
@@ -198,21 +242,26 @@ def report(model: LoadedModel, head: HeadFile | None, run: Run) -> str:
     settings, kinds, plan = run.plan.settings, run.kinds, run.plan
     lines = [
         f"{model.name}, {settings.width}x{settings.height}, {settings.batch} image{'s' if settings.batch > 1 else ''}, "
-        f"seed {settings.seed}, cfg {settings.guidance:g}, temperature {settings.temperature:g}",
+        f"seed {settings.seed}, {_guidance(settings)}, {_named(_telling(settings.rule))}",
     ]
     if not kinds:
         return "\n".join([*lines, "Nothing was generated: the canvas has no masked tokens. Give MIGM Encode Image to Canvas a mask or a variation above 0."])
     full = [index + 1 for index, kind in enumerate(kinds) if kind == "full"]
-    skipped = kinds.count("skipped")
-    with_head = f" with the head {head.name}" if head and settings.method == "shortcut" else ""
+    skipped = kinds.count(SKIPPED)
+    with_head = f" with the head {head.name}" if head and METHODS[settings.method].needs_head else ""
+    usual = {name: field.default for name, field in METHODS[settings.method].settings().items()}
+    others = {name: value for name, value in of_method(settings).items() if name != "budget" and value != usual[name]}
     lines.append(
-        f"{settings.method}{with_head}, {len(kinds)} steps, {len(full)} of them full ({_listed(full)})"
+        f"{settings.method}{with_head}{f' ({_named(others)})' if others else ''}, {len(kinds)} steps, {len(full)} of them full ({_listed(full)})"
         + (f"; {skipped} skipped, as they unmask nothing" if skipped else "")
     )
-    lines.append(", ".join(f"{kind} step {_time(seconds)}" for kind, seconds in run.step_seconds.items() if kind != "skipped") + " (median)")
-    accelerated = f"{run.speed_up:.2f}x as fast as the vanilla method at these times" if set(kinds) - {"full", "skipped"} else "Not accelerated"
+    lines.append(", ".join(f"{kind} step {_time(seconds)}" for kind, seconds in run.step_seconds.items() if kind != SKIPPED) + " (median)")
+    accelerated = f"{run.speed_up:.2f}x as fast as the vanilla method at these times" if set(kinds) - {"full", SKIPPED} else "Not accelerated"
     lines.append(f"{_time(run.seconds)} in all. {accelerated}.")
     unknown = [f"The model does not know: {', '.join(plan.unknown_words)}."] if plan.unknown_words else []
+    probed = probe_summary([each for result in run.results for each in result.probed])
+    if probed:
+        lines.append(f"The head's predictions, probed: {probed}.")
     return "\n".join([*lines, *plan.notes, *_why_not_faster(run), *plan.cautions, *unknown])
 
 
@@ -220,10 +269,26 @@ def _why_not_faster(run: Run) -> list[str]:
     settings, times = run.plan.settings, run.step_seconds
     if settings.method == "vanilla" and not run.plan.notes:
         return ["The vanilla method runs the whole model at every step."]
-    slow = next((kind for kind in ("shortcut", "partial") if times.get(kind, 0) > 0.5 * times["full"]), None)
+    slow = next((kind for kind in times if kind not in ("full", SKIPPED) and times[kind] > 0.5 * times["full"]), None)
     if slow:
         return [f"Little is gained: a {slow} step takes {times[slow] / times['full']:.0%} of a full one, as the model is small or the image is."]
     return []
+
+
+def _guidance(settings: Settings) -> str:
+    of_pictures = "" if settings.image_guidance_scale is None else f", image_cfg {settings.image_guidance_scale:g}"
+    return f"cfg {settings.guidance_scale:g}{of_pictures}"
+
+
+def _telling(rule: Rule) -> dict[str, Any]:
+    """The numbers of a rule, and of its other settings those that are not the usual ones."""
+    usual = {each.name: each.default for each in fields(rule)}
+    return {name: value for name, value in asdict(rule).items() if type(value) in (int, float) or value != usual[name]}
+
+
+def _named(values: Mapping[str, Any]) -> str:
+    """Settings with their values."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}" for name, value in values.items())
 
 
 def _listed(steps: list[int]) -> str:

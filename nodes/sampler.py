@@ -1,54 +1,91 @@
-"""MIGM KSampler (Shortcut): generates the masked tokens of a canvas."""
+"""MIGM KSampler (Shortcut): generates the masked tokens of a canvas by a text."""
 
 from comfy_api.latest import io
 
-from ..migm_core.settings import MAX_STEPS, MAX_STRENGTH, METHODS
-from . import pictures
-from .page import tell_step
-from .run import canvas_for, generate, make_plan, report
-from .wires import CANVAS, HEAD, MODEL, PROMPT, ModelCanvas, advanced, schema
+from ..migm_core.families import Family, family_named
+from ..migm_core.sampling.rule import MAX_SCALE
+from ..migm_core.settings import MAX_STEPS
+from . import choices
+from .host import pictures
+from .host.routes import tell_step
+from .host.weights import HeadFile, LoadedModel
+from .run import Condition, canvas_for, generate, make_plan, report
+from .sockets import CANVAS, HEAD, MODEL, PROMPT, ModelCanvas, PromptText, advanced, expect, optional, schema
 
 MAX_SEED = 2**64 - 1
+FAMILY = family_named("lumina-dimoo")
+PUBLISHED = FAMILY.defaults
 
 
-def shared_inputs() -> list[io.Input]:
+def links(condition: io.Input, loader: str) -> list[io.Input]:
     """What every node that samples takes first."""
     return [
-        MODEL.Input("model", tooltip="From MIGM Load Lumina-DiMOO."),
-        PROMPT.Input("prompt", tooltip="From MIGM Prompt."),
+        MODEL.Input("model", tooltip=f"From {loader}."),
+        condition,
         HEAD.Input("head", optional=True, tooltip="From MIGM Load Shortcut Head. Without it every step runs the whole model."),
-        CANVAS.Input("canvas", optional=True, tooltip="What to work on. Without it: one image of the model's own size."),
+        CANVAS.Input("canvas", optional=True, tooltip="What to work on. Without it: one image of the model's own size, or of the size of a task's picture."),
     ]
 
 
-def cfg() -> io.Input:
-    return io.Float.Input(
-        "cfg",
-        default=4.0,
-        min=0.0,
-        max=MAX_STRENGTH,
-        step=0.1,
-        tooltip="How closely to follow the prompt. 0 turns it off and halves the work. Lumina-DiMOO takes 4, the bundled demo 0.",
-    )
+def of_text() -> list[io.Input]:
+    """The links of a node that samples by a text."""
+    return links(PROMPT.Input("prompt", tooltip="From MIGM Prompt, MIGM Edit Image or MIGM Image Task."), "MIGM Load Lumina-DiMOO")
 
 
-def temperature() -> io.Input:
-    return advanced(
-        io.Float.Input(
-            "temperature",
-            default=1.0,
-            min=0.0,
-            max=MAX_STRENGTH,
-            step=0.1,
-            tooltip="How varied the images are. 0 always takes the likeliest token. Lumina-DiMOO takes 1, the bundled demo 0.2.",
-        )
-    )
+def seed(about: str, *, changes: bool = True) -> io.Input:
+    """A seed; ``changes`` has the page choose another one after each run, unless its user says otherwise."""
+    return io.Int.Input("seed", default=0, min=0, max=MAX_SEED, control_after_generate=changes, tooltip=about)
+
+
+def steps(default: int, about: str, least: int = 1) -> io.Input:
+    return io.Int.Input("steps", default=default, min=least, max=MAX_STEPS, tooltip=f"How many steps unmask the image. {about}")
+
+
+def cfg(default: float, what: str, about: str = "") -> io.Input:
+    tooltip = f"How closely to follow the {what}. 0 turns it off and halves the work. {about}".strip()
+    return io.Float.Input("cfg", default=default, min=0.0, max=MAX_SCALE, step=0.1, tooltip=tooltip)
+
+
+def how_closely() -> io.Input:
+    """cfg of a node that samples by a text."""
+    return cfg(PUBLISHED["guidance_scale"], "prompt", "Lumina-DiMOO takes 4, 2.5 beside a picture, the bundled demo 0.")
+
+
+def of_rule() -> dict[str, io.Input]:
+    """The settings of the rule of text, by name."""
+    return {name: advanced(each) for name, each in choices.rule_settings(FAMILY, {"temperature": "Lumina-DiMOO takes 1, the bundled demo 0.2."}).items()}
+
+
+def results() -> list[io.Output]:
+    return [
+        io.Image.Output("image", display_name="image", tooltip="The finished canvas, decoded."),
+        CANVAS.Output("canvas_out", display_name="canvas", tooltip="The finished canvas."),
+        io.String.Output("report", display_name="report", tooltip="Steps, times, speed-up, and why it was not faster. Connect Preview Any to read it."),
+    ]
+
+
+def sampled(model: LoadedModel, condition: Condition, head: HeadFile | None, canvas: ModelCanvas | None, **plan) -> io.NodeOutput:
+    """What a sampler node gives; ``plan`` as for ``make_plan``."""
+    blank = canvas_for(model, condition, head, canvas)
+    (run,) = generate(model, head, condition, blank, [make_plan(model, head, blank, condition, painted=canvas, **plan)], tell_step)
+    finished = ModelCanvas(run.canvas, model, canvas.finish if canvas is not None else ())
+    image = pictures.canvas_image(model, run.canvas, finish=finished.finish)
+    return io.NodeOutput(image, finished, report(model, head, run), ui={"migm_run": [run.summary()]})
+
+
+def split(family: Family, settings: dict) -> dict:
+    """A node's settings, those of the family's rule apart from those of methods, as ``make_plan`` takes them."""
+    of_rule = family.rule_settings()
+    return {
+        "rule": {name: value for name, value in settings.items() if name in of_rule},
+        "method_settings": {name: value for name, value in settings.items() if name not in of_rule},
+    }
 
 
 class ShortcutSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        methods = ["shortcut", "ml-cache", "vanilla"]
+        rule = of_rule()
         return schema(
             node_id="MIGMShortcutSampler",
             display_name="MIGM KSampler (Shortcut)",
@@ -57,49 +94,35 @@ class ShortcutSampler(io.ComfyNode):
             description="Generate the masked tokens of a canvas, and watch them appear. With a shortcut head most steps skip the large model.",
             has_intermediate_output=True,
             inputs=[
-                *shared_inputs(),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=MAX_SEED, control_after_generate=True, tooltip="The same seed gives the same image, alone or in a batch."
-                ),
-                io.Int.Input("steps", default=64, min=1, max=MAX_STEPS, tooltip="How many steps unmask the image. Both models take 64."),
-                io.Int.Input(
-                    "budget",
-                    default=11,
-                    min=2,
-                    max=MAX_STEPS,
-                    tooltip="How many of the steps run the whole model; the shortcut head takes the others. Fewer are faster and, at some point, worse. "
-                    "Lumina-DiMOO takes 11, the bundled demo 9. It counts only for the shortcut method with a head.",
-                ),
-                cfg(),
-                temperature(),
-                advanced(
-                    io.Combo.Input(
-                        "method",
-                        options=methods,
-                        default="shortcut",
-                        tooltip="shortcut: the head between full steps. ml-cache: the cache that ships with Lumina-DiMOO, without a head. vanilla: every step full.",
-                    )
-                ),
+                *of_text(),
+                seed("The same seed gives the same image, alone or in a batch."),
+                steps(PUBLISHED["steps"], "Both models take 64."),
+                choices.budget(PUBLISHED["budget"], "Lumina-DiMOO takes 11, the bundled demo 9."),
+                how_closely(),
+                rule.pop("temperature"),
+                choices.method(),
+                *map(optional, rule.values()),
+                *choices.other_settings(),
             ],
-            outputs=[
-                io.Image.Output("image", display_name="image", tooltip="The finished canvas, decoded."),
-                CANVAS.Output("canvas_out", display_name="canvas", tooltip="The finished canvas."),
-                io.String.Output("report", display_name="report", tooltip="Steps, times, speed-up, and why it was not faster. Connect Preview Any to read it."),
-            ],
+            outputs=results(),
         )
 
     @classmethod
     def validate_inputs(cls, method=None):
-        # Alone, as the host shows an error at each input that is named here; the others' limits it knows. A linked one is not known yet, and of a list
-        # that is no link the host complains itself.
-        return True if method is None or isinstance(method, list) or method in METHODS else f"method is {method!r}, expected one of {', '.join(METHODS)}."
+        # Alone, as the host shows an error at each input that is named here; the others' limits it knows.
+        return choices.check_method(method)
 
     @classmethod
-    def execute(cls, model, prompt, seed, steps, budget, cfg, temperature, method, head=None, canvas=None) -> io.NodeOutput:
-        blank = canvas_for(model, prompt, head, canvas)
-        plan = make_plan(
-            model, head, blank, prompt, method=method, seed=seed, steps=steps, budget=budget, guidance=cfg, temperature=temperature
+    def execute(cls, model, prompt, seed, steps, budget, cfg, method, head=None, canvas=None, **settings) -> io.NodeOutput:
+        expect(PromptText, prompt=prompt)
+        return sampled(
+            model,
+            prompt,
+            head,
+            canvas,
+            method=method,
+            seed=seed,
+            steps=steps,
+            guidance_scale=cfg,
+            **split(FAMILY, {"budget": budget, **settings}),
         )
-        (run,) = generate(model, head, prompt, blank, [plan], tell_step)
-        image = pictures.canvas_image(model, run.canvas)
-        return io.NodeOutput(image, ModelCanvas(run.canvas, model), report(model, head, run), ui={"migm_run": [run.summary()]})

@@ -9,7 +9,7 @@ class Size(NamedTuple):
     """What a step's time depends on, beside its kind and the machine.
 
     Attributes:
-        model: the files' stamp.
+        model: the files' fingerprint.
         tokens: of one canvas.
         branches: of guidance, 2 with cfg and 1 without.
     """

@@ -45,6 +45,18 @@ def pipeline(small):
     return Pipeline.load(small.folder, small.head, dtype="fp32", device="cpu")
 
 
+def pytest_xdist_make_scheduler(config, log):
+    """With several processes (-n 2), one runs all tests of a host, or of a file: they share a server, or models."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByHostOrFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            of_host = next((str(each) for each in sorted(hosts.settings(), key=lambda each: -len(str(each))) if f"[{each}" in nodeid), None)
+            return of_host or nodeid.split("::")[0]
+
+    return ByHostOrFile(config, log)
+
+
 def pytest_terminal_summary(terminalreporter):
     import torch
 

@@ -18,6 +18,11 @@ HOST_NODES = {
     "SaveImage": ([("images", "IMAGE", False), ("filename_prefix", "STRING", True)], []),
     "PreviewImage": ([("images", "IMAGE", False)], []),
     "PreviewAny": ([("source", "*", False)], []),
+    "EmptyImage": ([("width", "INT", True), ("height", "INT", True), ("batch_size", "INT", True), ("color", "INT", True)], [("IMAGE", "IMAGE")]),
+    "ImageCompositeMasked": (
+        [("destination", "IMAGE", False), ("source", "IMAGE", False), ("mask", "MASK", False), ("x", "INT", True), ("y", "INT", True), ("resize_source", "BOOLEAN", True)],
+        [("IMAGE", "IMAGE")],
+    ),
     "SolidMask": ([("value", "FLOAT", True), ("width", "INT", True), ("height", "INT", True)], [("MASK", "MASK")]),
     "MaskComposite": (
         [("destination", "MASK", False), ("source", "MASK", False), ("x", "INT", True), ("y", "INT", True), ("operation", "COMBO", True)],
@@ -45,7 +50,7 @@ class Graph:
             pack = "comfy-core"
         else:
             schema, pack = schemas()[kind], PACK
-            sockets = [_input(each.name, each.io_type, each.is_widget, each.optional) for each in page_order(inputs_of_schema(schema))]
+            sockets = [_input(each.name, each.io_type, each.is_widget, each.optional) for each in page_order(inputs_of_schema(schema)) if not each.is_extra]
             outputs = [(each.display_name, each.io_type) for each in schema.outputs]
         properties = {"cnr_id": pack, "Node name for S&R": kind, **({"models": models} if models else {})}
         return self._add(kind, title, size, sockets, outputs, list(values), properties)

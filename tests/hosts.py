@@ -8,6 +8,7 @@ A host that has dynamic memory runs twice: without it, as it does by itself on a
 card. There is one server for each, and tests that share one run in a row.
 """
 
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,7 @@ from small_model import SmallModel, make_small_head, make_small_model, small_con
 REPOSITORY = Path(__file__).parents[1]
 EXTENSION = "ComfyUI-MIGM-Shortcut"
 START_SECONDS = 600
+MASKGIT, MASKGIT_HEAD = "maskgit/MaskGIT/MaskGIT_ImageNet_tiny.pth", "maskgit-shortcut.pth"
 SUPPORTED = ("0.33.0", "0.8.0", "0.3.75", "0.3.64")  # the versions that a release is tested on
 
 # A pack of nodes that turns dynamic memory on where there is no card. The host's own option asks for one.
@@ -113,12 +116,14 @@ class Server:
         pid: its process.
         base: its base directory.
         small: the tiny checkpoint that lies in its model folder as "small", with the heads "small.safetensors" and "foreign.safetensors".
+        maskgit: the tiny MaskGIT's base model, MASKGIT in the lists, with the head MASKGIT_HEAD.
     """
 
     client: Client
     log: Path
     base: Path
     small: SmallModel
+    maskgit: SmallModel
     pid: int
 
 
@@ -136,8 +141,11 @@ def host(setting) -> Path:
 
 @pytest.fixture(scope="session")
 def base(setting, tmp_path_factory) -> Path:
-    """A base directory with the extension and models in it."""
-    folder = tmp_path_factory.mktemp("base")
+    return make_base(setting, tmp_path_factory.mktemp("base"))
+
+
+def make_base(setting: Setting, folder: Path) -> Path:
+    """Make a base directory with the extension and models in it."""
     for name in ("custom_nodes", "input", "output", "models/migm", "elsewhere"):
         (folder / name).mkdir(parents=True)
     (folder / "custom_nodes" / EXTENSION).symlink_to(REPOSITORY)
@@ -146,8 +154,21 @@ def base(setting, tmp_path_factory) -> Path:
     shutil.move(made.head, folder / "models/migm/small.safetensors")
     make_small_head(folder / "models/migm/foreign.safetensors", small_config(d_model=48, n_heads=2))
     shutil.copy(folder / "models/migm/small.safetensors", folder / "elsewhere/other.safetensors")
+    copy_maskgit(folder / "models/migm")
     write_paths(setting, folder, migm="elsewhere")
     return folder
+
+
+def copy_maskgit(models: Path) -> None:
+    """Put the tiny MaskGIT of the tests' data into a model folder, as published."""
+    data = REPOSITORY / "tests/data/maskgit"
+    made = models / "maskgit"
+    shutil.copytree(data / "vqgan", made / "VQGAN", ignore=shutil.ignore_patterns("*callback*"))
+    (made / "MaskGIT").mkdir()
+    shutil.copy(data / Path(MASKGIT).name, models / MASKGIT)
+    shutil.copy(data / MASKGIT_HEAD, models / MASKGIT_HEAD)
+    heads = json.loads((data / "meta.json").read_text("utf-8"))["config"]["n_heads"]
+    (made / "MaskGIT/config.json").write_text(json.dumps({"n_heads": heads}))
 
 
 def write_paths(setting: Setting, base: Path, migm: str) -> None:
@@ -178,11 +199,12 @@ def environment() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def server(setting, base, python, environment):
     with serving(setting, base, python, environment) as (client, log, pid):
-        yield Server(client, log, base, SmallModel(base / "models/migm/small", base / "models/migm/small.safetensors"), pid)
+        models = base / "models/migm"
+        yield Server(client, log, base, SmallModel(models / "small", models / "small.safetensors"), SmallModel(models / MASKGIT, models / MASKGIT_HEAD), pid)
 
 
 @contextmanager
-def serving(setting: Setting, base: Path, python: str, environment: dict[str, str]):
+def serving(setting: Setting, base: Path, python: str, environment: dict[str, str], options: Sequence[str] = ()):
     """A host on a base directory with extra_model_paths.yaml, see ``write_paths``: a client, its log and its process."""
     log = base / "server.log"
     port = free_port()
@@ -190,7 +212,7 @@ def serving(setting: Setting, base: Path, python: str, environment: dict[str, st
     command += ["--disable-api-nodes", "--database-url", "sqlite:///:memory:", "--extra-model-paths-config", str(base / "extra_model_paths.yaml")]
     command += ["--preview-method", "auto"]  # a host makes no previews by itself
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=setting.path, stdout=out, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen([*command, *options], cwd=setting.path, stdout=out, stderr=subprocess.STDOUT, env=environment)
     try:
         wait_until_up(process, port, log)
         assert ("dynamic memory is on" in log.read_text(errors="replace")) == setting.dynamic

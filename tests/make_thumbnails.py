@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from workflows import FOLDER, NAMES, inputs_of_schema, load, values
 
 sys.path.insert(0, str(REPOSITORY))
-from migm_core.evaluation.evaluate import unseen_scenes  # noqa: E402
 from migm_core.pipeline import Pipeline  # noqa: E402
+from migm_core.worlds.shapes.evaluate import unseen_scenes  # noqa: E402
 
 SIDE = 512  # pixels
 GAP = 12
@@ -41,19 +41,19 @@ def tiled(pictures: list[Image.Image], columns: int) -> Image.Image:
 
 
 def picture_of(pipeline: Pipeline, canvas) -> Image.Image:
-    """As Decode Canvas shows it, with what is unknown."""
-    model = SimpleNamespace(checkpoint=pipeline.checkpoint, factor=factor_of(pipeline), image_tokenizer=SimpleNamespace(load_device=pipeline.device))
-    pixels = room("pictures").decode(model, canvas.codes[0], canvas.unknown[0].cpu()).permute(1, 2, 0)
+    """As Decode Canvas shows it, with what is masked."""
+    model = SimpleNamespace(checkpoint=pipeline.checkpoint, downscale_factor=factor_of(pipeline), image_tokenizer=SimpleNamespace(load_device=pipeline.device))
+    pixels = room("host.pictures").decode(model, canvas.codes[0], canvas.masked[0].cpu()).permute(1, 2, 0)
     return Image.fromarray((pixels * 255).round().byte().numpy())
 
 
 def factor_of(pipeline: Pipeline) -> int:
-    return pipeline.checkpoint.image_tokenizer.config.factor
+    return pipeline.checkpoint.image_tokenizer.config.downscale_factor
 
 
 def asked(sampler: dict) -> dict:
     """What a sampler's widgets ask of the engine."""
-    renamed = {"cfg": "guidance"}
+    renamed = {"cfg": "guidance_scale"}
     return {renamed.get(name, name): sampler[name] for name in ("seed", "steps", "budget", "cfg", "temperature", "method")}
 
 
@@ -85,11 +85,23 @@ def inpainting(pipeline: Pipeline) -> Image.Image:
     (before, after), (first, second) = (nodes("inpainting", kind) for kind in ("MIGMPrompt", "MIGMShortcutSampler"))
     start = pipeline.generate(before["text"], **asked(first))
     known = pipeline.encode(pipeline.decode(start.canvas))
-    hole = known.unknown.clone()
+    hole = known.masked.clone()
     hole[:, :, hole.shape[2] // 2 :] = True
     canvas = known.masked_with(hole)
     finished = pipeline.generate(after["text"], canvas=canvas, **asked(second))
     return tiled([enlarged(picture, SIDE // 2) for picture in (start.images[0], picture_of(pipeline, canvas), finished.images[0])], 3)
+
+
+def outpainting(pipeline: Pipeline) -> Image.Image:
+    (before, after), (first, second) = (nodes("outpainting", kind) for kind in ("MIGMPrompt", "MIGMShortcutSampler"))
+    (extend,), side = nodes("outpainting", "MIGMOutpaint"), SIDE // 2
+    start = pipeline.generate(before["text"], **asked(first)).images[0]
+    strip = start.crop((0, 0, start.width - extend["right"], start.height))
+    sides = tuple(extend[name] for name in ("left", "top", "right", "bottom"))
+    finished = pipeline.generate(after["text"], task="paint", images=strip, extend=sides, **asked(second)).images[0]
+    room = Image.new("RGB", (side, side), DARK)
+    room.paste(enlarged(start, side).crop((0, 0, side * strip.width // start.width, side)))
+    return tiled([enlarged(start, side), room, enlarged(finished, side)], 3)
 
 
 def compare_methods(pipeline: Pipeline) -> Image.Image:
@@ -98,7 +110,8 @@ def compare_methods(pipeline: Pipeline) -> Image.Image:
     images, labels = [], []
     for name, way in compare.parse(way_of["methods"]).items():
         chosen = compare.numbers_of(way, own)
-        result = pipeline.generate(prompt["text"], seed=way_of["seed"], guidance=way_of["cfg"], temperature=way_of["temperature"], **chosen)
+        chosen |= chosen.pop("method_settings")
+        result = pipeline.generate(prompt["text"], seed=way_of["seed"], guidance_scale=way_of["cfg"], temperature=way_of["temperature"], **chosen)
         images.append(torch.from_numpy(np.array(result.images[0])).float() / 255)
         labels.append([name, f"{len(result.full_steps)} of {chosen['steps']} steps full"])
     sheet = compare.contact_sheet(images, labels)[0]
@@ -112,7 +125,7 @@ def icon(pipeline: Pipeline) -> Image.Image:
     (prompt,), (sampler,) = (nodes("demo_text_to_image", kind) for kind in ("MIGMPrompt", "MIGMShortcutSampler"))
     seen = []
     pipeline.generate(prompt["text"], **asked(sampler), callback=lambda report: seen.append(report.canvas))
-    half = min(seen, key=lambda canvas: abs(canvas.unknown.float().mean() - 0.35))
+    half = min(seen, key=lambda canvas: abs(canvas.masked.float().mean() - 0.35))
     return picture_of(pipeline, half).resize((400, 400), Image.Resampling.NEAREST)
 
 

@@ -1,6 +1,6 @@
 """Write the example workflows and the subgraphs, by the nodes' schemas: python tests/make_workflows.py
 
-After a change of a node's inputs, and before tests/make_thumbnails.py, which draws what the workflows say.
+After a change of a node's inputs, and before tests/make_thumbnails.py, which generates what the workflows say.
 """
 
 import json
@@ -11,14 +11,16 @@ from workflows import FOLDER, SUBGRAPHS
 
 BUNDLED = "bundled demo"
 APART = 24  # pixels between columns
-DEMO = [64, 9, 0.0, 0.2, "shortcut"]  # steps, budget, cfg, temperature, method: the bundled model's own
-LUMINA = [64, 11, 4.0, 1.0, "shortcut"]  # the published ones
 PROMPT = "a large red heart left of a small yellow star on a navy background"
 LOAD, SAY, MAKE, LOOK = "#3f789e", "#3f8f4f", "#a1309b", "#3f789e"  # colours of groups
 
 BASE = "Alpha-VLLM/Lumina-DiMOO"
 HEAD_REPOSITORY, HEAD_FOLDER, HEAD = "Kaiwen-Zhu/MIGM-Shortcut", "DiMOO-Shortcut", "dimoo-shortcut.pth"
 HEAD_URL = f"https://huggingface.co/{HEAD_REPOSITORY}/resolve/main/{HEAD_FOLDER}/{HEAD}"
+
+DEMO = [64, 9, 0.0, 0.2, "shortcut"]  # steps, budget, cfg, temperature, method: the bundled model's own
+LUMINA = [64, 11, 4.0, 1.0, "shortcut"]  # the published ones
+MASKGIT = [15, 8, 2.8, "arccos", True, 1.0, 7.0, "linear", "shortcut"]  # steps, budget, cfg, the rule's, method: the published ones
 
 DEMO_NOTE = """Press **Run**. The model and the head come with the extension: nothing to download, no GPU needed.
 
@@ -41,6 +43,18 @@ INPAINTING_NOTE = """Press **Run**: nothing to download. It generates an image, 
 4. Choose Lumina-DiMOO in both loaders, and in the sampler steps 64, budget 11, cfg 4, temperature 1. The bundled model knows only its own scenes.
 
 **variation** also masks a share of the other tokens. For outpainting, put **Pad Image for Outpainting** before the encoder.
+"""
+
+OUTPAINTING_NOTE = """Press **Run**: nothing to download. It generates an image, takes a strip of 36x64 pixels of it, and extends that by 28 pixels to the right, with something else there. The strip keeps its pixels.
+
+## With your own image
+
+1. Add **Load Image**, and connect its IMAGE to **MIGM Outpaint**, in place of the link there. A MASK of the MaskEditor regenerates parts inside, too.
+2. Delete the group *2. First image* and the two nodes that cut the strip.
+3. Say how many pixels to add on each side, and describe the whole picture in the second prompt.
+4. Choose Lumina-DiMOO in both loaders, and in the sampler steps 64, budget 11, cfg 4, temperature 1. The bundled model knows only its own scenes, in 64x64 pixels.
+
+**feather** fades the result into the picture.
 """
 
 COMPARE_NOTE = """Press **Run**: nothing to download. One prompt and one seed, four ways, with what each costs beneath.
@@ -153,7 +167,7 @@ def inpainting() -> dict:
     before = graph.node("MIGMPrompt", (0, 196), [INPAINT_PROMPTS[0], ""], title="MIGM Prompt: first image")
     first = graph.node("MIGMShortcutSampler", (0, 600), [INPAINT_SEEDS[0], "fixed", *DEMO], title="MIGM KSampler: first image")
     encode = graph.node("MIGMEncodeImage", (0, 150), [0.0, 0])
-    decode = graph.node("MIGMDecodeCanvas", (0, 86), [0])
+    decode = graph.node("MIGMDecodeCanvas", (0, 86))
     masked = graph.node("PreviewImage", (0, 270), title="Masked")
     after = graph.node("MIGMPrompt", (0, 196), [INPAINT_PROMPTS[1], ""], title="MIGM Prompt: new half")
     second = graph.node("MIGMShortcutSampler", (0, 600), [INPAINT_SEEDS[1], "fixed", *DEMO], title="MIGM KSampler: new half")
@@ -177,6 +191,42 @@ def inpainting() -> dict:
     return graph.workflow("inpainting", [(before, "text"), (after, "text"), (first, "seed"), (second, "seed")], [save])
 
 
+OUTPAINT_SEED, STRIP = 2, 36
+
+
+def outpainting() -> dict:
+    graph = Graph()
+    note = graph.note("Start here", OUTPAINTING_NOTE, (0, 510))
+    model, head = loaders(graph)
+    before = graph.node("MIGMPrompt", (0, 196), [INPAINT_PROMPTS[0], ""], title="MIGM Prompt: first image")
+    first = graph.node("MIGMShortcutSampler", (0, 600), [INPAINT_SEEDS[0], "fixed", *DEMO], title="MIGM KSampler: first image")
+    room = graph.node("EmptyImage", (0, 142), [STRIP, 64, 1, 0], title=f"{STRIP}x64 pixels ...")
+    strip = graph.node("ImageCompositeMasked", (0, 162), [0, 0, False], title="... of the first image's left side")
+    extend = graph.node("MIGMOutpaint", (0, 340), [0, 0, 64 - STRIP, 0, 0])
+    seen = graph.node("PreviewImage", (0, 270), title="Before: as the model sees it")
+    after = graph.node("MIGMPrompt", (0, 196), [INPAINT_PROMPTS[1], ""], title="MIGM Prompt: whole picture")
+    second = graph.node("MIGMShortcutSampler", (0, 600), [OUTPAINT_SEED, "fixed", *DEMO], title="MIGM KSampler: extension")
+    save = graph.node("SaveImage", (0, 300), ["migm_outpainting"], title="After")
+    report = graph.node("PreviewAny", (0, 160), title="Report")
+    join(graph, first, model, head, before)
+    join(graph, second, model, head, after)
+    graph.link(room, "IMAGE", strip, "destination")
+    graph.link(first, "image", strip, "source")
+    graph.link(model, "model", extend, "model")
+    graph.link(strip, "IMAGE", extend, "image")
+    graph.link(extend, "canvas", second, "canvas")
+    graph.link(extend, "image", seen, "images")
+    graph.link(second, "image", save, "images")
+    graph.link(second, "report", report, "source")
+    x = graph.column(0, 0, 258, (None, "", [note]), ("1. Load", LOAD, [model, head]))
+    x = graph.column(x + APART, 0, 270, ("2. First image", MAKE, [before, first]))
+    x = graph.column(x + APART, 0, 290, ("3. A strip, to be extended", SAY, [room, strip, extend]))
+    x = graph.column(x + APART, 0, 270, ("4. Extension", MAKE, [after, second]))
+    graph.column(x + APART, 0, 250, ("5. Look", LOOK, [save, seen, report]))
+    inputs = [(before, "text"), (after, "text"), *((extend, side) for side in ("left", "top", "right", "bottom")), (second, "seed")]
+    return graph.workflow("outpainting", inputs, [save])
+
+
 def compare_methods() -> dict:
     graph = Graph()
     note = graph.note("Start here", COMPARE_NOTE, (0, 470))
@@ -197,7 +247,27 @@ def compare_methods() -> dict:
     return graph.workflow("compare_methods", [(prompt, "text"), (compare, "methods"), (compare, "seed")], [sheet])
 
 
-WORKFLOWS = (demo_text_to_image, lumina_dimoo_text_to_image, inpainting, compare_methods)
+def class_to_image(model: str, head: str, classes: str = "") -> dict:
+    """Images of classes, with a MaskGIT model and its head. No example until a model comes with the extension: tests run it with theirs."""
+    graph = Graph()
+    loader = graph.node("MIGMLoadMaskGIT", (0, 110), [model, "auto"])
+    of_head = graph.node("MIGMLoadShortcutHead", (0, 86), [head])
+    class_ = graph.node("MIGMMaskGITClass", (0, 180), ["golden retriever", classes])
+    sampler = graph.node("MIGMMaskGITSampler", (0, 700), [7, "fixed", *MASKGIT])
+    save = graph.node("SaveImage", (0, 340), ["migm"])
+    report = graph.node("PreviewAny", (0, 250), title="Report")
+    graph.link(loader, "model", sampler, "model")
+    graph.link(of_head, "head", sampler, "head")
+    graph.link(class_, "classes", sampler, "classes")
+    graph.link(sampler, "image", save, "images")
+    graph.link(sampler, "report", report, "source")
+    x = graph.column(0, 0, 300, ("1. Load", LOAD, [loader, of_head]), ("2. Class", SAY, [class_]))
+    x = graph.column(x + APART, 0, 330, ("3. Generate", MAKE, [sampler]))
+    graph.column(x + APART, 0, 330, ("4. Look", LOOK, [save, report]))
+    return graph.workflow("class_to_image", [(class_, "class_name"), (sampler, "seed"), (sampler, "budget")], [save])
+
+
+WORKFLOWS = (demo_text_to_image, lumina_dimoo_text_to_image, inpainting, outpainting, compare_methods)
 
 NUMBERS = "It starts with the bundled model and its numbers. For Lumina-DiMOO choose both files, steps 64, budget 11, cfg 4 and temperature 1."
 

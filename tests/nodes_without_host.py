@@ -20,6 +20,10 @@ HOST = ["comfy", "comfy.cli_args", "comfy.ldm", "comfy.ldm.modules", "comfy.ldm.
 HOST += ["folder_paths", "latent_preview", "server", "aiohttp"]
 
 
+class Node:
+    """What a node inherits."""
+
+
 class Input:
     """One input; ``options`` are its schema's keywords."""
 
@@ -28,8 +32,8 @@ class Input:
 
 
 class Output:
-    def __init__(self, io_type: str, id: str, display_name: str = "", tooltip: str = ""):
-        self.io_type, self.id, self.display_name, self.tooltip = io_type, id, display_name, tooltip
+    def __init__(self, io_type: str, id: str, display_name: str = "", tooltip: str = "", is_output_list: bool = False):
+        self.io_type, self.id, self.display_name, self.tooltip, self.is_output_list = io_type, id, display_name, tooltip, is_output_list
 
 
 def _io_type(name: str):
@@ -55,9 +59,9 @@ class Schema:
 def _stand_ins() -> dict[str, ModuleType]:
     latest = ModuleType("comfy_api.latest")
     latest.ComfyExtension = object
-    names = {"Int": "INT", "Float": "FLOAT", "String": "STRING", "Combo": "COMBO", "Image": "IMAGE", "Mask": "MASK"}
+    names = {"Int": "INT", "Float": "FLOAT", "String": "STRING", "Boolean": "BOOLEAN", "Combo": "COMBO", "Image": "IMAGE", "Mask": "MASK"}
     types = {name: _io_type(io_type) for name, io_type in names.items()}
-    latest.io = SimpleNamespace(**types, Custom=_io_type, Schema=Schema, ComfyNode=object, Input=Input, NodeOutput=SimpleNamespace)
+    latest.io = SimpleNamespace(**types, Custom=_io_type, Schema=Schema, ComfyNode=Node, Input=Input, Output=Output, NodeOutput=SimpleNamespace)
     folders = MagicMock(folder_names_and_paths=defaultdict(lambda: ([], set())), get_filename_list=lambda folder: [])
     return {**{name: MagicMock() for name in HOST}, "folder_paths": folders, "comfy_api": ModuleType("comfy_api"), "comfy_api.latest": latest}
 

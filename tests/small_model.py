@@ -1,23 +1,26 @@
 """A tiny checkpoint with random weights, in the published layout, and a head for it: what tests load, damage and run."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from migm_core.checkpoints import save_checkpoint, save_head
-from migm_core.config import LuminaConfig
-from migm_core.models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
-from migm_core.models.lumina import Lumina
-from migm_core.models.shortcut import ShortcutConfig, ShortcutHead
-from migm_core.training.vocabulary import TEXT_IDS, demo_layout, demo_text_tokenizer
+from migm_core.checkpoints import save_head
+from migm_core.families.lumina_dimoo.backbone import Lumina
+from migm_core.families.lumina_dimoo.config import LuminaConfig
+from migm_core.families.lumina_dimoo.head import ShortcutConfig, ShortcutHead
+from migm_core.families.lumina_dimoo.write import save_checkpoint
+from migm_core.sampling.methods import Vanilla
+from migm_core.tokenizers.amused_vq import ImageTokenizer, ImageTokenizerConfig
+from migm_core.worlds.shapes.vocabulary import TEXT_IDS, demo_layout, demo_text_tokenizer
 
 CODES = 32
 FACTOR = 8
-SETTINGS = {"width": 32, "height": 32, "steps": 8, "budget": 3, "guidance": 2.0, "temperature": 1.0}
+SETTINGS = {"width": 32, "height": 32, "steps": 8, "budget": 3, "guidance_scale": 2.0, "temperature": 1.0}
 PROMPT = "a large red heart left of a small yellow star on a navy background"
 
 
@@ -35,7 +38,7 @@ def make_small_model(folder: Path, *, seed: int = 0, **sizes) -> SmallModel:
     config = small_config(**sizes)
     base = scatter(Lumina(config, output_rows=(0, config.vocab_size)))
     image_tokenizer = scatter(ImageTokenizer(small_image_tokenizer_config()))
-    text = demo_text_tokenizer().backend_tokenizer.to_str()
+    text = demo_text_tokenizer().to_str()
     save_checkpoint(folder / "model", base, image_tokenizer, text, SETTINGS)
     return SmallModel(folder / "model", make_small_head(folder / "shortcut.safetensors", config))
 
@@ -95,3 +98,21 @@ def edit_json(path: Path, **values) -> None:
 
 def write_json(path: Path, values: dict) -> None:
     path.write_text(json.dumps(values))
+
+
+class ShapesOfNoise:
+    """Noise for the meta device, which has no generators: its shapes alone."""
+
+    def draw(self, step: int, masked: torch.Tensor, codes: int, kind: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+        return masked.new_empty(*masked.shape, codes, dtype=torch.float32), masked.new_empty(masked.shape, dtype=torch.float32)
+
+    def skip(self, step: int, masked: torch.Tensor, codes: int) -> None:
+        pass
+
+
+class EveryBranch(Vanilla):
+    """Vanilla that computes the branches that do not count at a step, too, as the published runs do."""
+
+    def start(self, backbone, sequences, mask_ratios):
+        run = super().start(backbone, sequences, mask_ratios)
+        return SimpleNamespace(features=lambda step: run.features(replace(step, branches=None)))

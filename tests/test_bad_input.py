@@ -1,4 +1,4 @@
-"""Whatever is wrong with a file or a setting, there is one clear error, before anything is drawn or written."""
+"""Whatever is wrong with a file or a setting, there is one clear error, before anything is generated or written."""
 
 import json
 import os
@@ -16,8 +16,9 @@ from tokenizers import Tokenizer
 
 from migm_core.checkpoints import CheckpointError, convert, describe, load_checkpoint, load_head
 from migm_core.cli import main
-from migm_core.pipeline import MAX_STEPS, Pipeline
-from migm_core.prompts import MAX_PROMPT_CHARACTERS, MAX_PROMPT_TOKENS
+from migm_core.families.lumina_dimoo.prompts import MAX_PROMPT_CHARACTERS, MAX_PROMPT_TOKENS
+from migm_core.pipeline import Pipeline
+from migm_core.settings import MAX_STEPS
 
 BASE = "model.transformer."
 WEIGHTS = "model.safetensors"
@@ -240,10 +241,15 @@ def test_half_a_character_in_a_file_leaves_an_error_that_a_log_can_hold(copy, tm
     refused(lambda: load_checkpoint(lost), "\\udcff.safetensors does not exist").encode()
 
 
-@pytest.mark.parametrize(("key", "value"), [("steps", "64"), ("steps", 6.5), ("guidance", "strong"), ("width", True)])
+@pytest.mark.parametrize(("key", "value"), [("steps", "64"), ("steps", 6.5), ("guidance_scale", "strong"), ("width", True)])
 def test_senseless_settings_in_the_checkpoint_are_named(copy, key, value):
     edit_json(copy.folder / "generation_config.json", **{key: value})
     refused(lambda: load_checkpoint(copy.folder), str(copy.folder), key, repr(value))
+
+
+def test_a_setting_by_its_name_of_version_0_2_is_not_passed_over(copy):
+    edit_json(copy.folder / "generation_config.json", guidance=0.0)
+    refused(lambda: load_checkpoint(copy.folder), str(copy.folder), "Rename the key to guidance_scale")
 
 
 @pytest.mark.parametrize("content", ["{}", "not json", '{"model": {"type": "Moon"}}'])
@@ -253,8 +259,8 @@ def test_a_broken_text_tokenizer(copy, content):
 
 
 PANICS = {
-    "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
-    "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": ["a b"]},
+    "normalizer": ({"type": "Precompiled", "precompiled_charsmap": "AAAA"}, "precompiled_charsmap is damaged"),
+    "model": ({"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": ["a b"]}, "needs the token 'ab'"),
 }
 
 
@@ -262,11 +268,33 @@ PANICS = {
 def test_a_text_tokenizer_that_makes_the_library_panic(copy, part):
     """The library's panics are BaseExceptions that no ``except Exception`` catches: a host's worker would die of one."""
     path = copy.folder / "tokenizer.json"
-    edit_json(path, **{part: PANICS[part]})
+    value, said = PANICS[part]
+    edit_json(path, **{part: value})
     with pytest.raises(BaseException) as panic:
         Tokenizer.from_str(path.read_text())
     assert not isinstance(panic.value, Exception)
-    refused(lambda: load_checkpoint(copy.folder), str(path), "not a fast tokenizer")
+    refused(lambda: load_checkpoint(copy.folder), str(path), said)
+
+
+BOMBS = {
+    "replaces by more": {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 100},
+    "replaces again and again": {"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 30},
+    "replaces nothing": {"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"Regex": ""}, "content": "aaa"}] * 3},
+    "prepends": {"type": "Prepend", "prepend": "a" * 10**6},
+    "takes steps": {"type": "Sequence", "normalizers": [{"type": "Lowercase"}] * 1000},
+}
+
+
+@pytest.mark.parametrize("what", BOMBS)
+def test_a_text_tokenizer_that_blows_up(copy, what):
+    edit_json(copy.folder / "tokenizer.json", normalizer=BOMBS[what])
+    refused(lambda: load_checkpoint(copy.folder), "tokenizer.json: normalizer", "belongs to the model")
+
+
+def test_the_library_reports_no_panic_before_the_sentence(copy, capfd):
+    edit_json(copy.folder / "tokenizer.json", pre_tokenizer={"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False})
+    refused(lambda: Pipeline.load(copy.folder, device="cpu").generate("a" * 40 + "b"), "tokenizer.json", "prompt")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_text_tokenizer_that_fails_on_a_prompt(copy):
@@ -347,7 +375,7 @@ def test_a_head_that_does_not_hold_together(copy, tmp_path, key, value):
 def test_a_base_model_is_no_head_and_a_head_no_base_model(small):
     refused(lambda: load_head(small.folder / WEIGHTS, small_config()), WEIGHTS, "not a shortcut head")
     refused(lambda: load_head(small.folder, small_config()), str(small.folder), "folder")
-    refused(lambda: load_checkpoint(small.head), str(small.head), "convert")
+    refused(lambda: load_checkpoint(small.head), str(small.head), "is a shortcut head for Lumina-DiMOO")
 
 
 class CreatesAFile:
@@ -450,9 +478,9 @@ def test_a_broken_image_tokenizer_is_named(copy):
         ({"temperature": -0.1}, ["temperature", "-0.1"]),
         ({"temperature": float("nan")}, ["temperature", "nan"]),
         ({"temperature": float("inf")}, ["temperature", "inf"]),
-        ({"guidance": -1.0}, ["guidance", "-1.0"]),
-        ({"guidance": float("nan")}, ["guidance", "nan"]),
-        ({"guidance": 1e30}, ["guidance", "1e+30", "1000"]),
+        ({"guidance_scale": -1.0}, ["guidance_scale", "-1.0"]),
+        ({"guidance_scale": float("nan")}, ["guidance_scale", "nan"]),
+        ({"guidance_scale": 1e30}, ["guidance_scale", "1e+30", "1000"]),
         ({"seed": -1}, ["seed", "-1", "2**64"]),
         ({"seed": 2**64}, ["seed", str(2**64), "2**64"]),
         ({"seed": 2**64 - 1, "batch": 2}, ["seed", "2**64"]),
@@ -467,7 +495,7 @@ def test_a_setting_out_of_range_is_named_with_its_value(pipeline, asked, expecte
     assert not steps
 
 
-def test_the_largest_seed_draws(pipeline):
+def test_the_largest_seed_is_one(pipeline):
     assert len(pipeline.generate(PROMPT, seed=2**64 - 1, steps=2).images) == 1
 
 
@@ -480,7 +508,7 @@ def test_a_single_step_needs_no_head(pipeline):
     assert pipeline.generate(PROMPT, steps=1).settings.method == "vanilla"
 
 
-def test_an_empty_prompt_draws(pipeline):
+def test_an_empty_prompt_is_a_prompt(pipeline):
     assert pipeline.generate("").images[0].size == (32, 32)
 
 
@@ -550,7 +578,7 @@ def generate(small, tmp_path, capsys):
         (["--steps", "0"], "steps is 0"),
         (["--steps", "many"], "many"),
         (["--temperature", "-1"], "temperature is -1"),
-        (["--guidance", "nan"], "guidance is nan"),
+        (["--cfg", "nan"], "is nan, but must be a number from 0"),
         (["--seed", "-1"], "seed is -1"),
         (["--seed", str(2**64)], f"seed is {2**64}"),
         (["--batch", "0"], "batch is 0"),

@@ -5,17 +5,23 @@ import torch
 from nodes_without_host import room
 from torch.utils.flop_counter import FlopCounterMode
 
-from migm_core.config import LuminaConfig
-from migm_core.models.lumina import Lumina
-from migm_core.models.shortcut import ShortcutConfig, ShortcutHead
-from migm_core.models.transformer import KeyValueCache
-from migm_core.sampling.cost import features, largest_speed_up, prediction, step_costs
-from migm_core.sampling.schedule import full_steps, step_kinds
+from migm_core.canvas import Canvas
+from migm_core.families.lumina_dimoo.backbone import Lumina
+from migm_core.families.lumina_dimoo.config import LuminaConfig
+from migm_core.families.lumina_dimoo.head import ShortcutConfig, ShortcutHead
+from migm_core.families.lumina_dimoo.rule import LuminaRule
+from migm_core.modules.transformer import KeyValueCache
+from migm_core.sampling.backbone import Branch
+from migm_core.pipeline import DEMO
+from migm_core.sampling.cost import largest_speed_up, step_costs
+from migm_core.sampling.methods import METHODS, Method, MLCache, Shortcut, Step, Vanilla
+from migm_core.sampling.schedules import step_kinds
 
 META = torch.device("meta")
 BASE = LuminaConfig(d_model=256, n_heads=4, n_kv_heads=2, n_layers=3, mlp_hidden_size=512)
 PUBLISHED = LuminaConfig()
 PUBLISHED_HEAD = ShortcutConfig(PUBLISHED.d_model, PUBLISHED.n_heads, PUBLISHED.mlp_hidden_size)
+RULE = LuminaRule()
 
 
 @torch.inference_mode()
@@ -25,43 +31,71 @@ def counted(part) -> int:
     return counter.get_total_flops() // 2
 
 
-def kinds(budget: int, cells: int, steps: int = 64) -> list[str]:
-    full = full_steps(steps, budget)
-    return step_kinds(["full" if step in full else "shortcut" for step in range(steps)], cells)
+def planned(method: Method, tokens: int, steps: int = 64) -> list[str]:
+    return step_kinds(method.kinds(steps), RULE.keep(tokens, tokens, steps), tokens)
+
+
+def largest(config, head, method: Method, side: int, steps: int = 64) -> float:
+    return largest_speed_up(config, head, method, RULE, planned(method, side**2, steps), side, side)
+
+
+def a_sequence(model: Lumina, prompt: int = 20, side: int = 16):
+    return model.sequence(Branch(torch.zeros(prompt, dtype=torch.int64, device=META), 1.0), Canvas.empty(1, side, side, META))
 
 
 def test_features_cost_what_torch_counts():
-    model, positions = Lumina(BASE, device=META), 300
-    tokens, rotary, cache = torch.zeros(1, positions, dtype=torch.int64, device=META), model.rotary(positions, META), KeyValueCache()
-    assert features(BASE, positions, positions) == counted(lambda: model.features(tokens, rotary, cache))
+    model, cache = Lumina(BASE, device=META), KeyValueCache()
+    sequence = a_sequence(model)
+    assert sequence.length == BASE.sequence_length(20, 16, 16)
+    assert BASE.pass_macs(sequence.length, sequence.length) == counted(lambda: model.features(sequence, cache))
     some = torch.zeros(1, 40, dtype=torch.int64, device=META)
-    assert features(BASE, 40, positions) == counted(lambda: model.features_at(tokens, some, rotary, cache))
+    assert BASE.pass_macs(40, sequence.length) == counted(lambda: model.features_at(sequence, some, cache))
 
 
 @pytest.mark.parametrize("variant", [{}, {"cross_attention": False}, {"bottleneck_ratio": 1}, {"n_blocks": 2}], ids=str)
 def test_a_prediction_costs_what_torch_counts_but_for_the_new_tokens(variant):
     head, positions = ShortcutHead(ShortcutConfig(256, 4, 512, time_embedding=False, **variant), device=META), 300
     values, few = torch.zeros(1, positions, 256, device=META), torch.zeros(1, 1, dtype=torch.int64, device=META)
-    seen = counted(lambda: head.step(values, values[:, :1], few, None, head.rotary(positions, META)))
-    assert prediction(head.config, positions) <= seen <= 1.02 * prediction(head.config, positions)
+    seen = counted(lambda: head.step(values, values[:, :1], few, None, head.tables(positions, META)))
+    assert head.config.step_macs(positions) <= seen <= 1.02 * head.config.step_macs(positions)
+
+
+def test_a_partial_step_of_ml_cache_costs_what_torch_counts():
+    model, method = Lumina(BASE, device=META), MLCache(warmup=0.0, interval=8, ratio=0.9)
+    sequence = a_sequence(model)
+    run = method.start(model, [sequence], [1.0] * 8)
+    masked = torch.zeros(1, 5, dtype=torch.int64, device=META)
+    run.features(Step(0, masked, masked[:, :0]))
+    assert method.kinds(8)[1] == "partial"
+    assert method.step_macs("partial", BASE, None, sequence.length) == counted(lambda: run.features(Step(1, masked, masked[:, :0])))
+
+
+@pytest.mark.parametrize("method", METHODS.values())
+def test_every_method_says_what_each_kind_of_its_steps_costs(method):
+    kinds = method().kinds(64)
+    costs = step_costs(PUBLISHED, PUBLISHED_HEAD, method(), RULE, kinds, 64, 64)
+    full = max(costs)
+    assert all(0 < cost <= full for cost in costs)
+    assert [cost for kind, cost in zip(kinds, costs) if kind == "full"] == sorted((c for k, c in zip(kinds, costs) if k == "full"), reverse=True)
 
 
 def test_a_speed_up_is_below_the_share_of_full_steps_and_grows_as_the_budget_falls():
-    bounds = [largest_speed_up(PUBLISHED, PUBLISHED_HEAD, kinds(budget, 4096), 64, 64) for budget in (14, 11, 9)]
+    bounds = [largest(PUBLISHED, PUBLISHED_HEAD, Shortcut(budget=budget), 64) for budget in (14, 11, 9)]
     assert bounds == sorted(bounds)
     assert all(1 < bound < 64 / budget for bound, budget in zip(bounds, (14, 11, 9)))
 
 
 def test_a_small_model_is_promised_less():
-    cost = prediction(ShortcutConfig(160, 5, 480), 124) / features(LuminaConfig(d_model=160, n_heads=5, n_kv_heads=5, n_layers=16, mlp_hidden_size=480), 124, 124)
-    assert cost > prediction(PUBLISHED_HEAD, 4212) / features(PUBLISHED, 4212, 4212)
+    small = LuminaConfig(d_model=160, n_heads=5, n_kv_heads=5, n_layers=16, mlp_hidden_size=480)
+    cost = ShortcutConfig(160, 5, 480).step_macs(124) / small.pass_macs(124, 124)
+    assert cost > PUBLISHED_HEAD.step_macs(4212) / PUBLISHED.pass_macs(4212, 4212)
 
 
 def test_skipped_steps_cost_nothing_and_are_no_gain():
-    vanilla = step_kinds(["full"] * 64, 64)
-    assert "skipped" in vanilla
-    assert [cost == 0 for cost in step_costs(BASE, None, vanilla, 8, 8)] == [kind == "skipped" for kind in vanilla]
-    assert largest_speed_up(BASE, None, vanilla, 8, 8) == 1
+    kinds = planned(Vanilla(), 64)
+    assert "skipped" in kinds
+    assert [cost == 0 for cost in step_costs(BASE, None, Vanilla(), RULE, kinds, 8, 8)] == [kind == "skipped" for kind in kinds]
+    assert largest(BASE, None, Vanilla(), 8) == 1
 
 
 # Measured
@@ -69,19 +103,26 @@ def test_skipped_steps_cost_nothing_and_are_no_gain():
 
 def test_a_promise_is_of_the_last_run_of_that_size_once_there_is_one():
     plan, times = room("plan"), room("step_times")
-    steps = kinds(9, 64)
+    family = plan.outline(DEMO).family
+    method = Shortcut(budget=9)
+    kinds = planned(method, 64)
     size = times.Size(("some model",), 64, 1)
-    assert plan.promise(steps, times.recall(size), BASE, 8, 8)["source"] == "sizes"
+
+    def promise():
+        return plan.promise(kinds, times.recall(size), family, BASE, method, RULE, 8, 8)
+
+    assert promise()["source"] == "sizes"
     times.remember(size, 1, {"full": 1.0})
-    assert plan.promise(steps, times.recall(size), BASE, 8, 8)["source"] == "sizes"  # no shortcut step was timed
+    assert promise()["source"] == "sizes"  # no shortcut step was timed
     times.remember(size, 1, {"shortcut": 0.5, "skipped": 0.0})
-    passes = step_kinds(["full"] * 64, 64).count("full")
-    expected = passes / (9 + 0.5 * steps.count("shortcut"))
-    assert plan.promise(steps, times.recall(size), BASE, 8, 8) == {"value": pytest.approx(expected), "source": "measured"}
+    passes = planned(Vanilla(), 64).count("full")
+    expected = passes / (9 + 0.5 * kinds.count("shortcut"))
+    assert promise() == {"value": pytest.approx(expected), "source": "measured"}
     times.remember(size, 4, {"full": 4.0, "shortcut": 1.0})
     assert times.recall(size)["full"] == 4.0 and times.recall(size, 1)["full"] == 1.0
     assert times.recall(size._replace(branches=2)) == {}
 
 
 def test_a_run_that_is_not_accelerated_is_promised_nothing():
-    assert room("plan").promise(step_kinds(["full"] * 8, 64), {}, BASE, 8, 8) is None
+    plan = room("plan")
+    assert plan.promise(planned(Vanilla(), 64, 8), {}, plan.outline(DEMO).family, BASE, Vanilla(), RULE, 8, 8) is None

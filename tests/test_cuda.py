@@ -5,11 +5,13 @@ import torch
 from small_model import PROMPT
 
 from migm_core.canvas import Canvas
-from migm_core.checkpoints import EIGHT_BIT, convert
+from migm_core.checkpoints import QUANTISED, convert
+from migm_core.families.lumina_dimoo.rule import LuminaRule
+from migm_core.families.lumina_dimoo.tasks import text_guidance
 from migm_core.pipeline import Pipeline
+from migm_core.sampling.loop import sample
 from migm_core.sampling.methods import MLCache, Shortcut, Vanilla
-from migm_core.sampling.sampler import sample
-from migm_core.sampling.sequence import text_guidance
+from migm_core.sampling.noise import SeededNoise
 from migm_core.switches import Switches
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -52,20 +54,20 @@ def test_the_loop_never_waits(on_gpu, method, batch, temperature):
     generators = [torch.Generator("cuda").manual_seed(seed) for seed in range(batch)]
     reports = []
     try:
-        drawn = sample(
+        finished = sample(
             on_gpu.checkpoint.base,
             branches,
             Canvas.empty(batch, 4, 4, "cuda"),
             WithoutWaiting(METHODS[method](on_gpu.head)),
             steps=8,
-            temperature=temperature,
-            generators=generators,
+            rule=LuminaRule(temperature),
+            noise=SeededNoise(generators),
             callback=reports.append,
         )
         assert torch.cuda.get_sync_debug_mode() == 2
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert len(reports) == 8 and not drawn.unknown.any()
+    assert len(reports) == 8 and not finished.masked.any()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -78,24 +80,24 @@ def test_pixels_are_those_of_the_cpu(on_gpu, pipeline):
     torch.testing.assert_close(on_gpu.decode(canvas.to("cuda")).cpu(), pipeline.decode(canvas), rtol=0, atol=5e-3)  # TF32 in convolutions, as PyTorch has it
 
 
-def test_a_seed_draws_the_same_again(on_gpu):
+def test_a_seed_repeats_itself(on_gpu):
     assert torch.equal(codes(on_gpu, seed=5), codes(on_gpu, seed=5))
 
 
-@pytest.mark.parametrize("kind", EIGHT_BIT)
-def test_eight_bits_are_those_of_the_cpu(small, tmp_path, kind):
+@pytest.mark.parametrize("kind", QUANTISED)
+def test_quantised_weights_are_those_of_the_cpu(small, tmp_path, kind):
     file = tmp_path / f"{kind}.safetensors"
-    convert(small.folder, file, dtype=EIGHT_BIT[kind])
+    convert(small.folder, file, dtype=QUANTISED[kind])
     on_both = [Pipeline.load(file, small.head, dtype="fp32", device=device) for device in ("cuda", "cpu")]
     assert torch.equal(*(codes(pipeline, temperature=0.0) for pipeline in on_both))
 
 
 @pytest.mark.parametrize("switches", [Switches(channels_last=True), Switches(tile=64), Switches(tf32=True)], ids=["channels-last", "tile", "tf32"])
-def test_switches_draw_nearly_the_same(small, on_gpu, switches):
+def test_switches_sample_nearly_the_same(small, on_gpu, switches):
     switched = Pipeline.load(small.folder, small.head, dtype="fp32", device="cuda", switches=switches)
     canvas = on_gpu.generate(PROMPT, seed=3, width=128, height=128).canvas
     torch.testing.assert_close(switched.decode(canvas), on_gpu.decode(canvas), rtol=0, atol=5e-3)  # PyTorch lets convolutions use TF32 itself
-    assert not switched.generate(PROMPT).canvas.unknown.any()
+    assert not switched.generate(PROMPT).canvas.masked.any()
     assert torch.get_float32_matmul_precision() == "highest"
 
 

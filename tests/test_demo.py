@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from migm_core.evaluation.evaluate import round_trip, unseen_scenes, verdicts
 from migm_core.pipeline import DEMO, Pipeline
-from migm_core.training.patches import PatchCodebook, scene_images
+from migm_core.worlds.shapes.evaluate import round_trip, unseen_scenes, verdicts
+from migm_core.worlds.shapes.patches import PatchCodebook, scene_images
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +37,11 @@ def test_its_own_settings_use_the_head(demo):
 
 def test_its_image_tokenizer_keeps_the_renderers_images_right(demo):
     kept = round_trip(demo, 100, "dev")
-    assert kept["rendered_right"] == 1 and kept["right"] >= 0.99
+    assert kept["rendered"] == 1 and kept["tokenized"] >= 0.99
     assert kept["psnr"] > 34
 
 
 @pytest.mark.parametrize("method", ["shortcut", "vanilla"])
-def test_it_draws_what_most_unseen_prompts_say(demo, method):
+def test_it_generates_what_most_unseen_prompts_say(demo, method):
     right = verdicts(demo, unseen_scenes(20, "dev"), method=method)
     assert sum(right) > len(right) / 2

@@ -6,10 +6,11 @@ import re
 import numpy as np
 import pytest
 
+from migm_core.bench.intervals import median, paired_difference, share
+from migm_core.bench.ways import parse_ways
 from migm_core.cli import main
-from migm_core.evaluation.evaluate import evaluate, table
-from migm_core.evaluation.intervals import median, paired_difference, share
 from migm_core.pipeline import Pipeline
+from migm_core.worlds.shapes.evaluate import evaluate, table
 
 
 def test_the_interval_of_a_share_is_wilsons():
@@ -61,7 +62,7 @@ def test_the_interval_of_a_median_lies_around_it(n):
 @pytest.fixture(scope="module")
 def rows():
     pipeline = Pipeline.load(device="cpu")
-    ways = [{"method": "vanilla", "steps": 8}, {"method": "shortcut", "steps": 8, "budget": 3}, {"method": "vanilla", "steps": 1}]
+    ways = parse_ways("vanilla 8; shortcut 3 of 8; vanilla 1")
     return pipeline, evaluate(pipeline, ways, prompts=42, split="dev", timed=1)
 
 
@@ -83,16 +84,17 @@ def test_the_table_says_all_that_a_reader_needs(rows):
     assert "1 CPU thread," in head and "42 prompts, 1 with 1 object, 20 with 2 objects, 21 with 3 objects" in head
     assert "Wilson" in notes and "Newcombe" in notes
     assert len({line.count("|") for line in lines}) == 1
-    assert re.search(r"\| shortcut \| 8 \| 3 \| \d+\.\d% \(\d+\.\d to \d+\.\d\) \| [+-]\d+\.\d points \([+-]\d+\.\d to [+-]\d+\.\d\) \|", lines[3])
+    assert re.search(r"\| shortcut 3 of 8 \| 8 \| 3 \| \d+\.\d% \(\d+\.\d to \d+\.\d\) \| [+-]\d+\.\d points \([+-]\d+\.\d to [+-]\d+\.\d\) \|", lines[3])
 
 
 def test_the_command_prints_the_table_and_writes_its_numbers(tmp_path, capsys):
     out = tmp_path / "rows.json"
-    options = ["--model", "demo", "--prompts", "4", "--split", "dev", "--steps", "2", "--few", "1", "--device", "cpu", "--out", str(out)]
+    options = ["--model", "demo", "--prompts", "4", "--split", "dev", "--steps", "2", "--methods", "vanilla; shortcut; vanilla 1", "--device", "cpu", "--out", str(out)]
     assert main(["evaluate", str(tmp_path), *options]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("| vanilla |") == 2 and printed.count("| shortcut |") == 1
+    assert all(f"| {way} |" in printed for way in ("vanilla", "shortcut", "vanilla 1"))
     assert "renderer's own images" in printed
     written = json.loads(out.read_text())
-    assert [row["method"] for row in written] == ["vanilla", "shortcut", "vanilla"]
+    assert [(row["method"], row["steps"]) for row in written] == [("vanilla", 2), ("shortcut", 2), ("vanilla", 1)]
+    assert written[1]["settings"]["budget"] == 2 and "budget" not in written[0]["settings"]
     assert all(low <= value <= high for value, low, high in (row["accuracy"] for row in written))

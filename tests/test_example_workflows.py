@@ -7,9 +7,9 @@ import make_workflows
 import pytest
 from nodes_without_host import schemas
 from PIL import Image
-from workflows import FOLDER, NAMES, NOTES, SUBGRAPH_NAMES, SUBGRAPHS, boxes, inputs_of_schema, load, values
+from workflows import FOLDER, NAMES, NOTES, SUBGRAPH_NAMES, SUBGRAPHS, boxes, inputs_of_schema, load, page_order, values
 
-EXPECTED = ["compare_methods", "demo_text_to_image", "inpainting", "lumina_dimoo_text_to_image"]
+EXPECTED = ["compare_methods", "demo_text_to_image", "inpainting", "lumina_dimoo_text_to_image", "outpainting"]
 NUMBERS = ("steps", "budget", "cfg", "temperature")
 PUBLISHED = {"Lumina-DiMOO", "dimoo-shortcut.pth"}  # what a note says to download
 
@@ -40,7 +40,7 @@ def test_own_nodes_have_the_sockets_of_their_schemas(workflow):
     for node in own_nodes(workflow):
         schema = schemas()[node["type"]]
         inputs = inputs_of_schema(schema)
-        ordered = [each for each in inputs if not each.is_widget] + [each for each in inputs if each.is_widget]
+        ordered = [each for each in page_order(inputs) if not each.is_extra]
         assert [(each["name"], each["type"]) for each in node["inputs"]] == [(each.name, each.io_type) for each in ordered]
         assert [each.get("widget") for each in node["inputs"]] == [{"name": each.name} if each.is_widget else None for each in ordered]
         assert [(each["name"], each["type"]) for each in node["outputs"]] == [(each.display_name, each.io_type) for each in schema.outputs]
@@ -96,7 +96,7 @@ def test_the_reader_starts_at_a_note(workflow):
 
 def test_the_bundled_models_workflows_have_its_own_numbers():
     own = json.loads((FOLDER.parent / "migm_core" / "demo" / "generation_config.json").read_text("utf-8"))
-    own = {"cfg": own["guidance"], **own}
+    own = {"cfg": own["guidance_scale"], **own}
     for name in set(NAMES) - {"lumina_dimoo_text_to_image"}:
         for node in own_nodes(load(name)):
             numbers = values(node, inputs_of_schema(schemas()[node["type"]]))

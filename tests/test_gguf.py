@@ -1,4 +1,4 @@
-"""GGUF files of a base model: written with the gguf package's own writer, they draw what the checkpoint draws."""
+"""GGUF files of a base model: written with the gguf package's own writer, they sample what the checkpoint samples."""
 
 import subprocess
 import sys
@@ -10,19 +10,19 @@ from safetensors.torch import load_file
 from small_model import PROMPT
 
 from migm_core.checkpoints import CheckpointError, TensorSource
-from migm_core.checkpoints.gguf_file import HEADS, IN_BLOCK, OUTER, PUBLISHED
+from migm_core.families.lumina_dimoo.names import BASE_PREFIX, GGUF_NAMES
 from migm_core.pipeline import Pipeline
 
 gguf = pytest.importorskip("gguf")
 KINDS = gguf.GGMLQuantizationType
-NAMES = {f"{PUBLISHED}{ours}.weight": f"{theirs}.weight" for theirs, ours in OUTER.items()}
-NAMES |= {f"{PUBLISHED}blocks.{k}.{ours}.weight": f"blk.{k}.{theirs}.weight" for k in range(2) for theirs, ours in IN_BLOCK.items()}
+NAMES = {f"{BASE_PREFIX}{ours}.weight": f"{theirs}.weight" for theirs, ours in GGUF_NAMES.outer.items()}
+NAMES |= {f"{BASE_PREFIX}blocks.{k}.{ours}.weight": f"blk.{k}.{theirs}.weight" for k in range(2) for theirs, ours in GGUF_NAMES.in_block.items()}
 N_HEADS = 2
 
 
 def as_llama_cpp_orders(name: str, weight: torch.Tensor) -> torch.Tensor:
     """What its converter does to queries and keys: the two halves of each head's rows in turn."""
-    if name.split(".")[-2] not in HEADS:
+    if name.split(".")[-2] not in GGUF_NAMES.heads:
         return weight
     size = weight.shape[0] // N_HEADS // 2
     return weight.reshape(N_HEADS, 2, size, -1).swapaxes(1, 2).reshape(weight.shape)
@@ -54,12 +54,12 @@ def load(path):
 
 
 @pytest.mark.parametrize("llama_cpp", [True, False], ids=["llama.cpp's names", "published names"])
-def test_a_file_in_float32_draws_the_same(copy, pipeline, llama_cpp):
-    drawn = load(write(copy.folder, llama_cpp=llama_cpp)).generate(PROMPT, method="vanilla")
+def test_a_file_in_float32_samples_the_same(copy, pipeline, llama_cpp):
+    ours = load(write(copy.folder, llama_cpp=llama_cpp)).generate(PROMPT, method="vanilla")
     expected = pipeline.generate(PROMPT, method="vanilla")
-    assert drawn.settings == expected.settings
-    assert torch.equal(drawn.canvas.codes, expected.canvas.codes)
-    assert drawn.images[0].tobytes() == expected.images[0].tobytes()
+    assert ours.settings == expected.settings
+    assert torch.equal(ours.canvas.codes, expected.canvas.codes)
+    assert ours.images[0].tobytes() == expected.images[0].tobytes()
 
 
 @pytest.mark.parametrize(("kind", "error"), [(KINDS.F16, 2**-11), (KINDS.BF16, 2**-8), (KINDS.Q8_0, 2**-6)], ids=lambda value: getattr(value, "name", ""))
@@ -72,7 +72,7 @@ def test_smaller_kinds_come_back_as_near_as_they_can(copy, kind, error):
         # Q8_0 has one scale for 32 values: the error is a share of the largest of them.
         assert (whole.float() - tensor).abs().max() <= error * tensor.abs().max()
         assert torch.equal(source.get(name, (1, 3)), whole[1:3])
-    assert source.dtypes[f"{PUBLISHED}wte.weight"] == (torch.float16 if kind == KINDS.F16 else torch.bfloat16)
+    assert source.dtypes[f"{BASE_PREFIX}wte.weight"] == (torch.float16 if kind == KINDS.F16 else torch.bfloat16)
     load(source.path).generate(PROMPT, steps=2, method="vanilla")
 
 

@@ -13,8 +13,8 @@ from small_model import edit_json, edit_tensors, make_small_head, make_small_mod
 
 from migm_core.checkpoints import CheckpointError, TensorSource, convert, describe, load_checkpoint, load_head
 from migm_core.cli import main
-from migm_core.models.image_tokenizer import ImageTokenizerConfig
 from migm_core.pipeline import DEMO, Pipeline
+from migm_core.tokenizers.amused_vq import ImageTokenizerConfig
 
 BASE = "model.transformer."
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -125,7 +125,7 @@ DAMAGES = {
     "no steps": (config("generation_config.json", steps=0), "steps is 0"),
     "a budget past the steps": (config("generation_config.json", budget=9), "budget is 9"),
     "an odd width": (config("generation_config.json", width=33), "width is 33"),
-    "a setting of another kind": (config("generation_config.json", guidance="strong"), "guidance"),
+    "a setting of another kind": (config("generation_config.json", guidance_scale="strong"), "guidance_scale"),
     "settings that are none": (text("generation_config.json", "nothing"), "not valid JSON"),
     "an index of nothing": (text(INDEX, '{"weight_map": {}}'), "weight_map"),
     "an index of odd names": (text(INDEX, json.dumps({"weight_map": {"a": "x" * 5000}})), "plain file name"),
@@ -328,7 +328,7 @@ def test_the_published_keys_are_all_known(copy):
 
 def test_the_image_tokenizers_of_the_reference_are_all_known():
     values = json.loads((Path(__file__).parent / "data" / "reference" / "vqvae" / "config.json").read_text())
-    assert ImageTokenizerConfig.from_json(values).factor == 8
+    assert ImageTokenizerConfig.from_json(values).downscale_factor == 8
     assert "ignored" not in describe(Path(__file__).parent / "data" / "reference" / "vqvae")
 
 

@@ -2,9 +2,13 @@
 
 import json
 import re
+import sys
 
 import pytest
-from nodes_without_host import REPOSITORY, room, schemas
+import torch
+from nodes_without_host import NAME, REPOSITORY, room, schemas
+from PIL import Image
+from torch import nn
 
 LANGUAGES = ["en", "zh"]
 
@@ -22,25 +26,33 @@ def leaves(table: dict, path: str = "") -> dict[str, str]:
 
 
 def of_schemas() -> dict:
-    """What the schemas themselves say, in the host's form."""
+    """What the schemas say, which is English, in the form of a translation."""
     return {
         id: {
             "display_name": schema.display_name,
             "description": schema.description,
-            "inputs": {each.id: {"name": each.id, "tooltip": each.tooltip} for each in schema.inputs},
+            "inputs": {each.id.replace(".", "_"): {"name": each.id, "tooltip": each.tooltip} for each in schema.inputs},  # the page asks for it so
             "outputs": {str(index): {"name": each.display_name, "tooltip": each.tooltip} for index, each in enumerate(schema.outputs)},
         }
         for id, schema in schemas().items()
     }
 
 
-def test_english_is_what_the_schemas_say():
-    assert texts("en", "nodeDefs.json") == of_schemas()
+def from_registries() -> set[str]:
+    """Inputs that a method or a rule brings by itself: until somebody translates them they are English."""
+    plan, families = room("plan"), [room("sampler").FAMILY, room("maskgit").FAMILY]
+    return {*plan.settings_of_methods(), *(name for family in families for name in family.rule_settings())}
 
 
-@pytest.mark.parametrize("file", ["nodeDefs.json", "main.json"])
-def test_chinese_covers_what_english_does_and_no_more(file):
-    assert leaves(texts("zh", file)).keys() == leaves(texts("en", file)).keys()
+def test_chinese_covers_the_nodes_and_no_more():
+    ours, chinese = leaves(of_schemas()).keys(), leaves(texts("zh", "nodeDefs.json")).keys()
+    assert not chinese - ours
+    by_themselves = {f"{node}/inputs/{name}" for node in schemas() for name in from_registries()}
+    assert not [path for path in ours - chinese if path.rpartition("/")[0] not in by_themselves]
+
+
+def test_chinese_covers_the_categories_and_types():
+    assert leaves(texts("zh", "main.json")).keys() == leaves(texts("en", "main.json")).keys()
 
 
 @pytest.mark.parametrize("file", ["nodeDefs.json", "main.json"])
@@ -59,7 +71,8 @@ def test_categories_and_types_are_those_of_the_schemas(language):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_no_text_has_characters_that_the_page_would_interpret(language):
-    found = {**leaves(texts(language, "nodeDefs.json")), **leaves(texts(language, "main.json"))}
+    nodes = of_schemas() if language == "en" else texts(language, "nodeDefs.json")
+    found = {**leaves(nodes), **leaves(texts(language, "main.json"))}
     assert not [path for path, text in found.items() if set("{}@|") & set(text)]
 
 
@@ -67,16 +80,25 @@ def remarks() -> list[str]:
     """Sentences of the server that the page shows: notes and cautions."""
     plan = room("plan")
     notes = [plan.NO_HEAD, plan.NO_SHORTCUT]
-    settings = plan.Settings(128, 72, 64, 9, 4.5, 0.2)
-    without = plan.Settings(64, 64, 64, 9, 0.0, 0.2)
+    settings = plan.Settings(128, 72, 64, 4.5, None)
+    without = plan.Settings(64, 64, 64, 0.0, None)
     trained = plan.Trained(((64, 64),), guidance=False)
-    return [*notes, *plan.cautions(trained, settings, ""), *plan.cautions(trained, without, "a cat")]
+    other = room("run").other_base("a head.safetensors", "of another", nn.Embedding(3, 2), "a model")
+    abouts = list(room("choices").kinds_of_steps().values())
+    with pytest.raises(ValueError) as unknown:
+        plan.answer({"unknown": "steps"})
+    inputs, painting, pictures = (sys.modules[f"{NAME}.migm_core.families.lumina_dimoo.{name}"] for name in ("inputs", "painting", "pictures"))
+    notes += pictures.prepare(Image.new("RGB", (400, 40)), ((64, 64),), "Picture 2").note, pictures.prepare(Image.new("RGB", (40, 400)), ((64, 64),)).note
+    painted = painting.Painting()
+    notes += painting.paint_in(Image.new("RGB", (64, 64)), torch.ones(32, 32), painted, 8).notes
+    notes += inputs._to_paint(Image.new("RGB", (128, 128)), torch.eye(128), painted, lambda pixels: torch.zeros(1, 16, 16, dtype=torch.int64), 8, [(64, 64)]).notes
+    return [*notes, *plan.cautions(trained, settings, ""), *plan.cautions(trained, without, "a cat"), other, *abouts, str(unknown.value)]
 
 
 def test_the_timeline_translates_all_that_the_server_remarks():
     translated = (REPOSITORY / "web" / "words.js").read_text(encoding="utf-8")
     patterns = [re.compile(pattern) for pattern in re.findall(r"^\s*\[?/(\^.*)/,", translated, re.MULTILINE)]
-    assert len(remarks()) == 5
+    assert len(remarks()) == 16
     assert not [remark for remark in remarks() if not any(pattern.match(remark) for pattern in patterns)]
 
 

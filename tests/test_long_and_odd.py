@@ -10,14 +10,17 @@ import torch
 from small_model import CODES, PROMPT, SETTINGS
 
 from migm_core.canvas import Canvas
-from migm_core.models.transformer import Rotary
+from migm_core.families.lumina_dimoo.rule import LuminaRule
+from migm_core.families.lumina_dimoo.tasks import text_guidance
+from migm_core.modules.transformer import Rotary
+from migm_core.sampling.backbone import Branch
+from migm_core.sampling.loop import sample
 from migm_core.sampling.methods import MLCache, Vanilla
-from migm_core.sampling.sampler import sample
-from migm_core.sampling.sequence import Branch, Sequence, text_guidance
+from migm_core.sampling.noise import SeededNoise
 
 METHODS = ("vanilla", "shortcut", "ml-cache")
 
-# 2048x2048 pixels in cells of 16, a newline a row, four tokens around them, and the longest prompt.
+# 2048x2048 pixels in tokens of 16, a newline a row, four tokens around them, and the longest prompt.
 LONGEST = 128 * 128 + 128 + 4 + 2048
 
 
@@ -55,7 +58,7 @@ def test_rotated_vectors_meet_by_their_distance_wherever_they_stand(tables):
             assert score(at + distance, at) == pytest.approx(score(distance, 0), abs=1e-4)
 
 
-# 1536x768 and 512x2048 pixels in cells of 16.
+# 1536x768 and 512x2048 pixels in tokens of 16.
 @pytest.mark.parametrize(("height", "width"), [(48, 96), (128, 32)])
 @pytest.mark.parametrize("method", METHODS)
 def test_grids_of_thousands_of_cells(pipeline, method, height, width):
@@ -64,9 +67,9 @@ def test_grids_of_thousands_of_cells(pipeline, method, height, width):
     method = pipeline.method(pipeline.settings(method=method, steps=3, budget=2))
     reports = []
     generators = [torch.Generator().manual_seed(0)]
-    drawn = sample(pipeline.checkpoint.base, branches, canvas, method, steps=3, temperature=1.0, generators=generators, callback=reports.append)
-    assert drawn.shape == (1, height, width) and not drawn.unknown.any()
-    used = drawn.codes.unique()
+    finished = sample(pipeline.checkpoint.base, branches, canvas, method, steps=3, rule=LuminaRule(1.0), noise=SeededNoise(generators), callback=reports.append)
+    assert finished.shape == (1, height, width) and not finished.masked.any()
+    used = finished.codes.unique()
     assert used.min() >= 0 and used.max() < CODES and len(used) > CODES / 2
     assert all(report.finite for report in reports)
 
@@ -75,9 +78,9 @@ def test_grids_of_thousands_of_cells(pipeline, method, height, width):
 def test_every_cell_stands_in_its_place_and_every_row_ends_with_a_newline(pipeline, height, width):
     layout = pipeline.checkpoint.base.config.tokens
     codes = torch.arange(height * width).view(1, height, width) % layout.codebook_size
-    sequence = Sequence(Branch(torch.arange(7), 1.0), Canvas(codes, torch.zeros_like(codes, dtype=torch.bool)), pipeline.checkpoint.base)
+    sequence = pipeline.checkpoint.base.sequence(Branch(torch.arange(7), 1.0), Canvas(codes, torch.zeros_like(codes, dtype=torch.bool)))
     assert sequence.length == 7 + 4 + height * (width + 1)
-    assert torch.equal(sequence.tokens[0, sequence.cells] - layout.image_codes, codes.flatten())
+    assert torch.equal(sequence.tokens[0, sequence.positions] - layout.image_codes, codes.flatten())
     ends = 7 + 2 + width + torch.arange(height) * (width + 1)
     assert (sequence.tokens[0, ends] == layout.newline).all()
     assert (sequence.tokens == layout.newline).sum() == height
@@ -108,9 +111,9 @@ def test_a_prompt_of_2000_tokens(pipeline, method):
 
 def _features(pipeline, prompt: str) -> torch.Tensor:
     base = pipeline.checkpoint.base
-    sequence = Sequence(Branch(pipeline.checkpoint.prompts.prompt(prompt), 1.0), Canvas.empty(1, 2, 2), base)
+    sequence = base.sequence(Branch(pipeline.checkpoint.prompts.prompt(prompt), 1.0), Canvas.empty(1, 2, 2))
     with torch.inference_mode():
-        return base.features(sequence.tokens, sequence.rotary)[:, sequence.cells]
+        return base.features(sequence)[:, sequence.positions]
 
 
 def test_ml_cache_that_recomputes_everything_is_vanilla_behind_a_long_prompt(pipeline):
@@ -119,7 +122,7 @@ def test_ml_cache_that_recomputes_everything_is_vanilla_behind_a_long_prompt(pip
 
     def codes(method):
         generators = [torch.Generator().manual_seed(0)]
-        return sample(pipeline.checkpoint.base, branches, Canvas.empty(1, 3, 4), method, steps=4, temperature=0.0, generators=generators).codes
+        return sample(pipeline.checkpoint.base, branches, Canvas.empty(1, 3, 4), method, steps=4, rule=LuminaRule(0.0), noise=SeededNoise(generators)).codes
 
     assert torch.equal(codes(MLCache(warmup=0.0, ratio=0.0)), codes(Vanilla()))
 

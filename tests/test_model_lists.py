@@ -13,7 +13,7 @@ from nodes_without_host import room
 @pytest.fixture
 def files(monkeypatch, tmp_path, small):
     """The room, over a model folder with the tiny checkpoint and its head in it."""
-    room_ = room("files")
+    room_ = room("host.folders")
     root = tmp_path / "migm"
     shutil.copytree(small.folder, root / "small")
     shutil.copy(small.head, root / "head.safetensors")
@@ -101,10 +101,40 @@ def test_a_repository_in_the_hub_cache_has_its_own_name_once(files, small):
 
 def test_a_stamp_changes_with_a_file_of_the_model_and_with_no_other(files):
     folder = files.root / "small"
-    before = files.stamp(folder)
+    before = files.fingerprint(folder)
     (folder / "deep").mkdir()
     (folder / "deep/other.txt").write_text("x")
-    assert files.stamp(folder) == before
+    assert files.fingerprint(folder) == before
     os.utime(folder / "vqvae/config.json", ns=(1, 1))
-    assert files.stamp(folder) != before
-    assert files.stamp(files.root / "gone.safetensors") == ()
+    assert files.fingerprint(folder) != before
+    assert files.fingerprint(files.root / "gone.safetensors") == ()
+
+
+MASKGIT = Path(__file__).parent / "data/maskgit"
+
+
+@pytest.fixture
+def families(files) -> tuple:
+    """Lumina-DiMOO and MaskGIT, as the loaders have them."""
+    loaders = room("loaders")
+    return loaders.LoadLumina.family, loaders.LoadMaskGIT.family
+
+
+def test_each_family_lists_its_models_and_all_heads_stand_in_one_list(files, families):
+    lumina, maskgit = families
+    shutil.copy(MASKGIT / "MaskGIT_ImageNet_tiny.pth", files.root / "base.pth")
+    shutil.copy(MASKGIT / "maskgit-shortcut.pth", files.root / "maskgit-shortcut.pth")
+    assert list(files.models(maskgit)) == ["base.pth"]
+    assert list(files.models(lumina)) == ["bundled demo", "small"]
+    assert list(files.models()) == ["bundled demo", "small", "base.pth"]
+    assert list(files.heads()) == ["bundled demo", "head.safetensors", "maskgit-shortcut.pth"]
+    with pytest.raises(ValueError, match="'base.pth' is a model of the family MaskGIT. Load it with MIGM Load MaskGIT."):
+        files.chosen("base.pth", files.models(lumina), "model")
+
+
+def test_a_maskgits_fingerprint_changes_with_the_image_tokenizer_beside_it(files):
+    shutil.copytree(MASKGIT / "vqgan", files.root / "VQGAN")
+    base = Path(shutil.copy(MASKGIT / "MaskGIT_ImageNet_tiny.pth", files.root / "base.pth"))
+    before = files.fingerprint(base)
+    os.utime(files.root / "VQGAN/model.yaml", ns=(1, 1))
+    assert files.fingerprint(base) != before

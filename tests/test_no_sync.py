@@ -8,19 +8,26 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from small_model import CODES, PROMPT, small_config
+from small_model import CODES, PROMPT, ShapesOfNoise, small_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from migm_core.canvas import Canvas
-from migm_core.models.lumina import Lumina
-from migm_core.models.shortcut import ShortcutConfig, ShortcutHead
-from migm_core.sampling import sampler
+from migm_core.families.lumina_dimoo.backbone import Lumina
+from migm_core.families.lumina_dimoo.head import ShortcutConfig, ShortcutHead
+from migm_core.families.lumina_dimoo.rule import LuminaRule
+from migm_core.families.lumina_dimoo.tasks import text_guidance
+from migm_core.sampling import loop
+from migm_core.sampling.loop import sample
 from migm_core.sampling.methods import MLCache, Shortcut, Vanilla
-from migm_core.sampling.sampler import sample
-from migm_core.sampling.sequence import text_guidance
+from migm_core.sampling.noise import SeededNoise
 
 STEPS = 8
-METHODS = {"vanilla": lambda head: Vanilla(), "shortcut": lambda head: Shortcut(head, 3), "ml-cache": lambda head: MLCache()}
+METHODS = {
+    "vanilla": lambda head: Vanilla(),
+    "shortcut": lambda head: Shortcut(head, 3),
+    "ml-cache": lambda head: MLCache(),
+    "probed shortcut": lambda head: Shortcut(head, 3, probe=True),
+}
 
 # Operations whose result, or its shape, is a question to the values of a tensor. torch.tensor lifts what it has copied to the device.
 WAITS = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "nonzero_numpy", "argwhere", "masked_select", "equal", "allclose"}
@@ -87,25 +94,25 @@ def watched(device: str = "cpu"):
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("guidance", [0.0, 2.0])
+@pytest.mark.parametrize("guidance_scale", [0.0, 2.0])
 @pytest.mark.parametrize("method", METHODS)
-def test_the_loop_asks_no_tensor_for_its_values(pipeline, method, guidance, temperature, batch):
+def test_the_loop_asks_no_tensor_for_its_values(pipeline, method, guidance_scale, temperature, batch):
     prompts = pipeline.checkpoint.prompts
-    branches = text_guidance(prompts.prompt(PROMPT), prompts.unconditional(), guidance)
+    branches = text_guidance(prompts.prompt(PROMPT), prompts.unconditional(), guidance_scale)
     generators = [torch.Generator().manual_seed(seed) for seed in range(batch)]
     reports = []
     with watched() as watch:
-        drawn = sample(
+        finished = sample(
             pipeline.checkpoint.base,
             branches,
             Canvas.empty(batch, 4, 4),
             FromTheLoop(METHODS[method](pipeline.head), watch),
             steps=STEPS,
-            temperature=temperature,
-            generators=generators,
+            rule=LuminaRule(temperature),
+            noise=SeededNoise(generators),
             callback=reports.append,
         )
-    assert watch.on and len(reports) == STEPS and not drawn.unknown.any()
+    assert watch.on and len(reports) == STEPS and not finished.masked.any()
 
 
 def test_skipped_steps_ask_for_nothing_either(pipeline):
@@ -118,38 +125,37 @@ def test_skipped_steps_ask_for_nothing_either(pipeline):
             Canvas.empty(1, 2, 2),
             FromTheLoop(Vanilla(), watch),
             steps=STEPS,
-            temperature=1.0,
-            generators=[torch.Generator().manual_seed(0)],
+            rule=LuminaRule(1.0),
+            noise=SeededNoise([torch.Generator().manual_seed(0)]),
             callback=reports.append,
         )
     assert watch.on and [report.kind for report in reports].count("skipped") == 4
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("guidance", [0.0, 2.0])
+@pytest.mark.parametrize("guidance_scale", [0.0, 2.0])
 @pytest.mark.parametrize("method", METHODS)
-def test_the_loop_runs_where_tensors_have_no_values(monkeypatch, method, guidance, temperature):
+def test_the_loop_runs_where_tensors_have_no_values(monkeypatch, method, guidance_scale, temperature):
     config = small_config()
     head = ShortcutHead(ShortcutConfig(config.d_model, config.n_heads, config.mlp_hidden_size), device="meta")
     prompt = torch.arange(6, device="meta")
     canvas = Canvas.empty(2, 4, 4, device="meta")
-    # What the loop is told beforehand, and noise, which comes from generators that this device does not have.
-    monkeypatch.setattr(sampler, "unknown_cells", lambda canvas: (torch.zeros(2, 16, dtype=torch.int64, device="meta"), 16))
-    monkeypatch.setattr(sampler, "gumbel_noise", lambda *sizes: (torch.empty(sizes[:3], device="meta"), torch.empty(sizes[:2], device="meta")))
+    # What the loop asks before it starts.
+    monkeypatch.setattr(loop, "masked_positions", lambda canvas: (torch.zeros(2, 16, dtype=torch.int64, device="meta"), 16))
     reports = []
     with watched("meta") as watch:
-        drawn = sample(
+        finished = sample(
             Lumina(config, device="meta"),
-            text_guidance(prompt, prompt[:4], guidance),
+            text_guidance(prompt, prompt[:4], guidance_scale),
             canvas,
             FromTheLoop(METHODS[method](head), watch),
             steps=STEPS,
-            temperature=temperature,
-            generators=[torch.Generator()] * 2,
+            rule=LuminaRule(temperature),
+            noise=ShapesOfNoise(),
             callback=reports.append,
         )
     assert watch.on and len(reports) == STEPS
-    assert drawn.codes.device.type == "meta" and drawn.shape == (2, 4, 4)
+    assert finished.codes.device.type == "meta" and finished.shape == (2, 4, 4)
 
 
 VALUES = {

@@ -42,7 +42,7 @@ def test_the_changelog_begins_with_this_version(project):
 
 def test_the_package_needs_what_it_imports(project):
     """Of what is imported when a module is: what comes with Python, or is of the project, or is declared."""
-    declared = set(project["project"]["dependencies"]) | {"PIL", "gguf"}
+    declared = set(project["project"]["dependencies"]) | {"PIL", "gguf", "yaml"}
     for path in [*(REPOSITORY / "migm_core").rglob("*.py"), *(REPOSITORY / "nodes").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [each.name for each in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
@@ -52,7 +52,7 @@ def test_the_package_needs_what_it_imports(project):
 
 def test_no_requirement_names_a_version_and_the_hosts_needs_no_torch(project):
     lines = [line for line in (REPOSITORY / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
-    assert all(re.fullmatch(r"[a-z-]+", line) for line in [*lines, *project["project"]["dependencies"]])
+    assert all(re.fullmatch(r"[a-z_-]+", line) for line in [*lines, *project["project"]["dependencies"]])
     assert set(project["project"]["dependencies"]) - set(lines) == {"torch"}
 
 
@@ -85,7 +85,7 @@ def test_a_librarys_panic_is_an_error_that_the_host_survives(monkeypatch):
     def panic():
         raise Panic("called `Option::unwrap()` on a `None` value")
 
-    monkeypatch.setattr(room("files"), "register_model_folder", panic)
+    monkeypatch.setattr(room("host.folders"), "register_model_folder", panic)
     with pytest.raises(RuntimeError, match="MIGM-Shortcut cannot be loaded: Panic: called"):
         outcome(sys.modules[f"{NAME}.nodes"].MIGMExtension().get_node_list())
 

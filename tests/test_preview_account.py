@@ -49,13 +49,13 @@ def test_a_slow_first_one_does_not_silence_the_next():
 
 @pytest.mark.parametrize("chosen, shown", [("none", False), ("auto", True)])
 def test_no_preview_is_made_where_the_host_is_set_to_none(monkeypatch, chosen, shown):
-    watch = room("watch")
+    progress = room("host.progress")
     methods = SimpleNamespace(NoPreviews="none", Auto="auto")
-    monkeypatch.setattr(watch, "LatentPreviewMethod", methods)
-    monkeypatch.setattr(watch, "args", SimpleNamespace(preview_method=chosen))
-    monkeypatch.setattr(watch.Watch, "_preview", lambda self, canvas, account: "picture")
+    monkeypatch.setattr(progress, "LatentPreviewMethod", methods)
+    monkeypatch.setattr(progress, "args", SimpleNamespace(preview_method=chosen))
+    monkeypatch.setattr(progress.RunProgress, "_preview", lambda self, canvas, account: "picture")
     model = SimpleNamespace(device=SimpleNamespace(type="cpu"), previews={})
-    run = watch.Watch(model, 1)
+    run = progress.RunProgress(model, 1)
     run.bar = MagicMock()
     run.after_step(SimpleNamespace(canvas=SimpleNamespace(codes=torch.zeros(1, 2, 2))))
     run.bar.update_absolute.assert_called_once_with(1, 1, "picture" if shown else None)

@@ -8,9 +8,11 @@ from small_model import PROMPT
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from migm_core.canvas import Canvas
-from migm_core.config import TokenLayout
-from migm_core.prompts import MAX_PROMPT_TOKENS, SYSTEM_PROMPTS, PromptEncoder
-from migm_core.sampling.sequence import Branch, Sequence, image_tokens, text_guidance
+from migm_core.families.lumina_dimoo.config import TokenLayout
+from migm_core.families.lumina_dimoo.prompts import MAX_PROMPT_TOKENS, SYSTEM_PROMPTS, PromptEncoder
+from migm_core.families.lumina_dimoo.sequence import image_tokens
+from migm_core.families.lumina_dimoo.tasks import text_guidance
+from migm_core.sampling.backbone import Branch
 
 
 @pytest.fixture
@@ -110,11 +112,11 @@ def test_a_sequence_is_prompt_then_answer(pipeline):
     layout, model = pipeline.checkpoint.prompts.layout, pipeline.checkpoint.base
     canvas = Canvas(torch.tensor([[[7, 0], [0, 9]]]), torch.tensor([[[False, True], [True, False]]]))
     prompt = torch.tensor([1, 2, 3])
-    sequence = Sequence(Branch(prompt, 1.0), canvas, model)
+    sequence = model.sequence(Branch(prompt, 1.0), canvas)
     mask, newline, first = layout.mask, layout.newline, layout.image_codes
     answer = [layout.boa, layout.boi, first + 7, mask, newline, mask, first + 9, newline, layout.eoi, layout.eoa]
     assert sequence.tokens.tolist() == [[1, 2, 3, *answer]]
-    assert sequence.cells.tolist() == [5, 6, 8, 9]
+    assert sequence.positions.tolist() == [5, 6, 8, 9]
 
 
 def test_guidance_weighs_the_branches_as_published():

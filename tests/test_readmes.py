@@ -8,14 +8,16 @@ from pathlib import Path
 import hosts
 import numpy as np
 import pytest
+from PIL import Image
 from nodes_without_host import schemas
 
 from migm_core import cli
-from migm_core.evaluation.judge import judge
-from migm_core.training.scenes import parse
+from migm_core.families.lumina_dimoo.tasks import TASKS
+from migm_core.worlds.shapes.judge import judge
+from migm_core.worlds.shapes.scenes import parse
 
 REPOSITORY = Path(__file__).parents[1]
-READMES = ["README.md", "migm_core/README.md", "migm_core/training/README.md", "migm_core/training/LOG.md", "tests/README.md"]
+READMES = ["README.md", "migm_core/README.md", "migm_core/training/README.md", "migm_core/worlds/shapes/LOG.md", "tests/README.md"]
 TEXTS = {name: (REPOSITORY / name).read_text(encoding="utf-8") for name in READMES}
 
 
@@ -43,19 +45,25 @@ def test_links_and_pictures_lead_somewhere(name):
 
 @pytest.mark.parametrize("command", commands("migm"))
 def test_commands_are_understood(command):
-    cli._parser().parse_args(shlex.split(command)[1:])
+    cli.make_parser().parse_args(shlex.split(command)[1:])
 
 
 def of_the_bundled_model(command: str) -> bool:
     words = shlex.split(command)
-    return "PROMPT" not in words and (words[1] == "generate" and "--model" not in words or words[2:3] in (["demo"], ["migm_core/demo"]) and words[1] != "evaluate")
+    return not {"PROMPT", "INSTRUCTION", "QUESTION"} & {*words} and (words[1] in ("generate", "edit", "paint", "ask", "compare") and "--model" not in words or words[2:3] in (["demo"], ["migm_core/demo"]) and words[1] != "evaluate")
 
 
 @pytest.mark.parametrize("command", [*filter(of_the_bundled_model, commands("migm"))])
 def test_commands_of_the_bundled_model_run(command, tmp_path, monkeypatch):
     (tmp_path / "migm_core").symlink_to(REPOSITORY / "migm_core")
     monkeypatch.chdir(tmp_path)
-    assert cli.main(shlex.split(command)[1:]) == 0
+    words = shlex.split(command)[1:]
+    for option, picture in zip(words, words[1:]):
+        if option in ("--image", "--mask"):
+            half = np.zeros((64, 64), np.uint8)
+            half[:, 32:] = 255
+            Image.fromarray(half).save(picture)
+    assert cli.main(words) == 0
 
 
 @pytest.mark.parametrize("command", [*commands("python"), *re.findall(r"`(?:[^`]*; )?((?:venv/bin/)?python [^`]+)`", TEXTS["tests/README.md"])])
@@ -71,9 +79,28 @@ def test_the_examples_in_python_do_what_they_say(tmp_path, monkeypatch):
     before, again = names["result"], names["again"]
     assert (tmp_path / "heart.png").exists() and (tmp_path / "circle.png").exists()
     assert before.canvas.codes[:, :, :4].equal(again.canvas.codes[:, :, :4])
-    for result, caption in ((before, "a large red heart left of a small yellow star"), (again, "a large red heart left of a large blue circle")):
+    painted, pictures = names["painted"], names["edited"].pictures
+    assert (np.asarray(painted.images[0])[:, :32] == np.asarray(before.images[0])[:, :32]).all() and painted.head_fits in ("good", "fair")
+    assert names["wide"].images[0].size == (128, 64) and [picture.size for picture in pictures] == [(64, 64)]
+    assert names["reply"].answer.passes <= 8 and names["choice"].option in ("heart", "star")
+    several, reused = names["several"], names["reused"]
+    assert several.tokens.shape == (2, 8, 8) and several.log_likelihood.shape == (2,)
+    assert sum(len(group) for group in several.recorded) == 16 * len(several.recorded)
+    for image, (prompt, seed) in enumerate(zip(names["prompts"], (3, 8))):
+        assert names["pipeline"].generate(prompt, seed=seed, steps=16, budget=4).tokens[0].equal(several.tokens[image])
+    assert reused.full_steps and all(step % 7 == 0 for step in reused.full_steps)
+    assert {kind for kind, _ in reused.step_seconds} == {"full", "reused", "skipped"} and reused.speed_up > 1
+    for result, caption in ((before, "a large red heart left of a small yellow star"), (painted, "a large red heart left of a large blue circle"), (again, "a large red heart left of a large blue circle")):
         verdict = judge(np.asarray(result.images[0], np.float32) / 255, parse(f"{caption} on a navy background"))
         assert verdict.right, verdict
+
+
+def test_it_names_all_tasks_and_their_kinds():
+    table = re.search(r"^\| task \|(.+?)\n\n", TEXTS["migm_core/README.md"], re.MULTILINE | re.DOTALL)[1]
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", table, re.MULTILINE))
+    assert rows.keys() == TASKS.keys()
+    kinds = re.search("--kind` (.+?) \\|", rows["dense"])[1]
+    assert set(TASKS["dense"].kinds) == set(re.findall(r"\w+", kinds)) - {"or"}
 
 
 def test_the_first_page_is_short():
@@ -95,5 +122,5 @@ def test_the_tests_run_as_it_says():
     script = REPOSITORY / ".ci" / "run"
     if not script.exists():
         pytest.skip("not in an archive")
-    (command,) = [line.strip() for line in TEXTS["README.md"].splitlines() if line.endswith("pytest")]
+    (command,) = [line.strip() for line in TEXTS["README.md"].splitlines() if "python -m pytest" in line]
     assert command in script.read_text()

@@ -4,57 +4,57 @@ import pytest
 import torch
 from live_memory import LiveMemory
 from real_size import HEAD_STEP, LAYER, OUTPUT, multiply_adds, parts_of_a_step
-from small_model import small_config
+from small_model import ShapesOfNoise, small_config
 
 from migm_core.canvas import Canvas
-from migm_core.config import LuminaConfig
-from migm_core.models.lumina import Lumina
-from migm_core.models.shortcut import ShortcutConfig, ShortcutHead
-from migm_core.sampling import sampler
+from migm_core.families.lumina_dimoo.backbone import Lumina
+from migm_core.families.lumina_dimoo.config import LuminaConfig
+from migm_core.families.lumina_dimoo.head import ShortcutConfig, ShortcutHead
+from migm_core.families.lumina_dimoo.rule import LuminaRule
+from migm_core.families.lumina_dimoo.tasks import text_guidance
+from migm_core.sampling import loop
+from migm_core.sampling.loop import sample
 from migm_core.sampling.memory import run_bytes
 from migm_core.sampling.methods import MLCache, Shortcut, Vanilla
-from migm_core.sampling.sampler import sample
-from migm_core.sampling.sequence import text_guidance
+from migm_core.sampling.noise import SeededNoise
 
 PUBLISHED = LuminaConfig(n_layers=2)
 PROMPTS = 60, 15  # tokens of the prompt and of the unconditional one
-METHODS = {"vanilla": lambda head: Vanilla(), "shortcut": lambda head: Shortcut(head, 2), "ml-cache": lambda head: MLCache(warmup=0.0, interval=2)}
+METHODS = {
+    "vanilla": lambda head: Vanilla(),
+    "shortcut": lambda head: Shortcut(head, 2),
+    "ml-cache": lambda head: MLCache(warmup=0.0, interval=2),
+    "probed shortcut": lambda head: Shortcut(head, 2, probe=True),
+}
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @pytest.fixture
-def drawn(monkeypatch):
+def measured(monkeypatch):
     """A run of three steps, counted: of the shortcut's, the first and the last are full."""
 
-    # What needs numbers: the canvas's unknown cells, and generators, which this device does not have.
-    cells, noise = sampler.unknown_cells, sampler.gumbel_noise
+    known = loop.masked_positions
 
-    def unknown_cells(canvas):
+    def masked_positions(canvas):  # which needs numbers
         batch, height, width = canvas.shape
-        return (torch.zeros(batch, height * width, dtype=torch.int64, device="meta"), height * width) if canvas.codes.is_meta else cells(canvas)
+        return (torch.zeros(batch, height * width, dtype=torch.int64, device="meta"), height * width) if canvas.codes.is_meta else known(canvas)
 
-    def gumbel_noise(batch, count, size, generators):
-        if generators:
-            return noise(batch, count, size, generators)
-        return torch.empty(batch, count, size, device="meta"), torch.empty(batch, count, device="meta")
+    monkeypatch.setattr(loop, "masked_positions", masked_positions)
 
-    monkeypatch.setattr(sampler, "unknown_cells", unknown_cells)
-    monkeypatch.setattr(sampler, "gumbel_noise", gumbel_noise)
-
-    def draw(method, *, config=PUBLISHED, dtype=torch.bfloat16, height=64, width=64, batch=1) -> LiveMemory:
+    def memory_of(method, *, config=PUBLISHED, dtype=torch.bfloat16, height=64, width=64, batch=1) -> LiveMemory:
         base = Lumina(config, device="meta", dtype=dtype)
         head = ShortcutHead(ShortcutConfig(config.d_model, config.n_heads, config.mlp_hidden_size), device="meta", dtype=dtype)
         return run(base, head, method, Canvas.empty(batch, height, width, device="meta"))
 
-    return draw
+    return memory_of
 
 
 def run(base, head, method, canvas) -> LiveMemory:
     prompt = torch.ones(PROMPTS[0], dtype=torch.int64, device=canvas.codes.device)
     branches = text_guidance(prompt, prompt[: PROMPTS[1]], 4.0)
-    generators = [] if canvas.codes.is_meta else [torch.Generator() for _ in range(canvas.shape[0])]
+    noise = ShapesOfNoise() if canvas.codes.is_meta else SeededNoise([torch.Generator() for _ in range(canvas.shape[0])])
     with LiveMemory() as memory:
-        sample(base, branches, canvas, METHODS[method](head), steps=3, temperature=1.0, generators=generators)
+        sample(base, branches, canvas, METHODS[method](head), steps=3, rule=LuminaRule(1.0), noise=noise)
     return memory
 
 
@@ -64,13 +64,13 @@ def sequence_lengths(height: int, width: int) -> list[int]:
 
 @pytest.mark.parametrize("method", ["vanilla", "shortcut"])
 @pytest.mark.parametrize(("dtype", "gigabytes"), [("bf16", 0.75), ("fp32", 1.5)])
-def test_a_run_at_1024x1024_needs_half_of_what_it_may(drawn, method, dtype, gigabytes):
-    assert drawn(method, dtype=DTYPES[dtype]).peak < gigabytes * 1e9
+def test_a_run_at_1024x1024_needs_half_of_what_it_may(measured, method, dtype, gigabytes):
+    assert measured(method, dtype=DTYPES[dtype]).peak < gigabytes * 1e9
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_no_tensor_has_the_size_of_the_vocabulary_or_of_all_pairs_of_positions(drawn, method):
-    shapes = drawn(method).shapes
+def test_no_tensor_has_the_size_of_the_vocabulary_or_of_all_pairs_of_positions(measured, method):
+    shapes = measured(method).shapes
     assert any(PUBLISHED.tokens.codebook_size in shape for shape in shapes)
     assert not [shape for shape in shapes if PUBLISHED.vocab_size in shape]
     for length in sequence_lengths(64, 64):
@@ -87,30 +87,30 @@ def test_attention_on_the_cpu_makes_no_tensor_of_all_pairs_of_positions(pipeline
 
 
 @pytest.mark.parametrize("method", ["vanilla", "shortcut"])
-def test_layers_add_nothing(drawn, method):
-    assert drawn(method, config=LuminaConfig(n_layers=4)).peak == drawn(method).peak
+def test_layers_add_nothing(measured, method):
+    assert measured(method, config=LuminaConfig(n_layers=4)).peak == measured(method).peak
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_leaves_nothing_behind(drawn, method):
-    memory = drawn(method)
+def test_a_run_leaves_nothing_behind(measured, method):
+    memory = measured(method)
     assert memory.peak > 0 and memory.live == 0
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [{}, {"height": 128, "width": 32}, {"height": 32, "width": 32, "batch": 3}])
-def test_the_estimate_for_a_host_covers_the_run_and_little_more(drawn, method, dtype, size):
-    peak = drawn(method, dtype=DTYPES[dtype], **size).peak
+def test_the_estimate_for_a_host_covers_the_run_and_little_more(measured, method, dtype, size):
+    peak = measured(method, dtype=DTYPES[dtype], **size).peak
     height, width, batch = ({"height": 64, "width": 64, "batch": 1} | size).values()
     lengths = [batch * length for length in sequence_lengths(height, width)]
-    assert peak <= run_bytes(PUBLISHED, DTYPES[dtype], lengths, batch * height * width, method) <= 1.2 * peak
+    assert peak <= run_bytes(PUBLISHED, DTYPES[dtype], lengths, batch * height * width, METHODS[method](None)) <= 1.2 * peak
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_count_without_numbers_is_the_count_on_the_cpu(pipeline, drawn, method):
+def test_the_count_without_numbers_is_the_count_on_the_cpu(pipeline, measured, method):
     base, head = pipeline.checkpoint.base, pipeline.head
-    counted = drawn(method, config=small_config(), dtype=torch.float32, height=16, width=16)
+    counted = measured(method, config=small_config(), dtype=torch.float32, height=16, width=16)
     assert run(base, head, method, Canvas.empty(1, 16, 16)).peak == pytest.approx(counted.peak, rel=0.05)
 
 

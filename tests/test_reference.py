@@ -15,13 +15,15 @@ import torch
 from safetensors.torch import load_file
 
 from migm_core.canvas import Canvas
-from migm_core.checkpoints import TensorSource, build_base, build_image_tokenizer, load_head
-from migm_core.checkpoints.load import BASE_PREFIX
-from migm_core.models.lumina import Lumina
+from migm_core.checkpoints import TensorSource, load_head
+from migm_core.families.lumina_dimoo.backbone import Lumina
+from migm_core.families.lumina_dimoo.files import BASE_PREFIX, build_base, build_image_tokenizer
+from migm_core.families.lumina_dimoo.rule import LuminaRule, keep_masked
+from migm_core.families.lumina_dimoo.tasks import image_guidance, text_guidance
+from migm_core.sampling.loop import sample
 from migm_core.sampling.methods import MLCache, Shortcut, Vanilla
-from migm_core.sampling.sampler import sample
-from migm_core.sampling.schedule import full_steps, keep_masked
-from migm_core.sampling.sequence import image_guidance, text_guidance
+from migm_core.sampling.noise import SeededNoise
+from migm_core.sampling.schedules import full_steps
 
 DIRECTORIES = [
     Path(d) for d in os.environ.get("MIGM_REFERENCE_DIR", str(Path(__file__).parent / "data" / "reference")).split(os.pathsep) if d
@@ -70,7 +72,7 @@ def assert_close(actual, expected):
 def test_base_features_and_logits(folder):
     r = reference(folder)
     tokens = r.cases["base.input_ids"]
-    features = r.base.features(tokens, r.base.rotary(tokens.shape[1], tokens.device))
+    features = r.base(tokens, r.base.rotary(tokens.shape[1], tokens.device))
     assert_close(features, r.cases["base.features"])
     assert_close(r.base.logits(features), r.cases["base.logits"])
 
@@ -88,7 +90,7 @@ def test_head_step(folder, variant):
     assert head.config.cross_attention == said["cross_attention"]
     features = case["features"]
     positions = case["new_token_mask"].nonzero()[:, 1].view(features.shape[0], -1)
-    rotary = head.rotary(features.shape[1], features.device)
+    rotary = head.tables(features.shape[1], features.device)
     predicted = head(features, case["new_token_embeddings"], positions, case["mask_ratio"], rotary)
     assert_close(predicted, case["next_features"])
 
@@ -139,10 +141,10 @@ def test_run_gives_the_recorded_tokens(folder, run):
         "ml_cache": lambda: MLCache(run["warmup_ratio"], run["refresh_interval"], run["cache_ratio"]),
     }[run["method"]]()
     generators = [torch.Generator().manual_seed(run["seed"])]
-    drawn = sample(
-        r.base, branches, canvas, method, steps=run["steps"], temperature=run["temperature"], generators=generators
-    )
-    tokens = (drawn.codes + layout.image_codes).flatten()
+    finished = sample(
+        r.base, branches, canvas, method, steps=run["steps"], rule=LuminaRule(run["temperature"]), noise=SeededNoise(generators
+    ))
+    tokens = (finished.codes + layout.image_codes).flatten()
     assert tokens.tolist() == r.cases[f"run.{run['name']}.tokens"].tolist()
 
 

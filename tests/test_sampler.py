@@ -1,17 +1,21 @@
 """The sampling loop: what a seed, a canvas, a method and a callback do to a run."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
-from small_model import PROMPT
+from small_model import PROMPT, EveryBranch
 
 from migm_core.canvas import Canvas
-from migm_core.models.lumina import Lumina
-from migm_core.models.shortcut import ShortcutHead
-from migm_core.sampling import sampler
+from migm_core.families.lumina_dimoo.backbone import Lumina
+from migm_core.families.lumina_dimoo.head import ShortcutHead
+from migm_core.families.lumina_dimoo.rule import LuminaRule, keep_masked
+from migm_core.families.lumina_dimoo.tasks import text_guidance
+from migm_core.sampling import loop
+from migm_core.sampling.loop import least_confident, sample
 from migm_core.sampling.methods import MLCache, Shortcut, Vanilla
-from migm_core.sampling.sampler import least_confident, sample
-from migm_core.sampling.schedule import full_steps, keep_masked, step_kinds
-from migm_core.sampling.sequence import text_guidance
+from migm_core.sampling.noise import SeededNoise
+from migm_core.sampling.schedules import full_steps, step_kinds
 from migm_core.sampling.timing import speed_up
 
 METHODS = ("vanilla", "shortcut", "ml-cache")
@@ -21,14 +25,14 @@ def codes(pipeline, prompt=PROMPT, negative="", **asked) -> list:
     return pipeline.generate(prompt, negative, **asked).canvas.codes.tolist()
 
 
-def run(pipeline, method, *, canvas=None, steps=8, guidance=2.0, temperature=1.0, seed=0, callback=None) -> Canvas:
+def run(pipeline, method, *, canvas=None, steps=8, guidance_scale=2.0, temperature=1.0, seed=0, callback=None) -> Canvas:
     """A run with a method of one's own."""
     prompts = pipeline.checkpoint.prompts
-    branches = text_guidance(prompts.prompt(PROMPT), prompts.unconditional(), guidance)
+    branches = text_guidance(prompts.prompt(PROMPT), prompts.unconditional(), guidance_scale)
     canvas = Canvas.empty(1, 4, 4) if canvas is None else canvas
     generators = [torch.Generator().manual_seed(seed + image) for image in range(canvas.shape[0])]
     base = pipeline.checkpoint.base
-    return sample(base, branches, canvas, method, steps=steps, temperature=temperature, generators=generators, callback=callback)
+    return sample(base, branches, canvas, method, steps=steps, rule=LuminaRule(temperature), noise=SeededNoise(generators), callback=callback)
 
 
 # Seeds.
@@ -67,9 +71,9 @@ def test_the_prompt_matters(pipeline):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_logits_made_part_by_part_draw_the_same(pipeline, monkeypatch, method):
+def test_logits_made_part_by_part_sample_the_same(pipeline, monkeypatch, method):
     whole = codes(pipeline, method=method, seed=3, batch=2)
-    monkeypatch.setattr(sampler, "LOGITS_AT_ONCE", 3 * 2 * 32)  # three of sixteen cells
+    monkeypatch.setattr(loop, "LOGITS_AT_ONCE", 3 * 2 * 32)  # three of sixteen tokens
     assert codes(pipeline, method=method, seed=3, batch=2) == whole
 
 
@@ -81,10 +85,10 @@ def test_guidance_0_runs_one_branch(pipeline, monkeypatch, method):
     calls = []
     features = Lumina.features
     monkeypatch.setattr(Lumina, "features", lambda *args, **kw: calls.append(1) or features(*args, **kw))
-    alone = codes(pipeline, method=method, guidance=0.0)
+    alone = codes(pipeline, method=method, guidance_scale=0.0)
     full = {"vanilla": 8, "shortcut": 3}[method]
     assert len(calls) == full
-    assert codes(pipeline, method=method, guidance=2.0) != alone
+    assert codes(pipeline, method=method, guidance_scale=2.0) != alone
     assert len(calls) == full + 2 * full
 
 
@@ -93,27 +97,57 @@ def test_guidance_0_equals_two_branches_of_which_one_weighs_nothing(pipeline, me
     prompts = pipeline.checkpoint.prompts
     nearly_none = text_guidance(prompts.prompt(PROMPT), prompts.unconditional(), 1e-30)
     assert len(nearly_none) == 2
-    settings = pipeline.settings(method=method, guidance=0.0)
-    assert pipeline.run(nearly_none, settings).canvas.codes.tolist() == codes(pipeline, method=method, guidance=0.0)
+    settings = pipeline.settings(method=method, guidance_scale=0.0)
+    assert pipeline.run(nearly_none, settings).canvas.codes.tolist() == codes(pipeline, method=method, guidance_scale=0.0)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_negative_prompt_changes_the_run_where_there_is_guidance(pipeline, method):
     assert codes(pipeline, negative="green circle", method=method) != codes(pipeline, method=method)
-    assert codes(pipeline, negative="green circle", method=method, guidance=0.0) == codes(pipeline, method=method, guidance=0.0)
+    assert codes(pipeline, negative="green circle", method=method, guidance_scale=0.0) == codes(pipeline, method=method, guidance_scale=0.0)
+
+
+@dataclass(frozen=True)
+class LateGuidance(LuminaRule):
+    """Guidance from the third step on."""
+
+    def ramp(self, step, steps):
+        return 0 if step < 2 else 1
+
+
+@pytest.mark.parametrize("make", [lambda head: Vanilla(), lambda head: Shortcut(head, 3), lambda head: MLCache()])
+def test_vanilla_runs_no_branch_that_does_not_count(pipeline, monkeypatch, make):
+    prompts, method = pipeline.checkpoint.prompts, make(pipeline.head)
+    passes = []
+    features = Lumina.features
+    monkeypatch.setattr(Lumina, "features", lambda self, *args: passes.append(1) or features(self, *args))
+
+    def tokens(guidance_scale, rule, method=method, steps=8):
+        passes.clear()
+        branches, seen = text_guidance(prompts.prompt(PROMPT), prompts.unconditional(), guidance_scale), []
+        noise = SeededNoise([torch.Generator().manual_seed(0)])
+        done = sample(pipeline.checkpoint.base, branches, Canvas.empty(1, 4, 4), method, rule, steps=steps, noise=noise, callback=seen.append)
+        return done.codes, [report.canvas.codes[~report.canvas.masked] for report in seen]
+
+    done, seen = tokens(2.0, LateGuidance())
+    if type(method) is Vanilla:
+        assert len(passes) == 2 + 6 * 2
+        assert torch.equal(done, tokens(2.0, LateGuidance(), EveryBranch())[0]) and len(passes) == 16
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(seen[:2], tokens(0.0, LuminaRule())[1][:2]))
+    assert not torch.equal(done, tokens(2.0, LuminaRule())[0])
 
 
 # Steps and canvases.
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_more_steps_than_cells(pipeline, method):
-    """One cell stays unknown until the last step; steps in between fix nothing, so that the head meets no new token."""
+def test_more_steps_than_tokens(pipeline, method):
+    """One token stays masked until the last step; steps in between unmask nothing, so that the head meets no new token."""
     reports = []
     canvas = Canvas.empty(1, 2, 2)
     result = pipeline.generate(PROMPT, canvas=canvas, method=method, steps=16, budget=4, callback=reports.append)
-    assert not result.canvas.unknown.any()
-    left = [int(report.canvas.unknown.sum()) for report in reports]
+    assert not result.canvas.masked.any()
+    left = [int(report.canvas.masked.sum()) for report in reports]
     assert left == keep_masked(4, 16) == [3] * 7 + [2] * 3 + [1] * 5 + [0]
     assert [report.unmasked for report in reports] == [before - after for before, after in zip([4, *left], left)]
     if method == "shortcut":
@@ -140,9 +174,9 @@ def test_what_is_skipped_changes_no_token(pipeline, make, temperature):
     for canvas in (Canvas.empty(2, 4, 4), known.repeat(2).masked_with(hole)):
         for steps in (16, 41):
             reports = []
-            drawn = run(pipeline, method, canvas=canvas, steps=steps, temperature=temperature, callback=reports.append)
+            ours = run(pipeline, method, canvas=canvas, steps=steps, temperature=temperature, callback=reports.append)
             every = run(pipeline, NothingSkipped(method), canvas=canvas, steps=steps, temperature=temperature)
-            assert torch.equal(drawn.codes, every.codes)
+            assert torch.equal(ours.codes, every.codes)
             assert "skipped" in {report.kind for report in reports}
 
 
@@ -153,7 +187,7 @@ def test_a_skipped_step_runs_no_model(pipeline, monkeypatch, method):
         original = getattr(model, name)
         monkeypatch.setattr(model, name, lambda *args, original=original, name=name: calls.append(name) or original(*args))
     reports = []
-    result = pipeline.generate(PROMPT, width=16, height=16, guidance=0.0, method=method, steps=16, budget=4, callback=reports.append)
+    result = pipeline.generate(PROMPT, width=16, height=16, guidance_scale=0.0, method=method, steps=16, budget=4, callback=reports.append)
     kinds = [report.kind for report in reports]
     assert len(kinds) == 16 and kinds.count("skipped") >= 4
     assert calls.count("features") == kinds.count("full") == len(result.full_steps)
@@ -165,14 +199,18 @@ def test_a_skipped_step_runs_no_model(pipeline, monkeypatch, method):
 
 def test_which_steps_are_skipped():
     assert keep_masked(4, 16) == [3] * 7 + [2] * 3 + [1] * 5 + [0]  # steps 0, 7, 10 and 15 unmask
-    full = step_kinds(["full"] * 16, 4)
+
+    def planned(kinds, tokens):
+        return step_kinds(kinds, keep_masked(tokens, len(kinds)), tokens)
+
+    full = planned(["full"] * 16, 4)
     assert [step for step, kind in enumerate(full) if kind == "full"] == [0, 7, 10, 15]
     # The head goes on from a full step to the next step that unmasks, and no further.
     budget = ["full" if step in (0, 4, 8, 12) else "shortcut" for step in range(16)]
     skipped = [1, 2, 3, 11]
-    assert step_kinds(budget, 4) == ["skipped" if step in skipped else kind for step, kind in enumerate(budget)]
-    assert step_kinds(budget, 4096) == budget  # each step unmasks
-    assert step_kinds(["partial"] * 16, 4) == ["partial"] * 16  # the last step unmasks, and goes on from all before it
+    assert planned(budget, 4) == ["skipped" if step in skipped else kind for step, kind in enumerate(budget)]
+    assert planned(budget, 4096) == budget  # each step unmasks
+    assert planned(["partial"] * 16, 4) == ["partial"] * 16  # the last step unmasks, and goes on from all before it
 
 
 def test_the_speed_up_is_against_a_vanilla_that_skips_too():
@@ -182,7 +220,7 @@ def test_the_speed_up_is_against_a_vanilla_that_skips_too():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_one_cell(pipeline, method):
+def test_one_token(pipeline, method):
     result = pipeline.generate(PROMPT, width=8, height=8, method=method, steps=4, budget=2)
     assert result.canvas.shape == (1, 1, 1) and result.images[0].size == (8, 8)
 
@@ -193,57 +231,57 @@ def test_height_and_width_are_not_mixed_up(pipeline):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_painting_keeps_the_known_cells(pipeline, method):
-    drawn = pipeline.generate(PROMPT, seed=1).canvas
+def test_inpainting_keeps_the_known_tokens(pipeline, method):
+    first = pipeline.generate(PROMPT, seed=1).canvas
     hole = torch.zeros(4, 4, dtype=torch.bool)
     hole[1:3, 1:4] = True
-    painted = pipeline.generate("a small green circle on a cream background", canvas=drawn.masked_with(hole), method=method, seed=2).canvas
-    assert torch.equal(painted.codes[:, ~hole], drawn.codes[:, ~hole])
-    assert not torch.equal(painted.codes[:, hole], drawn.codes[:, hole])
-    assert not painted.unknown.any()
+    inpainted = pipeline.generate("a small green circle on a cream background", canvas=first.masked_with(hole), method=method, seed=2).canvas
+    assert torch.equal(inpainted.codes[:, ~hole], first.codes[:, ~hole])
+    assert not torch.equal(inpainted.codes[:, hole], first.codes[:, hole])
+    assert not inpainted.masked.any()
 
 
-def test_what_stands_in_unknown_cells_does_not_matter(pipeline):
+def test_the_codes_of_masked_tokens_do_not_matter(pipeline):
     empty = Canvas.empty(1, 4, 4)
-    assert codes(pipeline, canvas=Canvas(empty.codes + 7, empty.unknown)) == codes(pipeline, canvas=empty) == codes(pipeline)
+    assert codes(pipeline, canvas=Canvas(empty.codes + 7, empty.masked)) == codes(pipeline, canvas=empty) == codes(pipeline)
 
 
-def test_known_cells_are_seen(pipeline):
+def test_known_tokens_are_seen(pipeline):
     def canvas(code):
-        unknown = torch.ones(1, 4, 4, dtype=torch.bool)
-        unknown[:, :2] = False
-        return Canvas(torch.full((1, 4, 4), code), unknown)
+        masked = torch.ones(1, 4, 4, dtype=torch.bool)
+        masked[:, :2] = False
+        return Canvas(torch.full((1, 4, 4), code), masked)
 
     below = [torch.tensor(codes(pipeline, canvas=canvas(code), temperature=0.0))[:, 2:] for code in (3, 17)]
     assert not torch.equal(*below)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_canvas_with_nothing_unknown_returns_unchanged(pipeline, method):
-    drawn = pipeline.generate(PROMPT).canvas
+def test_a_canvas_with_nothing_masked_returns_unchanged(pipeline, method):
+    first = pipeline.generate(PROMPT).canvas
     reports = []
-    result = pipeline.generate("a small green circle", canvas=drawn, method=method, callback=reports.append)
-    assert torch.equal(result.canvas.codes, drawn.codes)
+    result = pipeline.generate("a small green circle", canvas=first, method=method, callback=reports.append)
+    assert torch.equal(result.canvas.codes, first.codes)
     assert reports == [] and result.full_steps == [] and result.speed_up is None
     assert len(result.images) == 1
 
 
-def test_a_batch_with_unequal_numbers_of_unknown_cells_is_refused(pipeline):
-    unknown = torch.ones(2, 4, 4, dtype=torch.bool)
-    unknown[1, 0, 0] = False
-    canvas = Canvas(torch.zeros(2, 4, 4, dtype=torch.int64), unknown)
-    with pytest.raises(ValueError, match=r"\[16, 15\] unknown cells"):
+def test_the_loop_refuses_a_batch_with_unequal_numbers_of_masked_tokens(pipeline):
+    masked = torch.ones(2, 4, 4, dtype=torch.bool)
+    masked[1, 0, 0] = False
+    canvas = Canvas(torch.zeros(2, 4, 4, dtype=torch.int64), masked)
+    with pytest.raises(ValueError, match=r"\[16, 15\] masked tokens"):
         run(pipeline, Vanilla(), canvas=canvas)
 
 
 def test_a_batch_with_holes_of_one_size_in_different_places(pipeline):
-    drawn = pipeline.generate(PROMPT).canvas
+    first = pipeline.generate(PROMPT).canvas
     holes = torch.zeros(2, 4, 4, dtype=torch.bool)
     holes[0, :2], holes[1, 2:] = True, True
     method = Shortcut(pipeline.head, 3)
-    together = run(pipeline, method, canvas=drawn.repeat(2).masked_with(holes), seed=4).codes
+    together = run(pipeline, method, canvas=first.repeat(2).masked_with(holes), seed=4).codes
     for image in range(2):
-        alone = run(pipeline, method, canvas=drawn.masked_with(holes[image]), seed=4 + image).codes
+        alone = run(pipeline, method, canvas=first.masked_with(holes[image]), seed=4 + image).codes
         assert torch.equal(together[image], alone[0])
 
 
@@ -267,10 +305,10 @@ def test_a_callback_sees_every_step(pipeline, method):
     assert result.full_steps == list(full)
     assert set(result.median_step_seconds) == set(kinds)
 
-    assert [int(report.canvas.unknown.sum()) for report in reports] == keep_masked(16, 8)
+    assert [int(report.canvas.masked.sum()) for report in reports] == keep_masked(16, 8)
     for earlier, later in zip(reports, reports[1:]):
-        known = ~earlier.canvas.unknown
-        assert not later.canvas.unknown[known].any()  # once fixed, a cell stays
+        known = ~earlier.canvas.masked
+        assert not later.canvas.masked[known].any()  # once unmasked, a token stays
         assert torch.equal(later.canvas.codes[known], earlier.canvas.codes[known])
     assert torch.equal(reports[-1].canvas.codes, result.canvas.codes)
     assert all(bool(report.finite) for report in reports)
@@ -279,7 +317,7 @@ def test_a_callback_sees_every_step(pipeline, method):
 def test_what_a_callback_does_to_its_report_does_not_reach_the_run(pipeline):
     def scribble(report):
         report.canvas.codes.fill_(0)
-        report.canvas.unknown.fill_(True)
+        report.canvas.masked.fill_(True)
 
     assert codes(pipeline, callback=scribble) == codes(pipeline)
 
@@ -354,13 +392,13 @@ def test_every_budget_gives_that_many_steps_the_first_among_them(steps):
         assert len(set(chosen)) == budget and chosen == sorted(chosen) and chosen[0] == 0 and chosen[-1] < steps
 
 
-@pytest.mark.parametrize("cells", [0, 1, 3, 16, 4096])
+@pytest.mark.parametrize("tokens", [0, 1, 3, 16, 4096])
 @pytest.mark.parametrize("steps", [1, 2, 8, 64])
-def test_the_mask_schedule_falls_to_0_at_the_last_step(cells, steps):
-    counts = keep_masked(cells, steps)
+def test_the_mask_schedule_falls_to_0_at_the_last_step(tokens, steps):
+    counts = keep_masked(tokens, steps)
     assert len(counts) == steps and counts[-1] == 0
-    assert counts == sorted(counts, reverse=True) and all(count <= cells for count in counts)
-    assert all(counts[:-1]) or not cells
+    assert counts == sorted(counts, reverse=True) and all(count <= tokens for count in counts)
+    assert all(counts[:-1]) or not tokens
 
 
 def test_the_least_confident_and_the_rest():

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from migm_core.evaluation.judge import judge
-from migm_core.training.scenes import (
+from migm_core.worlds.shapes.judge import judge
+from migm_core.worlds.shapes.scenes import (
     BACKGROUNDS,
-    CELL,
     COLOURS,
     PIXELS,
     RELATIONS,
     SHAPES,
     SIZES,
+    TOKEN_PIXELS,
     Scene,
-    Thing,
+    SceneObject,
     parse,
-    place,
+    random_placement,
     random_scene,
     render,
     three,
@@ -29,21 +29,21 @@ MIRRORED = {"left of": "right of", "right of": "left of", "above": "below", "bel
 # A scene and where it lies, for the tests that spoil it: cells (x, y) of the top left corners.
 SCENE = parse("a large red heart left of a small yellow star, both above a large blue circle on a cream background")
 SPOTS = [(0, 0), (5, 1), (2, 5)]
-RED, YELLOW, BLUE = SCENE.things
+RED, YELLOW, BLUE = SCENE.objects
 
 
 def random_scenes(count: int, seed: int = 0) -> list[tuple[Scene, np.ndarray]]:
     """Scenes of one, two and three objects in turn, with their images."""
     rng = np.random.default_rng(seed)
     scenes = [random_scene(rng, 1 + i % 3) for i in range(count)]
-    return [(scene, render(scene, place(rng, scene))) for scene in scenes]
+    return [(scene, render(scene, random_placement(rng, scene))) for scene in scenes]
 
 
 def with_thing(index: int, **words: str) -> Scene:
-    """SCENE with some words of one thing changed."""
-    things = list(SCENE.things)
-    things[index] = replace(things[index], **words)
-    return replace(SCENE, things=tuple(things))
+    """SCENE with some words of one object changed."""
+    objects = list(SCENE.objects)
+    objects[index] = replace(objects[index], **words)
+    return replace(SCENE, objects=tuple(objects))
 
 
 def blurred(image: np.ndarray, radius: float) -> np.ndarray:
@@ -61,7 +61,7 @@ def test_a_caption_parses_back_to_its_scene():
 
 def test_parsing_forgives_case_spaces_articles_and_the_comma():
     assert parse("  The large red heart left of the small yellow star on a Cream background ") == Scene(
-        SCENE.things[:2], "cream", ((0, "left of", 1),)
+        SCENE.objects[:2], "cream", ((0, "left of", 1),)
     )
     assert parse(SCENE.caption.replace(",", "")) == SCENE
 
@@ -98,8 +98,8 @@ def test_mirrored_captions_fall_in_one_split():
         if not scene.relations:
             continue
         _, relation, _ = scene.relations[0]
-        swapped = (scene.things[1], scene.things[0], *scene.things[2:])
-        mirror = replace(scene, things=swapped, relations=((0, MIRRORED[relation], 1), *scene.relations[1:]))
+        swapped = (scene.objects[1], scene.objects[0], *scene.objects[2:])
+        mirror = replace(scene, objects=swapped, relations=((0, MIRRORED[relation], 1), *scene.relations[1:]))
         assert mirror.canonical == scene.canonical
         assert mirror.split == scene.split
 
@@ -107,12 +107,12 @@ def test_mirrored_captions_fall_in_one_split():
 # Placing and drawing
 
 
-def test_placement_keeps_every_relation_with_a_free_cell_between():
+def test_placement_keeps_every_relation_with_a_free_token_between():
     rng = np.random.default_rng(0)
     for scene, _ in random_scenes(300):
-        spots = place(rng, scene)
-        sides = [SIZES[thing.size] for thing in scene.things]
-        assert all(0 <= at and at + side <= PIXELS // CELL for spot, side in zip(spots, sides) for at in spot)
+        spots = random_placement(rng, scene)
+        sides = [SIZES[item.size] for item in scene.objects]
+        assert all(0 <= at and at + side <= PIXELS // TOKEN_PIXELS for spot, side in zip(spots, sides) for at in spot)
         for first, relation, second in scene.relations:
             axis = 0 if RELATIONS[relation][0] else 1
             low, high = (first, second) if sum(RELATIONS[relation]) < 0 else (second, first)
@@ -142,15 +142,15 @@ def test_rendered_scenes_are_right():
 def test_every_shape_and_size_is_read_on_every_background(background, colour):
     for shape in SHAPES:
         for size in SIZES:
-            scene = Scene((Thing(size, colour, shape),), background)
+            scene = Scene((SceneObject(size, colour, shape),), background)
             assert judge(render(scene, [(5, 2)]), scene).right, scene.caption
 
 
 def test_readings_say_what_lies_where():
     verdict = judge(render(SCENE, SPOTS), SCENE)
-    centres = [tuple(CELL * (at + SIZES[thing.size] / 2) for at in spot) for thing, spot in zip(SCENE.things, SPOTS)]
+    centres = [tuple(TOKEN_PIXELS * (at + SIZES[item.size] / 2) for at in spot) for item, spot in zip(SCENE.objects, SPOTS)]
     assert verdict.background == "cream"
-    assert {(r.thing, r.centre) for r in verdict.readings} == set(zip(SCENE.things, centres))
+    assert {(r.item, r.centre) for r in verdict.readings} == set(zip(SCENE.objects, centres))
     assert all(reading.flaw < 0.001 for reading in verdict.readings)
 
 
@@ -194,10 +194,10 @@ def test_specks_do_not_count():
         (with_thing(2, shape="square"), "expected a large blue square, found"),
         (with_thing(1, size="large"), "expected a large yellow star, found"),
         (replace(SCENE, background="mint"), "expected a mint background, found cream"),
-        (replace(SCENE, things=SCENE.things[:2], relations=SCENE.relations[:1]), "3 objects instead of 2"),
+        (replace(SCENE, objects=SCENE.objects[:2], relations=SCENE.relations[:1]), "3 objects instead of 2"),
         (three(RED, "right of", YELLOW, "above", BLUE, "cream"), "not right of a small yellow star"),
         (three(RED, "left of", YELLOW, "below", BLUE, "cream"), "not below a large blue circle"),
-        (replace(SCENE, things=(RED, BLUE, YELLOW)), "not above a small yellow star"),
+        (replace(SCENE, objects=(RED, BLUE, YELLOW)), "not above a small yellow star"),
     ],
     ids=["colour", "shape", "size", "background", "extra", "relation", "relation to the third", "swapped objects"],
 )
@@ -217,7 +217,7 @@ def test_each_other_word_for_each_object_is_wrong(index, word, options):
 
 
 def test_objects_side_by_side_with_their_tops_in_line_are_not_above_one_another():
-    small, large = Thing("small", "red", "star"), Thing("large", "blue", "circle")
+    small, large = SceneObject("small", "red", "star"), SceneObject("large", "blue", "circle")
     beside = Scene((small, large), "navy", ((0, "left of", 1),))
     image = render(beside, [(1, 2), (4, 2)])
     assert judge(image, beside).right
@@ -227,11 +227,11 @@ def test_objects_side_by_side_with_their_tops_in_line_are_not_above_one_another(
 def test_each_missing_object_is_missed():
     for gone in range(3):
         image = render(SCENE, SPOTS)
-        x, y = (CELL * at for at in SPOTS[gone])
+        x, y = (TOKEN_PIXELS * at for at in SPOTS[gone])
         image[y : y + 24, x : x + 24] = BACKGROUNDS["cream"]
         verdict = judge(image, SCENE)
         assert "2 objects instead of 3" in verdict.faults
-        assert any(fault.startswith(f"expected {SCENE.things[gone]}") for fault in verdict.faults)
+        assert any(fault.startswith(f"expected {SCENE.objects[gone]}") for fault in verdict.faults)
 
 
 def test_an_empty_picture_shows_nothing():
@@ -255,7 +255,7 @@ def test_a_background_of_no_name_is_wrong():
 
 
 def test_a_background_in_two_colours_is_wrong():
-    scene = Scene(SCENE.things[:1], "cream")
+    scene = Scene(SCENE.objects[:1], "cream")
     image = render(scene, [(0, 0)])
     image[:, 40:] = BACKGROUNDS["mint"]
     assert not judge(image, scene).right
@@ -266,9 +266,9 @@ def test_a_background_in_two_colours_is_wrong():
 def test_a_half_drawn_object_is_refused(side, background):
     for size, colour in (("small", "purple"), ("large", "yellow"), ("large", "green")):
         for shape in SHAPES:
-            scene = Scene((Thing(size, colour, shape),), background)
+            scene = Scene((SceneObject(size, colour, shape),), background)
             image = render(scene, [(2, 2)])
-            half, end = 16 + SIZES[size] * CELL // 2, 16 + SIZES[size] * CELL
+            half, end = 16 + SIZES[size] * TOKEN_PIXELS // 2, 16 + SIZES[size] * TOKEN_PIXELS
             span = slice(16, half) if side in ("left", "top") else slice(half, end)
             where = (slice(None), span) if side in ("left", "right") else (span, slice(None))
             image[where] = BACKGROUNDS[background]
@@ -283,11 +283,11 @@ def test_a_smeared_object_is_refused(radius):
 
 @pytest.mark.parametrize(
     "other",
-    [Thing("large", "purple", "heart"), Thing("large", "red", "circle"), Thing("large", "blue", "square")],
+    [SceneObject("large", "purple", "heart"), SceneObject("large", "red", "circle"), SceneObject("large", "blue", "square")],
     ids=["colour", "shape", "both"],
 )
 def test_an_object_half_way_between_two_is_neither(other):
-    scene = Scene((Thing("large", "red", "heart"),), "cream")
+    scene = Scene((SceneObject("large", "red", "heart"),), "cream")
     told = Scene((other,), "cream")
     between = (render(scene, [(2, 2)]) + render(told, [(2, 2)])) / 2
     assert not judge(between, scene).right
@@ -296,9 +296,9 @@ def test_an_object_half_way_between_two_is_neither(other):
 
 def test_an_object_with_one_foreign_cell_is_refused():
     # What a wrong code of an image tokenizer looks like.
-    scene = Scene((Thing("large", "red", "square"),), "cream")
+    scene = Scene((SceneObject("large", "red", "square"),), "cream")
     image = render(scene, [(2, 2)])
-    image[16:24, 16:24] = render(Scene((Thing("large", "green", "square"),), "cream"), [(2, 2)])[16:24, 16:24]
+    image[16:24, 16:24] = render(Scene((SceneObject("large", "green", "square"),), "cream"), [(2, 2)])[16:24, 16:24]
     verdict = judge(image, scene)
     assert "something unclear" in verdict.faults[0]
 
@@ -307,7 +307,7 @@ def test_an_object_with_one_foreign_cell_is_refused():
 
 
 def test_identical_objects_are_matched_either_way():
-    star = Thing("small", "red", "star")
+    star = SceneObject("small", "red", "star")
     for relation in RELATIONS:
         scene = Scene((star, star), "cream", ((0, relation, 1),))
         spots = [(1, 1), (5, 1)] if RELATIONS[relation][0] else [(1, 1), (1, 5)]
@@ -315,7 +315,7 @@ def test_identical_objects_are_matched_either_way():
 
 
 def test_identical_objects_must_still_fulfil_the_other_relations():
-    star, circle = Thing("small", "red", "star"), Thing("large", "blue", "circle")
+    star, circle = SceneObject("small", "red", "star"), SceneObject("large", "blue", "circle")
     scene = three(star, "left of", circle, "above", star, "navy")
     spots = [(2, 1), (4, 0), (3, 6)]
     assert judge(render(scene, spots), scene).right
@@ -324,7 +324,7 @@ def test_identical_objects_must_still_fulfil_the_other_relations():
 
 
 def test_one_of_two_identical_objects_is_not_enough():
-    star = Thing("small", "red", "star")
+    star = SceneObject("small", "red", "star")
     scene = Scene((star, star), "cream", ((0, "above", 1),))
     verdict = judge(render(Scene((star,), "cream"), [(3, 3)]), scene)
     assert "1 object instead of 2" in verdict.faults

@@ -9,11 +9,11 @@ from small_model import edit_tensors
 from stand_in import HEAD, planned, size, write_stand_in
 
 from migm_core.checkpoints import CheckpointError, describe, load_checkpoint
-from migm_core.config import LuminaConfig
-from migm_core.models.image_tokenizer import ImageTokenizerConfig
-from migm_core.models.lumina import Lumina
-from migm_core.models.shortcut import ShortcutConfig, ShortcutHead
+from migm_core.families.lumina_dimoo.backbone import Lumina
+from migm_core.families.lumina_dimoo.config import LuminaConfig
+from migm_core.families.lumina_dimoo.head import ShortcutConfig, ShortcutHead
 from migm_core.pipeline import Pipeline
+from migm_core.tokenizers.amused_vq import ImageTokenizerConfig
 
 LAYERS = 2
 
@@ -51,7 +51,7 @@ def test_it_is_what_it_says(folder):
     assert "fits          a base model of width 16 (MLP 32)" in describe(folder / HEAD)
 
 
-def test_it_draws(folder):
+def test_it_generates(folder):
     pipeline = Pipeline.load(folder, folder / HEAD, dtype="fp32", device="cpu")
     system = "36289 289 3972 4631 297 268 3019 12166 13"
     assert pipeline.checkpoint.prompts.prompt("lighthouse").tolist() == [126332, *map(int, system.split()), 126333, 126334, 0, 126335]

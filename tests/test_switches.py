@@ -49,11 +49,11 @@ def compiled(small, monkeypatch):
 def test_steps_and_layers_share_what_was_compiled(compiled, pipeline):
     own, captured = compiled
     settings = {"steps": 16, "budget": 6}
-    drawn, expected = own.generate(PROMPT, **settings), pipeline.generate(PROMPT, **settings)
-    assert {kind for kind, _ in drawn.step_seconds} >= {"full", "shortcut"}
+    ours, expected = own.generate(PROMPT, **settings), pipeline.generate(PROMPT, **settings)
+    assert {kind for kind, _ in ours.step_seconds} >= {"full", "shortcut"}
     # Two branches, whose sequences differ in length, and two layers: one compilation for a length, one with symbols for all others.
     assert len(captured) == 2
-    assert torch.equal(drawn.canvas.codes, expected.canvas.codes)
+    assert torch.equal(ours.canvas.codes, expected.canvas.codes)
     for prompt in OTHER_PROMPTS:
         own.generate(prompt, **settings)
         own.generate(prompt, width=48, steps=3, budget=2)
@@ -86,12 +86,12 @@ def test_channels_last_changes_the_last_digits_only(small, pipeline):
     own = load(small, channels_last=True)
     convolutions = [m for m in own.checkpoint.image_tokenizer.modules() if isinstance(m, torch.nn.Conv2d)]
     assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions)
-    drawn, expected = own.generate(PROMPT), pipeline.generate(PROMPT)
-    assert torch.equal(drawn.canvas.codes, expected.canvas.codes)
-    assert (own.decode(drawn.canvas) - pipeline.decode(drawn.canvas)).abs().max() < 1e-5
+    ours, expected = own.generate(PROMPT), pipeline.generate(PROMPT)
+    assert torch.equal(ours.canvas.codes, expected.canvas.codes)
+    assert (own.decode(ours.canvas) - pipeline.decode(ours.canvas)).abs().max() < 1e-5
     pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(own.encode(pixels).codes, pipeline.encode(pixels).codes)
-    assert (load(small, channels_last=True, tile=64).decode(drawn.canvas) - pipeline.decode(drawn.canvas)).abs().max() < 1e-5
+    assert (load(small, channels_last=True, tile=64).decode(ours.canvas) - pipeline.decode(ours.canvas)).abs().max() < 1e-5
 
 
 # TF32.

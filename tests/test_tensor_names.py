@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_model import PROMPT, edit_tensors, shard, small_config
 
-from migm_core.checkpoints import CheckpointError, TensorSource, build_base, convert, describe, load_checkpoint, load_head
+from migm_core.checkpoints import CheckpointError, TensorSource, convert, describe, load_checkpoint, load_head
+from migm_core.families.lumina_dimoo.files import build_base
 from migm_core.pipeline import Pipeline
 
 BASE = "model.transformer."

@@ -1,15 +1,22 @@
 """A small model runs on one CPU thread, for the run only; a large one as its process does."""
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 from small_model import PROMPT, small_config
 
-from migm_core.config import LuminaConfig
+from migm_core.families.lumina_dimoo.config import LuminaConfig
 from migm_core.pipeline import Pipeline
 from migm_core.threads import is_small, suited_threads
-from migm_core.training.base import demo_config
+from migm_core.worlds.shapes.train_base import demo_config
+
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +38,10 @@ def test_whatever_a_small_model_does_runs_on_one_thread(pipeline, monkeypatch):
     for name in ("encode", "decode"):
         original = getattr(tokenizer, name)
         monkeypatch.setattr(tokenizer, name, lambda *args, original=original, name=name: seen.setdefault(name, torch.get_num_threads()) and original(*args))
-    result = pipeline.generate(PROMPT, callback=lambda report: seen.setdefault("draw", torch.get_num_threads()))
+    result = pipeline.generate(PROMPT, callback=lambda report: seen.setdefault("sample", torch.get_num_threads()))
     assert torch.get_num_threads() == 3
     pipeline.encode(pipeline.decode(result.canvas))
-    assert seen == {"encode": 1, "decode": 1, "draw": 1}
+    assert seen == {"encode": 1, "decode": 1, "sample": 1}
     assert torch.get_num_threads() == 3
 
 
@@ -72,3 +79,22 @@ def test_only_a_small_model_on_a_cpu_is_served_by_one_thread():
         with suited_threads(config, torch.device(device)):
             assert torch.get_num_threads() == expected
         assert torch.get_num_threads() == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="cannot fork")
+def test_a_process_forked_after_a_run_runs_too(small):
+    """Threads are not in the copy: PyTorch would wait for them for ever."""
+    script = """
+import os, sys, torch
+from migm_core.pipeline import Pipeline
+torch.set_num_threads(2)
+torch.ones(1000, 1000) @ torch.ones(1000, 1000)  # starts them
+pipeline = Pipeline.load(sys.argv[1], device="cpu")
+ours = pipeline.generate("cat", steps=2).tokens
+child = os.fork()
+if not child:
+    os._exit(0 if torch.equal(pipeline.generate("cat", steps=2).tokens, ours) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", script, small.folder], cwd=ROOT, timeout=100, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    assert done.returncode == 0

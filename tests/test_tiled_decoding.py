@@ -8,9 +8,9 @@ from live_memory import LiveMemory
 from nodes_without_host import room
 from small_model import scatter
 
-from migm_core.models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
-from migm_core.models.tiled_decoding import MARGIN, decode_tiled
 from migm_core.pipeline import Pipeline
+from migm_core.tokenizers.amused_vq import ImageTokenizer, ImageTokenizerConfig
+from migm_core.tokenizers.tiled_decoding import MARGIN, decode_tiled
 
 # Of values in 0..1; one step of a picture's 255 is 4e-3. Against float64, whole decoding is off by 1.4e-4 here, tiles by 1.3e-6.
 ROUNDING = 5e-4
@@ -35,9 +35,9 @@ def two_worlds(tokenizer) -> torch.Tensor:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("tile", [64, 100, 250])
-@pytest.mark.parametrize("draw", [lambda tokenizer: noise(tokenizer, 1, 40, 36), two_worlds], ids=["noise", "two worlds"])
-def test_the_bundled_model_decodes_to_the_same_picture(bundled, draw, tile):
-    codes = draw(bundled)
+@pytest.mark.parametrize("make_codes", [lambda tokenizer: noise(tokenizer, 1, 40, 36), two_worlds], ids=["noise", "two worlds"])
+def test_the_bundled_model_decodes_to_the_same_picture(bundled, make_codes, tile):
+    codes = make_codes(bundled)
     whole, tiled = bundled.decode(codes), bundled.decode(codes, tile)
     assert tiled.shape == whole.shape == (1, 3, 320, 288)
     assert (tiled - whole).abs().max() < ROUNDING
@@ -114,10 +114,10 @@ def test_in_the_host_an_image_without_room_is_decoded_in_tiles(monkeypatch, aske
             raise MemoryError
         return torch.zeros(1, 3, 8, 16)
 
-    pictures = room("pictures")
+    pictures = room("host.pictures")
     host = SimpleNamespace(OOM_EXCEPTION=MemoryError, soft_empty_cache=lambda: None)
     monkeypatch.setattr(pictures, "comfy", SimpleNamespace(model_management=host))
-    model = SimpleNamespace(checkpoint=SimpleNamespace(image_tokenizer=SimpleNamespace(decode=decode)), image_tokenizer=SimpleNamespace(load_device="cpu"), factor=8)
+    model = SimpleNamespace(checkpoint=SimpleNamespace(image_tokenizer=SimpleNamespace(decode=decode)), image_tokenizer=SimpleNamespace(load_device="cpu"), downscale_factor=8)
     canvas = torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, 2, dtype=torch.bool)
     if tried[-1] == 256:
         assert pictures.decode(model, *canvas, asked).shape == (3, 8, 16)

@@ -1,4 +1,4 @@
-"""A model says what it was trained for, and a run that asks for something else is told before it draws."""
+"""A model says what it was trained for, and a run that asks for something else is told before it starts."""
 
 import json
 from pathlib import Path
@@ -15,18 +15,26 @@ from migm_core.trained import Trained, cautions
 def test_the_bundled_model_says_what_it_was_trained_for():
     pipeline = Pipeline.load(device="cpu")
     own = pipeline.settings()
-    assert pipeline.checkpoint.trained == Trained(((own.width, own.height),), guidance=False)
-    assert cautions(pipeline.checkpoint, own) == []
-    (size,) = cautions(pipeline.checkpoint, pipeline.settings(width=128, height=64))
+    assert pipeline.checkpoint.trained == Trained(((own.width, own.height),), guidance=False, tasks=("text-to-image", "paint"))
+    assert cautions(pipeline.checkpoint.trained, own) == []
+    (size,) = cautions(pipeline.checkpoint.trained, pipeline.settings(width=128, height=64))
     assert "64x64" in size and "128x64" in size
-    (guidance,) = cautions(pipeline.checkpoint, pipeline.settings(guidance=1.5), "blue")
-    assert "1.5" in guidance and "guidance to 0" in guidance
-    (negative,) = cautions(pipeline.checkpoint, own, "blue")
+    (guidance,) = cautions(pipeline.checkpoint.trained, pipeline.settings(guidance_scale=1.5), "blue")
+    assert "1.5" in guidance and "cfg to 0" in guidance
+    (negative,) = cautions(pipeline.checkpoint.trained, own, "blue")
     assert "negative prompt changes nothing" in negative
 
 
+def test_a_task_that_a_model_was_not_trained_for_is_named():
+    pipeline = Pipeline.load(device="cpu")
+    (caution,) = cautions(pipeline.checkpoint.trained, pipeline.settings(task="edit"))
+    assert "not trained for edit, but for text-to-image, paint" in caution
+    assert cautions(pipeline.checkpoint.trained, pipeline.settings(task="paint")) == []
+    assert "not trained for understanding" in pipeline.understand("what is red", length=4, block=4).notes[0]
+
+
 def test_a_model_that_says_nothing_of_itself_gets_no_caution(pipeline):
-    assert cautions(pipeline.checkpoint, pipeline.settings(width=64, height=16, guidance=9), "blue") == []
+    assert cautions(pipeline.checkpoint.trained, pipeline.settings(width=64, height=16, guidance_scale=9), "blue") == []
 
 
 def test_what_a_model_was_trained_for_goes_into_a_single_file(copy, tmp_path):
@@ -35,7 +43,7 @@ def test_what_a_model_was_trained_for_goes_into_a_single_file(copy, tmp_path):
     assert load_checkpoint(tmp_path / "single.safetensors").trained == Trained(((32, 32), (64, 32)), guidance=True)
 
 
-@pytest.mark.parametrize("value", [[], "64x64", {"sizes": [64, 64]}, {"sizes": [[64, "64"]]}, {"sizes": [[0, 64]]}, {"guidance": 1}])
+@pytest.mark.parametrize("value", [[], "64x64", {"sizes": [64, 64]}, {"sizes": [[64, "64"]]}, {"sizes": [[0, 64]]}, {"guidance": 1}, {"tasks": "paint"}, {"tasks": [1]}])
 def test_a_senseless_description_is_named(copy, value):
     edit_json(copy.folder / "generation_config.json", trained=value)
     with pytest.raises(CheckpointError) as caught:

@@ -167,6 +167,6 @@ def test_the_reader_learns_from_whole_and_spoilt_objects():
     assert set(shown.state.unique().tolist()) >= {ABSENT, WHOLE, SPOILT} and shown.state.min() >= UNCLEAR
     assert shown.pictures.shape == (24, 3, 128, 128)
     start = loss_of(Reader().train(), shown)
-    learnt = train(pairs, 12, 16, torch.device("cpu"))
+    learnt = train(pairs, 16, torch.device("cpu"), steps=12)
     assert loss_of(learnt.train(), shown) < 0.8 * start
     assert learnt(shown.pictures)[0].shape[2:] == (GRID, GRID)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from migm_core.prompts import PromptEncoder
+from migm_core.families.lumina_dimoo.prompts import PromptEncoder
 from migm_core.worlds.lakeside import (
     captions,
     edits,
@@ -105,7 +105,7 @@ def test_contradictions_are_refused(prompt):
 
 
 def test_the_tokenizer_is_a_file_of_the_published_form(scenes, tokenizer, tmp_path):
-    tokenizer.save_pretrained(tmp_path)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
     loaded = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     layout = text_layout(1024)
     encoder = PromptEncoder.of(loaded, layout)
@@ -120,7 +120,7 @@ def test_the_tokenizer_is_a_file_of_the_published_form(scenes, tokenizer, tmp_pa
 
 
 def test_special_tokens_in_a_prompt_stay_text(tokenizer):
-    encoder = PromptEncoder.of(tokenizer.backend_tokenizer, text_layout(1024))
+    encoder = PromptEncoder.of(tokenizer, text_layout(1024))
     assert text_layout(1024).boi not in encoder.text("a <boi> duck")
 
 

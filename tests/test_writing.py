@@ -16,12 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_model import PROMPT, shard
 
-from migm_core.checkpoints import convert, load_checkpoint, save_checkpoint
+from migm_core.checkpoints import convert, load_checkpoint
 from migm_core.checkpoints.write import Pending, write_tensors
 from migm_core.cli import main
+from migm_core.families.lumina_dimoo.write import save_checkpoint
 from migm_core.outputs import write_report
-from migm_core.training.patches import PatchCodebook
-from migm_core.training.run import TrainingRun, alone_in_folder
+from migm_core.training.run import Run
+from migm_core.worlds.shapes.patches import PatchCodebook
 from migm_core.writing import append_line, locked, replacing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,6 +94,41 @@ def test_what_fails_on_the_way_leaves_what_was_there(tmp_path, error):
     assert contents(tmp_path) == {"x.json": b"old"}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="kills a process")
+def test_what_a_killed_writer_left_is_removed_by_the_next_of_the_same_file(tmp_path):
+    script = "import sys, time; from migm_core.writing import replacing\nwith replacing(sys.argv[1]) as file: file.write(b'x'); print(flush=True); time.sleep(60)"
+    writers = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "x.json")], stdout=subprocess.PIPE, cwd=ROOT) for _ in range(2)]
+    try:
+        for writer in writers:
+            writer.stdout.readline()
+        assert len(contents(tmp_path)) == 2
+        writers[0].kill()
+        writers[0].wait()
+        (tmp_path / "other.json.0123abcd.partial").write_text("of another file")
+        write_report(tmp_path / "x.json", {})
+        left = sorted(contents(tmp_path))
+        assert len(left) == 3 and left[0] == "other.json.0123abcd.partial" and left[1] == "x.json"  # the living one's is the third
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+            writer.stdout.close()
+
+
+def test_a_folder_made_for_what_fails_is_removed(tmp_path):
+    with pytest.raises(ValueError), locked(tmp_path / "a" / "b"):
+        raise ValueError
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(ValueError), locked(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b" / "kept").write_text("")
+        raise ValueError
+    assert sorted(contents(tmp_path)) == ["a/b/kept", "a/b/lock"]
+    (tmp_path / "c").mkdir()
+    with pytest.raises(ValueError), locked(tmp_path / "c"):
+        raise ValueError
+    assert (tmp_path / "c").is_dir()
+
+
 def test_a_link_is_followed_and_stays(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "x.json").write_text("old")
@@ -114,7 +150,7 @@ def test_users_files_of_like_names_stay(tmp_path, small):
     for name in names:
         (tmp_path / name).write_text("precious")
     convert(small.head, tmp_path / "head.safetensors")
-    TrainingRun(tmp_path, 1).save({})
+    Run(tmp_path, steps=1).save({})
     assert all((tmp_path / name).read_text() == "precious" for name in names)
     assert len(contents(tmp_path)) == len(names) + 2
 
@@ -143,17 +179,18 @@ def test_a_file_name_that_is_no_text_is_reported(tmp_path):
 
 
 def _picture(path):
+    from migm_core import Result, Settings
+    from migm_core.families.lumina_dimoo.rule import LuminaRule
     from migm_core.outputs import save_images
-    from migm_core.pipeline import Result, Settings
 
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
-    save_images(Result(None, [noise], Settings(64, 64, 1, 2, 0, 0), 0.0, [], 0), [path], {"prompt": "x"})
+    save_images(Result(None, [noise], Settings(64, 64, 2, 0.0, LuminaRule()), 0.0, [], 0, torch.zeros(1), [0]), [path], {"prompt": "x"})
 
 
 def _training(path):
-    run = TrainingRun(path.parent, 1)
-    assert run.checkpoint_path == path
-    run.save({"model": torch.zeros(5000)})
+    run = Run(path.parent, steps=1)
+    assert run.path == path
+    run.save({"model": torch.nn.Linear(1, 5000)})
 
 
 WRITERS = {
@@ -284,9 +321,9 @@ with locked(sys.argv[1]):
 
 
 def test_a_second_run_in_a_folder_is_refused_until_the_first_ends_even_if_killed(tmp_path):
-    @alone_in_folder
-    def train(folder, *, world):
-        return "trained"
+    def train(folder) -> str:
+        with Run(folder, steps=1):
+            return "trained"
 
     other = subprocess.Popen([sys.executable, "-c", HOLDS, tmp_path], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:

@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import shutil
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -171,8 +172,8 @@ def hub(folder: Path, repository: Path, *commits: str, main: str | None) -> Path
 @pytest.mark.parametrize(("commits", "main"), [(["abc"], "abc"), (["abc", "def"], "def\n"), (["abc"], None), (["abc"], "gone")])
 def test_a_cache_folder_is_its_snapshot(small, pipeline, tmp_path, commits, main):
     repository = hub(small.folder, tmp_path / "models--Alpha-VLLM--Lumina-DiMOO", *commits, main=main)
-    drawn = Pipeline.load(repository, dtype="fp32", device="cpu").generate(PROMPT, steps=2)
-    assert torch.equal(drawn.canvas.codes, pipeline.generate(PROMPT, steps=2, method="vanilla").canvas.codes)
+    ours = Pipeline.load(repository, dtype="fp32", device="cpu").generate(PROMPT, steps=2)
+    assert torch.equal(ours.canvas.codes, pipeline.generate(PROMPT, steps=2, method="vanilla").canvas.codes)
     lines = describe(repository).splitlines()
     assert lines[0].startswith(str(repository / "snapshots" / (commits[-1]))) and lines[-1].startswith("  complete")
     convert(repository, tmp_path / "single.safetensors")
@@ -226,7 +227,138 @@ def test_tables_of_tables_are_named(tmp_path):
     refused(lambda: TensorSource.open(path), "'model', 'optimizer'", "state dict")
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe{}", b'{"d_model": ' + b"9" * 5000 + b"}"])
-def test_json_that_is_none(copy, content):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xfe{}", "not valid JSON"),
+        (b'{"d_model": ' + b"9" * 5000 + b"}", "d_model is a number of too many digits"),
+        (b'{"tokens": {"mask": [1, -Infinity]}}', "tokens.mask.1 is -inf"),
+        (b'{"rope_theta": 1e999}', "rope_theta is inf"),
+        (b"[" * 100_000, "nested deeper than 64 levels"),
+        (b'{"a":' * 70 + b"1" + b"}" * 70, "nested deeper than 64 levels"),
+        (b"{}" + b" " * 2**26, "no such file has more than 67,108,864"),
+    ],
+)
+def test_json_that_is_none(copy, content, said):
     (copy.folder / "config.json").write_bytes(content)
-    refused(lambda: load_checkpoint(copy.folder), "config.json", "JSON")
+    refused(lambda: load_checkpoint(copy.folder), "config.json", said)
+
+
+# Claims.
+
+
+@pytest.mark.parametrize("version", ["2.5.1+cu121", "2.9.1", "1.13", "unknown"])
+def test_an_older_pytorch_reads_no_state_dict_and_points_to_safetensors(small, tmp_path, monkeypatch, version):
+    path = tmp_path / "head.pth"
+    torch.save(load_file(small.head), path)
+    with monkeypatch.context() as older:
+        older.setattr(torch, "__version__", version)
+        refused(lambda: load_head(path, small_config()), str(path), "CVE-2026-24747", ".safetensors", version)
+    shutil.copy(small.head, path)  # which is safe under any name
+    assert load_head(path, small_config())
+
+
+@pytest.mark.parametrize("version", ["2.10.0", "2.13.0+cpu", "3.0.0"])
+def test_a_newer_pytorch_reads_state_dicts(small, tmp_path, monkeypatch, version):
+    torch.save(load_file(small.head), tmp_path / "head.pth")
+    monkeypatch.setattr(torch, "__version__", version)
+    assert load_head(tmp_path / "head.pth", small_config())
+
+
+@pytest.mark.parametrize(("record", "said"), [("data.pkl", "unpacks to 33,554,432 bytes"), ("version", "compressed"), ("data/0", "compressed")])
+def test_an_archive_that_unpacks_to_more_than_it_takes(tmp_path, record, said):
+    content, path = io.BytesIO(state_dict()), tmp_path / "head.pth"
+    with zipfile.ZipFile(content) as archive, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for name in archive.namelist():
+            inside = name.partition("/")[2]
+            made.writestr(name, bytes(2**25) if inside == record else archive.read(name))
+    refused(lambda: load_head(path, small_config()), str(path), said)
+
+
+def test_a_pickle_of_more_instructions_than_any_weights_need(tmp_path):
+    path = tmp_path / "head.pth"
+    path.write_bytes(b"\x80\x02" + b"N0" * 10**6 + b"N.")
+    refused(lambda: load_head(path, small_config()), str(path), "1,000,000 instructions")
+
+
+def gguf(*, tensors: int = 0, fields: int = 0, rest: bytes = b"") -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", 3, tensors, fields) + rest + bytes(32)
+
+
+ARRAY = struct.pack("<Q", 1) + b"a" + struct.pack("<I", 9)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (gguf(tensors=10**9), "1,000,000,000 tensors"),
+        (gguf(fields=2**63), "fields"),
+        (gguf(fields=1, rest=ARRAY + struct.pack("<IQ", 4, 10**9)), "1,000,000,000 entries"),
+        (gguf(fields=1, rest=ARRAY + struct.pack("<IQ", 8, 10**9)), "1,000,000,000 entries"),
+        (gguf(fields=1, rest=ARRAY + struct.pack("<IQ", 9, 1)), "damaged"),
+        (gguf(fields=1, rest=ARRAY + struct.pack("<IQ", 4, 1000)), "ends within its header"),
+        (gguf(fields=1, rest=struct.pack("<Q", 2**40)), "bytes of a text"),
+    ],
+)
+def test_a_gguf_file_that_claims_more_than_it_holds(tmp_path, content, said):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    refused(lambda: load_checkpoint(path), str(path), said)
+
+
+def test_a_header_larger_than_any_models(tmp_path):
+    path = tmp_path / "model.safetensors"
+    text = b"{}" + b" " * 2**25
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    refused(lambda: load_checkpoint(path), str(path), "a header of 33,554,434 bytes")
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.bool, torch.int64])
+def test_integers_in_the_place_of_weights(copy, dtype):
+    path = copy.head
+    tensors = load_file(path)
+    tensors["ln_f.weight"] = tensors["ln_f.weight"].to(dtype)
+    save_file(tensors, path)
+    refused(lambda: load_head(path, small_config()), str(path), "ln_f.weight", "floating-point")
+
+
+ODD_TENSORS = {
+    "sparse": lambda: torch.ones(16).to_sparse(),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    "complex": lambda: torch.ones(16, dtype=torch.complex64),
+    "quint8": lambda: torch.quantize_per_tensor(torch.ones(16), 0.1, 0, torch.quint8),
+    "without its numbers": lambda: torch.ones(16, device="meta"),
+    "of fewer numbers": lambda: torch.ones(1).expand(10**6, 10**6),
+    "float8_e8m0fnu": lambda: torch.ones(16).to(torch.float8_e8m0fnu),
+}
+
+
+@pytest.mark.parametrize("what", ODD_TENSORS)
+def test_tensors_of_a_state_dict_that_no_weights_are(small, tmp_path, what):
+    path = tmp_path / "head.pth"
+    torch.save({**load_file(small.head), "ln_f.weight": ODD_TENSORS[what]()}, path)
+    refused(lambda: load_head(path, small_config()), str(path), "ln_f.weight", what)
+
+
+def test_more_blocks_than_any_model_has(small, tmp_path):
+    path = tmp_path / "head.safetensors"
+    blocks = {f"blocks.{k}.self_attn.ff_proj.weight": torch.zeros(0) for k in range(1, 300)}
+    save_file({**load_file(small.head), **blocks}, path)
+    refused(lambda: load_head(path, small_config()), str(path), "300 parts under blocks.")
+
+
+def test_a_number_that_the_dtype_cannot_hold(copy, tmp_path):
+    tensors = load_file(copy.head)
+    tensors["ln_f.weight"][3] = 1e30
+    save_file(tensors, copy.head)
+    refused(lambda: load_head(copy.head, small_config(), dtype=torch.float16), str(copy.head), "ln_f.weight", "1e+30", "float16")
+    refused(lambda: convert(copy.head, tmp_path / "out.safetensors", dtype=torch.float16), str(copy.head), "ln_f.weight", "1e+30")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "two\nlines", "x" * 1000])
+def test_names_that_a_terminal_acts_on_are_shown_escaped_and_cut(copy, name):
+    save_file({**load_file(copy.head), name: torch.ones(1)}, copy.head)
+    with pytest.raises(CheckpointError) as error:
+        load_head(copy.head, small_config())
+    assert str(error.value).isprintable() and len(str(error.value)) < 500

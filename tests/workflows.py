@@ -31,6 +31,11 @@ class Input(NamedTuple):
     def is_widget(self) -> bool:
         return self.io_type in WIDGETS
 
+    @property
+    def is_extra(self) -> bool:
+        """Whether a workflow may leave it out, with its value: a node had none in earlier versions, and the page takes the usual value."""
+        return self.is_widget and self.optional and bool(self.limits.get("advanced"))
+
 
 def load(name: str, folder: Path = FOLDER) -> dict:
     return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
@@ -38,7 +43,7 @@ def load(name: str, folder: Path = FOLDER) -> dict:
 
 def inputs_of_schema(schema) -> list[Input]:
     """In the page's order, required ones first, of a schema from nodes_without_host."""
-    inputs = [Input(each.id, each.io_type, each.optional, bool(each.options.get("control_after_generate")), each.options) for each in schema.inputs]
+    inputs = [Input(each.id, each.io_type, each.optional, bool(each.options.get("control_after_generate")), each.options | each.extra_dict) for each in schema.inputs]
     return sorted(inputs, key=lambda each: each.optional)
 
 
@@ -68,6 +73,8 @@ def values(node: dict, inputs: list[Input]) -> dict:
     saved, found = list(node["widgets_values"]), {}
     for each in inputs:
         if each.is_widget:
+            if not saved and each.is_extra:
+                continue
             assert saved, f"{node['type']} has no value for {each.name}"
             found[each.name] = saved.pop(0)
             if each.control:

@@ -1,36 +1,41 @@
-/** A sampler's numbers: what they are, and writing them as an edit by hand would. */
+/** A sampler's settings: what they are, and writing them as an edit by hand would. */
 
 import { app } from "../../scripts/app.js";
 import { UNKNOWN, settingOf, valueOf } from "./graph.js";
 import { words } from "./words.js";
 
-/** The numbers that the server needs, by input: their widgets say their range. */
-const NUMBERS = { steps: Number.isInteger, budget: Number.isInteger, cfg: Number.isFinite, temperature: Number.isFinite };
+const OTHERS = new Set(["seed", "control_after_generate", "step_timeline"]); // widgets that do not say how it samples
+const MAX_TEXT = 64; // characters
+const MAX_NUMBER = 1024; // where a widget does not say it
 
-/** What a sampler's numbers are, as `values`; or the `reason` why they are not known or not to be asked for. */
-export function numbersOf(place) {
+/**
+ * What a sampler's settings are, by the names of its inputs, as `values`, and as `unknown` the names of those that only a run can tell;
+ * or the `reason` why they are not to be asked for.
+ */
+export function settingsOf(place) {
   const values = {};
-  for (const [name, fits] of Object.entries(NUMBERS)) {
+  const unknown = [];
+  for (const { name, options } of place.node.widgets ?? []) {
+    if (OTHERS.has(name)) continue;
     const value = valueOf(place, name);
-    if (value === UNKNOWN) {
-      if (name === "steps" || name === "budget") return { reason: words().fromAnotherNode(name) };
-      continue;
-    }
-    const { min = 0, max = 1024 } = place.node.widgets?.find((widget) => widget.name === name)?.options ?? {};
-    if (!fits(value) || value < min || value > max) return { reason: words().outOfRange(name, value, min, max) };
-    values[name] = value;
+    const { min = 0, max = MAX_NUMBER } = options ?? {};
+    if (value === UNKNOWN) unknown.push(name);
+    else if (typeof value === "number") {
+      if (!Number.isFinite(value) || value < min || value > max) return { reason: words().outOfRange(name, value, min, max) };
+      values[name] = value;
+    } else if (typeof value === "boolean" || typeof value === "string") values[name] = String(value).slice(0, MAX_TEXT);
   }
-  return { values };
+  return { values, unknown };
 }
 
-/** Write numbers into the widgets that set them; one step for undo. Those that links set stay. */
+/** Write values into the widgets that set them; one step for undo. Those that links set stay. */
 export function write(place, values) {
   const { canvas } = app;
   canvas.emitBeforeChange?.();
   try {
     for (const [name, value] of Object.entries(values)) {
       const { node, widget } = settingOf(place, name) ?? {};
-      if (!widget || !NUMBERS[name]?.(value)) continue;
+      if (!widget || typeof widget.value !== typeof value) continue;
       widget.value = value;
       widget.callback?.(value, canvas, node);
     }
@@ -38,6 +43,12 @@ export function write(place, values) {
     canvas.emitAfterChange?.();
   }
   place.node.setDirtyCanvas?.(true, true);
+}
+
+/** What the page calls a widget of a node. */
+export function labelOf(node, name) {
+  const widget = node.widgets?.find((widget) => widget.name === name);
+  return widget?.label || name;
 }
 
 /** Grey a widget that does nothing as things stand. */

@@ -1,4 +1,4 @@
-/** Puts the step timeline on every MIGM Sampler, and tells it what happens in the graph and at the server. */
+/** Puts the step timeline on every sampler of this pack, and tells it what happens in the graph and at the server. */
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
@@ -6,12 +6,18 @@ import { nodeById } from "./graph.js";
 import { labelInCanvas, labelInVueNodes, labelPreviews } from "./preview_label.js";
 import { Watcher } from "./watcher.js";
 
-const SAMPLER = "MIGMShortcutSampler";
+const PACK = "MIGM"; // how its nodes' types begin
 const MARGIN = 4; // around the element in the classic canvas, px
 const FIRST_HEIGHT = 66; // of the element, before it was laid out, px
 
 /** The samplers in the graph: node to Watcher. */
 const watchers = new Map();
+
+/** A node of this pack that samples in one way of several. */
+function isSampler(node) {
+  const names = new Set(node.widgets?.map(({ name }) => name));
+  return Boolean(node.comfyClass?.startsWith(PACK)) && names.has("steps") && names.has("method");
+}
 
 /** Call `after` with the same arguments whenever a function of an object is called. */
 function chain(object, name, after) {
@@ -162,7 +168,7 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
-    if (node.comfyClass === SAMPLER) addTimeline(node);
+    if (isSampler(node)) addTimeline(node);
   },
 
   refreshComboInNodes() {

@@ -2,7 +2,7 @@
 
 import { api } from "../../scripts/api.js";
 import { questionOf } from "./question.js";
-import { setDisabled, write } from "./settings.js";
+import { labelOf, setDisabled, write } from "./settings.js";
 import { Timeline } from "./timeline.js";
 import { words } from "./words.js";
 
@@ -16,7 +16,7 @@ export class Watcher {
     this.node = node;
     this.timeline = new Timeline();
     this.timeline.onPreset = (name) => this.#write(this.plan?.presets?.[name]);
-    this.timeline.onOwn = () => this.#write(numbers(this.plan?.own));
+    this.timeline.onOwn = () => this.#write(this.#own());
     this.asked = null; // the query that is shown or on its way
     this.plan = null; // its answer
     this.last = null; // the last run's summary, as long as its settings are set
@@ -31,9 +31,8 @@ export class Watcher {
   }
 
   async #ask() {
-    const { query, reason, usesBudget, ...question } = questionOf(this.node);
-    setDisabled(this.node, "budget", !usesBudget);
-    this.question = { ...question, usesBudget };
+    const { query, reason, ...question } = questionOf(this.node);
+    this.question = question;
     const asked = query?.toString() ?? reason;
     if (asked === this.asked) return this.onShow();
     this.asked = asked;
@@ -55,6 +54,7 @@ export class Watcher {
   #show(plan, reason) {
     this.plan = plan;
     this.reason = reason;
+    for (const name of plan?.method_settings ?? []) setDisabled(this.node, name, !plan.uses.includes(name));
     if (this.last && this.lastAsked !== undefined && this.lastAsked !== this.asked) this.last = null;
     if (this.last) this.lastAsked = this.asked;
     this.show();
@@ -64,25 +64,34 @@ export class Watcher {
   show() {
     const { timeline, plan, reason } = this;
     const run = this.last && (!plan || isOf(this.last, plan)) ? this.last : null;
-    if (!this.running) timeline.show(run?.kinds ?? plan?.kinds ?? [], run ? measured(run) : plan ? promise(plan) : "");
+    if (!this.running) timeline.show(run?.kinds ?? plan?.kinds ?? [], run ? measured(run) : plan ? promise(plan) : "", plan?.legend);
     timeline.offer({ remarks: [...(reason ? [reason] : []), ...remarks(plan, run)], ...this.#choices(plan) });
     this.node.setDirtyCanvas?.(true, true);
     this.onShow();
   }
 
-  /** The presets, where there is a head to use them; and the model's own settings, where others are set. */
+  /** The presets, where the method has a budget to set; and the model's own settings, where others are set. */
   #choices(plan) {
     const set = this.question?.values;
     if (!plan?.own || !set) return {};
     const fits = ({ steps, budget }) => steps === set.steps && budget === set.budget;
-    const all = this.question.usesBudget ? Object.entries(plan.presets ?? {}).sort(([, a], [, b]) => a.budget - b.budget) : [];
+    const all = Object.entries(plan.presets ?? {}).sort(([, a], [, b]) => a.budget - b.budget);
     const presets = all.map(([name, preset]) => {
       return { name, label: words().presetNames[name] ?? name, title: words().preset(preset), pressed: fits(preset) };
     });
-    const { own } = plan;
-    const ownSteps = presets.length ? presets.some(({ pressed }) => pressed) : set.steps === own.steps;
-    const isOwn = ownSteps && ["cfg", "temperature"].every((name) => !(name in set) || Math.abs(set[name] - own[name]) < 1e-6);
-    return { presets, own: isOwn ? "" : words().own(own) };
+    const own = Object.entries(this.#own());
+    const same = ([name, value]) => !(name in set) || (typeof value === "number" ? Math.abs(set[name] - value) < 1e-6 : set[name] === String(value));
+    const ofBudget = ([name]) => name === "steps" || name === "budget";
+    const ownSteps = presets.length ? presets.some(({ pressed }) => pressed) : set.steps === plan.own.steps;
+    const isOwn = ownSteps && own.filter((entry) => !ofBudget(entry)).every(same);
+    const said = own.map(([name, value]) => [labelOf(this.node, name), value]);
+    return { presets, own: isOwn ? "" : words().own(said) };
+  }
+
+  /** The model's own settings, as far as the sampler has them. */
+  #own() {
+    const names = new Set(this.node.widgets.map(({ name }) => name));
+    return Object.fromEntries(Object.entries(this.plan?.own ?? {}).filter(([name]) => names.has(name)));
   }
 
   #write(values) {
@@ -92,7 +101,7 @@ export class Watcher {
 
   /** A step has ended. */
   step({ step, steps, kind, width, height }) {
-    if (!this.running) this.timeline.show(this.plan?.kinds.length === steps ? this.plan.kinds : [], "");
+    if (!this.running) this.timeline.show(this.plan?.kinds.length === steps ? this.plan.kinds : [], "", this.plan?.legend);
     this.running = true;
     this.timeline.light(step, steps, kind, words().step(step + 1, steps, width && height ? words().size(width, height) : ""));
   }
@@ -113,11 +122,10 @@ export class Watcher {
   }
 }
 
-const isOf = (run, plan) => ["method", "steps", "budget"].every((name) => run[name] === plan[name]);
+const isOf = (run, plan) =>
+  run.method === plan.method && run.steps === plan.steps && Object.entries(plan.settings ?? {}).every(([name, value]) => run.settings?.[name] === value);
 
-const numbers = (own) => own && { steps: own.steps, budget: own.budget, cfg: own.cfg, temperature: own.temperature };
-
-const isAccelerated = (kinds) => kinds.some((kind) => kind === "shortcut" || kind === "partial");
+const isAccelerated = (kinds) => kinds.some((kind) => kind !== "full" && kind !== "skipped");
 
 /** The expected speed-up: what was measured with this model, else what its sizes allow. */
 function promise({ kinds, speed_up }) {

@@ -9,13 +9,7 @@ const duration = (seconds) => (seconds < 10 ? Number(seconds).toPrecision(2) : M
 
 const en = {
   steps: "Steps of the run",
-  kinds: { full: "full", shortcut: "shortcut", partial: "partial", skipped: "skipped" },
-  meaning: {
-    full: "The whole model runs.",
-    shortcut: "The shortcut head predicts what the model would compute.",
-    partial: "The model runs for some tokens, and the cache gives the rest.",
-    skipped: "No token is unmasked at this step, so nothing runs.",
-  },
+  kinds: {}, // each as the server calls it
   step: (step, steps, size) => `Step ${step} of ${steps}${size && `, ${size}`}`,
   size: (width, height) => `${width} × ${height}`,
   stepOfKind: (step, steps, kind) => `Step ${step} of ${steps}: ${kind}`,
@@ -28,12 +22,11 @@ const en = {
   presetNames: {},
   preset: ({ steps, budget }) => `${budget} of ${steps} steps full`,
   useOwn: "Use the model's settings",
-  own: ({ steps, budget, cfg, temperature }) => `steps ${steps}, budget ${budget}, cfg ${cfg}, temperature ${temperature}`,
+  own: (settings) => settings.map(([name, value]) => `${name} ${value}`).join(", "),
   unknownWords: (list) => `Words of the last prompt that this model does not know: ${list.join(", ")}.`,
   fromServer: (sentence) => String(sentence),
   outOfRange: (name, value, min, max) => `${name} is ${shown(value)}, but must be a number from ${min} to ${max}.`,
-  fromAnotherNode: (name) => `The steps will be known when it runs: ${name} comes from another node.`,
-  connectModel: "Connect MIGM Load Lumina-DiMOO to see the steps.",
+  connectModel: "Connect a model to see the steps.",
   modelFromAnotherNode: "The steps will be known when it runs: the model is chosen by another node.",
   noAnswer: "The server does not answer, so the steps are not known.",
 };
@@ -41,12 +34,6 @@ const en = {
 const zh = {
   steps: "运行的各步",
   kinds: { full: "完整", shortcut: "捷径", partial: "部分", skipped: "跳过" },
-  meaning: {
-    full: "运行整个模型。",
-    shortcut: "由 Shortcut 头预测模型的计算结果。",
-    partial: "模型只计算一部分 token，其余取自缓存。",
-    skipped: "这一步不揭开任何 token，所以什么也不运行。",
-  },
   step: (step, steps, size) => `第 ${step} 步，共 ${steps} 步${size && `，${size}`}`,
   size: (width, height) => `${width} × ${height}`,
   stepOfKind: (step, steps, kind) => `第 ${step} 步，共 ${steps} 步：${kind}`,
@@ -59,12 +46,11 @@ const zh = {
   presetNames: { Fast: "快速", Balanced: "均衡", Quality: "质量" },
   preset: ({ steps, budget }) => `${steps} 步中有 ${budget} 步完整`,
   useOwn: "使用模型自己的设置",
-  own: ({ steps, budget, cfg, temperature }) => `步数 ${steps}，预算 ${budget}，cfg ${cfg}，温度 ${temperature}`,
+  own: (settings) => settings.map(([name, value]) => `${name} ${value}`).join("，"),
   unknownWords: (list) => `上次的提示词里，此模型不认识的词：${list.join("、")}。`,
   fromServer: (sentence) => translated(String(sentence)),
   outOfRange: (name, value, min, max) => `${name} 是 ${shown(value)}，应是 ${min} 到 ${max} 之间的数。`,
-  fromAnotherNode: (name) => `各步要到运行时才知道：${name} 来自另一个节点。`,
-  connectModel: "连接“MIGM 加载 Lumina-DiMOO”即可看到各步。",
+  connectModel: "连接模型即可看到各步。",
   modelFromAnotherNode: "各步要到运行时才知道：模型由另一个节点选择。",
   noAnswer: "服务器没有响应，所以各步未知。",
 };
@@ -74,8 +60,19 @@ const SENTENCES = [
   [/^No shortcut head is connected/, () => "没有连接 Shortcut 头，所以每一步都运行整个模型。请把“MIGM 加载 Shortcut 头”接到“Shortcut 头”输入。"],
   [/^The budget is not below the number of steps/, () => "预算不小于步数，所以每一步都运行整个模型。请减小预算，或增加步数。"],
   [/^This model was trained for (.+) pixels only; an image of (\w+) /, (sizes, size) => `此模型只为 ${sizes.replaceAll(" and ", "、")} 像素训练过；${size} 的图像会是噪声。`],
-  [/^This model was not trained for cfg: ([\d.e+-]+) /, (cfg) => `此模型没有为 cfg 训练过：cfg 为 ${cfg} 时图像更差，用时加倍。请把 cfg 设为 0。`],
+  [/^This model was not trained for guidance: cfg ([\d.e+-]+) /, (cfg) => `此模型没有为 cfg 训练过：cfg 为 ${cfg} 时图像更差，用时加倍。请把 cfg 设为 0。`],
+  [/^(.+) was trained on another base model of the same shape than (.+): images/, (head, base) => `头 ${head} 是为另一个同样大小的基础模型训练的，不是 ${base}：图像可能较差。请使用为它训练的头。`],
   [/^The negative prompt changes nothing/, () => "cfg 为 0，所以负面提示词不起作用。"],
+  [/^The whole model runs/, () => "运行整个模型。"],
+  [/^The shortcut head predicts/, () => "由 Shortcut 头预测模型的计算结果。"],
+  [/^The model runs for some tokens/, () => "模型只计算一部分 token，其余取自缓存。"],
+  [/^The mask has (\w+) pixels and the picture (\w+): /, (mask, picture) => `遮罩是 ${mask} 像素，图片是 ${picture}：遮罩已缩放。`],
+  [/^The mask takes all of the picture/, () => "遮罩占了整张图片：没有留下可以参照的部分。"],
+  [/^The picture has (\w+) pixels, ([\d.]+) times what the model was trained on/, (size, factor) => `图片是 ${size} 像素，为模型训练尺寸的 ${factor} 倍：缩小后结果更好更快。`],
+  [/^(?:The picture|Picture (\d+)) has (\w+) pixels, but the model takes pictures up to (\S+): only its middle, (\S+),/, (which, size, widest, share) =>
+    `${which ? `第 ${which} 张` : ""}图片是 ${size} 像素，但模型接受的图片最宽为 ${widest}：只用了中间的 ${share}。`],
+  [/^No token is unmasked/, () => "这一步不揭开任何 token，所以什么也不运行。"],
+  [/^The steps will be known when it runs: (\w+) comes/, (name) => `各步要到运行时才知道：${name} 来自另一个节点。`],
   [/^budget is (\d+), but/, (budget) => `预算是 ${budget}，应在 2 到步数之间。`],
   [/^There is no model '(.*)'\. Found: (.*?)\. Put it/, (name, found) => `没有模型“${name}”。现有：${found}。请把它放进 models/migm，按 R 刷新，再选一次。`],
 ];

@@ -1,25 +1,24 @@
-"""Files to models and back: the published layout, single files, shortcut heads."""
+"""Files to models and back, whatever the family."""
 
+from .checkpoint import Checkpoint
+from .convert import convert
 from .errors import CheckpointError
 from .inspect import describe
-from .load import Checkpoint, build_base, build_head, build_image_tokenizer, load_checkpoint, load_head, resolve_dtype
-from .quantised import EIGHT_BIT
-from .save import convert, save_checkpoint, save_head
+from .load import build_head, check_head, load_checkpoint, load_head
+from .quantised import QUANTISED
+from .save import save_head
 from .source import TensorSource
 
 __all__ = [
-    "EIGHT_BIT",
+    "QUANTISED",
     "Checkpoint",
     "CheckpointError",
     "TensorSource",
-    "build_base",
     "build_head",
-    "build_image_tokenizer",
+    "check_head",
     "convert",
     "describe",
     "load_checkpoint",
     "load_head",
-    "resolve_dtype",
-    "save_checkpoint",
     "save_head",
 ]

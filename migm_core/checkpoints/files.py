@@ -1,21 +1,23 @@
 """Folders and small files on disk: the snapshot in a cache folder, names in other letters, JSON; every failure in words."""
 
-import json
 from pathlib import Path
+from typing import Any
 
+from .. import arguments
 from .errors import CheckpointError
+from .json_text import LARGEST, parse_object
 from .recognise import explain_absence, recognise
 
 
 def locate(path: str | Path) -> Path:
-    """A path as given, or, for a folder of Hugging Face's cache (models--...), that of the snapshot in it.
+    """Resolve a path: as given, or, for a folder of Hugging Face's cache (models--...), the snapshot in it.
 
-    That is the one that refs/main names, or the only one.
+    Of several snapshots, refs/main names the one.
 
     Raises:
         CheckpointError: nothing there, or a cache folder without a snapshot, or with several to choose from.
     """
-    path = Path(path)
+    path = arguments.path("path", path)
     try:
         if not path.exists():
             raise CheckpointError(explain_absence(path, "Check the path, or download the model first."))
@@ -39,7 +41,7 @@ def locate(path: str | Path) -> Path:
 
 
 def find_file(folder: Path, name: str) -> Path:
-    """A file of a folder, whatever the case of its letters there; the path as asked for where there is none."""
+    """Find a file in a folder, ignoring the case of its name; without one, return the path as asked for."""
     if (folder / name).exists():
         return folder / name
     try:
@@ -48,33 +50,35 @@ def find_file(folder: Path, name: str) -> Path:
         return folder / name
 
 
-def read_file(path: Path, advice: str) -> bytes:
-    """The bytes of a small file.
+def read_file(path: Path, advice: str, most: int = LARGEST) -> bytes:
+    """Read a small file.
+
+    Args:
+        advice: what to do where it is missing.
+        most: bytes that it may have. A larger one is not read.
 
     Raises:
-        CheckpointError: it is missing or cannot be read, or is a Git LFS pointer, a web page or the like.
+        CheckpointError: it is missing, too large or cannot be read, or is a Git LFS pointer, a web page or the like.
     """
     if not path.is_file():
         raise CheckpointError(explain_absence(path, advice))
     if wrong := recognise(path, "JSON"):
         raise CheckpointError(wrong)
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) <= most:
+            return content
+        size = path.stat().st_size
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from None
+    raise CheckpointError(f"{path} has {size:,} bytes, but no such file has more than {most:,}. Download it again.")
 
 
-def read_json(path: Path) -> dict:
-    """A JSON object from a file.
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file.
 
     Raises:
-        CheckpointError: the file is missing, no JSON, or not an object.
+        CheckpointError: the file is missing, too large, no JSON, not an object, or holds numbers that are none.
     """
-    content = read_file(path, "Expected it beside the weights: download the whole folder.")
-    try:
-        values = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}. Download it again.") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}.")
-    return values
+    return parse_object(read_file(path, "Expected it beside the weights: download the whole folder."), str(path))

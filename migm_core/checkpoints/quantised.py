@@ -1,24 +1,26 @@
-"""How files keep a base model's weights quantised: as ComfyUI does, in any of the spellings that are about.
+"""How files keep a base model's weights quantised: as ComfyUI does, in any of its spellings.
 
     blocks.0.q_proj.weight        float8 or int8 (out, in); other formats pack their own
     blocks.0.q_proj.weight_scale  float32: one for all, one a row, or one a block
     blocks.0.q_proj.comfy_quant   JSON as uint8, {"format": "int8_tensorwise"}; or the same for all layers in the file's metadata
 
 Read, too: ``scale_weight`` with a marker ``scaled_fp8``, ComfyUI's older form; ``weight_scale_inv``, blocks' scales; and the inputs' scales,
-``scale_input`` or ``input_scale``, which only products in 8 bits use.
+``scale_input`` or ``input_scale``, which only quantised products use.
 """
 
 import json
+import re
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..models.quantized import FORMATS, LARGEST, dequantise, fits
+from ..modules.quantised import FORMATS, LARGEST, dequantise, fits
 from .errors import CheckpointError
+from .json_text import parse_object
 from .source import TensorSource
 
-EIGHT_BIT = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}
+QUANTISED = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}
 WEIGHT, SCALE, DESCRIPTION = ".weight", ".weight_scale", ".comfy_quant"
 SPELLINGS = {".scale_weight": SCALE, ".weight_scale_inv": SCALE, ".scale_input": ".input_scale"}
 COMPANIONS = (SCALE, DESCRIPTION, ".weight_scale_2", ".input_scale", ".pre_quant_scale", ".weight_s_rel", ".weight_s_channel", ".weight_codebook")
@@ -32,7 +34,7 @@ class QuantisedLayer:
 
     Attributes:
         format: ComfyUI's name of it; FORMATS are those that we compute ourselves.
-        companions: what lies beside the weight, by suffix in the usual spelling, each the name of a tensor.
+        companions: names of the tensors beside the weight, by suffix in the usual spelling.
         description: of the format, as ``comfy_quant`` has it; from the file, or made for one that has none.
     """
 
@@ -42,7 +44,7 @@ class QuantisedLayer:
 
 
 def plainly_spelled(source: TensorSource) -> TensorSource:
-    """The same tensors with what belongs to quantised layers under its usual name, and without the marker."""
+    """The same tensors, with scales under their usual names and without the marker."""
     names = {}
     for name in source.shapes:
         old = next((suffix for suffix in SPELLINGS if name.endswith(suffix)), None)
@@ -54,7 +56,7 @@ def plainly_spelled(source: TensorSource) -> TensorSource:
 def quantised_layers(source: TensorSource, prefix: str = "") -> dict[str, QuantisedLayer]:
     """The quantised layers of an opened base model, ``plainly_spelled``, by name.
 
-    A file in fp8 without a single scale was cast as it is: nothing in it is quantised in this sense. ``prefix`` is for messages.
+    A file in fp8 without a single scale was cast, not quantised: it has no quantised layers. ``prefix`` is for messages.
 
     Raises:
         CheckpointError: a quantised weight without its scale, a scale without such a weight, or a description that is none.
@@ -87,10 +89,10 @@ def quantised_layers(source: TensorSource, prefix: str = "") -> dict[str, Quanti
 
 
 def check_computable(source: TensorSource, layers: dict[str, QuantisedLayer], prefix: str = "") -> None:
-    """Whether our own layers compute all of these.
+    """Check that our own layers compute all of these.
 
     Raises:
-        CheckpointError: naming the first layer that they do not, and why.
+        CheckpointError: naming the first layer that they do not compute, and why.
     """
     for layer, about in layers.items():
         name = f"{source.path}: {prefix}{layer}{WEIGHT}"
@@ -115,7 +117,7 @@ def check_computable(source: TensorSource, layers: dict[str, QuantisedLayer], pr
 
 
 def whole(source: TensorSource, layer: str, rows: tuple[int, int] | None = None) -> Tensor:
-    """A quantised weight, or some rows of it, as the float32 tensor that it stands for: (rows, in)."""
+    """Dequantise a weight, or some of its rows, to float32 (rows, in)."""
     stored, scale = source.get(layer + WEIGHT), source.get(layer + SCALE).float()
     weight = dequantise(stored, scale, torch.float32)
     return weight[rows[0] : rows[1]] if rows else weight
@@ -126,20 +128,28 @@ def description_bytes(description: dict) -> Tensor:
     return torch.frombuffer(bytearray(json.dumps(description).encode()), dtype=torch.uint8)
 
 
-def can_be_quantised(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor of the base model is kept in 8 bits: the linear layers' weights in the blocks.
+@dataclass(frozen=True)
+class Quantisable:
+    """Which linear layers of a family's base are kept quantised where that is asked for.
 
-    Not the embedding, whose rows are looked up, and not the output projection: the one is no faster for it, and the other's
-    errors would go into every logit.
+    Attributes:
+        layers: pattern of their names.
+        wide_inputs: of those layers whose inputs may exceed float8's range; their products stay in 16 bits.
     """
-    return name.startswith("blocks.") and name.endswith(WEIGHT) and len(shape) == 2
+
+    layers: re.Pattern
+    wide_inputs: re.Pattern
+
+    def holds(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of the base is the weight of such a layer."""
+        return name.endswith(WEIGHT) and len(shape) == 2 and bool(self.layers.fullmatch(name.removesuffix(WEIGHT)))
 
 
 def plain_dtype(source: TensorSource) -> torch.dtype:
-    """The dtype of a base model's numbers but for those that are quantised: what it was converted from."""
-    if "wte.weight" in source and any(name.endswith((SCALE, *SPELLINGS)) for name in source.shapes):
-        return source.dtypes["wte.weight"]
-    return source.dtype()
+    """The dtype that most of a base model's numbers have, but for its quantised layers: what it was converted from."""
+    layers = {name.rpartition(".")[0] for name in source.shapes if name.endswith((SCALE, *SPELLINGS))}
+    plain = [name for name in source.shapes if name.rpartition(".")[0] not in layers]
+    return source.renamed({name: name for name in plain}).dtype() if layers and plain else source.dtype()
 
 
 def _descriptions(source: TensorSource, prefix: str) -> dict[str, dict]:
@@ -159,13 +169,11 @@ def _descriptions(source: TensorSource, prefix: str) -> dict[str, dict]:
     return found
 
 
-def _json(source: TensorSource, name: str, prefix: str):
-    try:
-        if source.dtypes[name] not in (torch.uint8, torch.int8) or len(source.shapes[name]) != 1:
-            raise ValueError
-        return json.loads(source.get(name).to(torch.uint8).numpy().tobytes())
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{source.path}: {prefix}{name} is not valid JSON. Convert or download it again.") from None
+def _json(source: TensorSource, name: str, prefix: str) -> dict:
+    what = f"{source.path}: {prefix}{name}"
+    if source.dtypes[name] not in (torch.uint8, torch.int8) or len(source.shapes[name]) != 1:
+        raise CheckpointError(f"{what} is not valid JSON: it is no row of bytes. Convert or download it again.")
+    return parse_object(source.get(name).to(torch.uint8).numpy().tobytes(), what, "Convert or download it again.")
 
 
 def _guessed(source: TensorSource, layer: str, companions: dict[str, str], dtype: torch.dtype, prefix: str) -> dict:

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, and what became of one that is not there: for errors that tell what to do."""
+"""Recognise a file by its first bytes, and explain why one is missing: for errors that say what to do."""
 
 import codecs
 import zipfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .errors import CheckpointError
 
-SUFFIXES = {"safetensors": (".safetensors",), "gguf": (".gguf",), "torch": (".pth", ".pt", ".bin")}
+SUFFIXES = {"safetensors": (".safetensors",), "gguf": (".gguf",), "torch": (".pth", ".pt", ".bin", ".ckpt")}
 UNFINISHED = (".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2", ".tmp")
 _ARCHIVES = {
     b"PK\x03\x04": "a zip archive",
@@ -36,7 +36,7 @@ def detect_format(path: Path) -> str | None:
 
 
 def recognise(path: Path, expected: str) -> str | None:
-    """A sentence about a file that is another thing than it should be; None where the first bytes don't tell.
+    """Say what a file is if it is not what it should be; None where the first bytes do not tell.
 
     Args:
         expected: "safetensors", "gguf", "torch" or "JSON".
@@ -107,7 +107,7 @@ def _is_torch_zip(path: Path) -> bool:
 
 
 def explain_absence(path: Path, advice: str) -> str:
-    """A sentence about a file that is not there, or is no file; where its download did not finish, it says so."""
+    """Say why a file is not there, or is no file; name a download that did not finish."""
     try:
         if path.is_symlink() and not path.exists():
             return f"{path} is a link to {path.readlink()}, which does not exist. Its download did not finish, or the file was removed: download it again."

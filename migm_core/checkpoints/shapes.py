@@ -1,16 +1,23 @@
-"""Hold the names and shapes in a file against those of a model, before the first tensor is read."""
+"""Hold the names, shapes and kinds of numbers in a file against those of a model, before the first tensor is read."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from .errors import CheckpointError
 from .source import TensorSource
 
+MOST_PARTS = 256  # of a model, such as blocks: what claims more is never built
 
-def check_keys(source: TensorSource, expected: dict[str, tuple[int, ...]], *, what: str, prefix: str = "") -> None:
-    """Compare names and shapes with what the architecture needs.
+
+def check_keys(
+    source: TensorSource, expected: dict[str, tuple[int, ...]], *, what: str, prefix: str = "", packed: Collection[str] = ()
+) -> None:
+    """Compare names, shapes and dtypes with what the architecture needs.
+
+    Args:
+        packed: names that need not be floating point, such as quantised weights.
 
     Raises:
-        CheckpointError: naming the first missing, extra or wrongly shaped keys.
+        CheckpointError: naming the first missing, extra, wrongly shaped or wrongly typed keys.
     """
     require(source, expected, what=what, prefix=prefix)
     extra = [name for name in source.shapes if name not in expected]
@@ -21,6 +28,11 @@ def check_keys(source: TensorSource, expected: dict[str, tuple[int, ...]], *, wh
             raise CheckpointError(
                 f"{source.file(name)}: {source.written(name, prefix)} has the shape {list(source.shapes[name])}, but the {what} expects {list(shape)}. "
                 "The weights and the config are not of one model."
+            )
+        if not source.dtypes[name].is_floating_point and name not in packed:
+            raise CheckpointError(
+                f"{source.file(name)}: {source.written(name, prefix)} holds {str(source.dtypes[name]).removeprefix('torch.')}, but the {what} expects "
+                "floating-point numbers. Save or download the file again."
             )
 
 
@@ -43,8 +55,15 @@ def check_sizes(config_name: str, source: TensorSource, sizes: dict[str, tuple[i
 
 
 def count_parts(source: TensorSource, prefix: str) -> int:
-    """How many numbered parts there are under a prefix."""
-    return len({name.removeprefix(prefix).split(".")[0] for name in source.shapes if name.startswith(prefix)})
+    """How many numbered parts there are under a prefix.
+
+    Raises:
+        CheckpointError: more than any model has.
+    """
+    count = len({name.removeprefix(prefix).split(".")[0] for name in source.shapes if name.startswith(prefix)})
+    if count > MOST_PARTS:
+        raise CheckpointError(f"{source.path} has {count:,} parts under {prefix}, but no model known here has more than {MOST_PARTS}. Download it again.")
+    return count
 
 
 def size_of(source: TensorSource, name: str, axis: int) -> int | None:

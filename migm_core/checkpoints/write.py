@@ -1,4 +1,4 @@
-"""Tensors to a .safetensors file, one at a time: what is written never lies in memory as a whole."""
+"""Write tensors to a .safetensors file one at a time, so that they are never all in memory."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,15 +9,16 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from ..writing import replacing
+from ..writing import folder_for, replacing
 from .source import DTYPES
+from .version import KEY, VERSION
 
-_NAMES = {dtype: name for name, dtype in DTYPES.items()} | {torch.int16: "I16"}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)
 class Pending:
-    """A tensor that is made when its turn comes, of a shape and dtype that are known before."""
+    """A tensor that is made only when it is written; its shape and dtype are known before."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -30,14 +31,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor | Pending], metadata:
     Raises:
         OSError: naming the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
+    with folder_for(path.parent), replacing(path) as file:
         put_tensors(file, tensors, metadata)
 
 
 def put_tensors(file: BinaryIO, tensors: Mapping[str, Tensor | Pending], metadata: dict[str, str]) -> None:
     """Write into an open file."""
-    # The widest first: so every tensor starts at a multiple of its item size, which mapping asks for.
+    # Widest dtype first: every tensor then starts at a multiple of its item size, as memory mapping needs.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     file.write(_header(order, tensors, metadata))
     for name in order:
@@ -46,7 +46,7 @@ def put_tensors(file: BinaryIO, tensors: Mapping[str, Tensor | Pending], metadat
 
 def _header(order: list[str], tensors: Mapping[str, Tensor | Pending], metadata: dict[str, str]) -> bytes:
     """Length and JSON, padded to a multiple of 8 bytes."""
-    entries: dict[str, dict] = {"__metadata__": dict(sorted({"format": "pt", **metadata}.items()))}
+    entries: dict[str, dict] = {"__metadata__": dict(sorted({"format": "pt", **metadata, KEY: str(VERSION)}.items()))}
     end = 0
     for name in order:
         shape, dtype = tuple(tensors[name].shape), tensors[name].dtype

@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+LOGITS_AT_ONCE = 2**22  # values, 16 MiB in float32
+
 
 def guide(logits: list[Tensor], weights: list[float]) -> Tensor:
     """Sum of weight * logits over the branches, in float32; each of shape (B, n, K)."""

@@ -5,13 +5,13 @@ import time
 
 import torch
 
-from .sampler import StepReport
+from .loop import StepReport
 
 
 class StepTimer:
-    """Times the stretches between ``lap`` calls: clock time on a CPU, events in the stream on CUDA.
+    """Times each step: by the clock on a CPU, by events in the stream on CUDA.
 
-    Use: ``start()`` before sampling and after whatever a callback did, ``lap(report)`` when a step ends.
+    Call ``start()`` before sampling and after a callback has returned, and ``lap(report)`` when a step ends.
     """
 
     def __init__(self, device: torch.device):
@@ -41,7 +41,7 @@ class StepTimer:
 
 
 def median_seconds(steps: list[tuple[str, float]]) -> dict[str, float]:
-    """Median duration by kind of step, of (kind, duration) pairs; the shorter of two."""
+    """Median duration of each kind of step, from (kind, duration) pairs; the lower of the two middle ones."""
     kinds: dict[str, list[float]] = {}
     for kind, seconds in steps:
         kinds.setdefault(kind, []).append(seconds)
@@ -49,9 +49,9 @@ def median_seconds(steps: list[tuple[str, float]]) -> dict[str, float]:
 
 
 def speed_up(steps: list[tuple[str, float]], passes: int) -> float | None:
-    """Time of ``passes`` full steps over that of the steps, each at the median of its kind; None where no step was full.
+    """The time of ``passes`` full steps / the time of all steps, each counted at the median of its kind; None without a full step.
 
-    Medians leave out what the first steps of a process wait for, such as CUDA's kernels: full steps would wait for it as well.
+    Medians ignore the slow first steps of a process, such as the loading of CUDA's kernels, which would burden any method.
     """
     medians = median_seconds(steps)
     return medians["full"] * passes / sum(medians[kind] for kind, _ in steps) if "full" in medians else None

@@ -1,11 +1,16 @@
 """One process or many: the same training code under ``torchrun`` and without it."""
 
 import os
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..devices import resolve_device
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,26 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum of all processes' tensors, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def largest(self, value: float) -> float:
+        """The largest of all processes' numbers."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor([value], device=self.device, dtype=torch.float32)
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return shared.item()
+
+    def of_first(self, tensor: Tensor) -> Tensor:
+        """The first process's tensor, in place."""
+        if self.size > 1:
+            dist.broadcast(tensor, 0)
+        return tensor
+
 
 @contextmanager
 def joined_world(device: str | None = None):
@@ -36,10 +61,14 @@ def joined_world(device: str | None = None):
 
     Args:
         device: "cpu", "cuda", ...; None takes CUDA where there is one.
+
+    Raises:
+        ValueError: there is no such device.
     """
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    wanted = resolve_device(device)
+    kind = wanted.type
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    local = torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" else torch.device(kind)
+    local = torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" and wanted.index is None else wanted
     if size == 1:
         yield World(device=local)
         return
@@ -52,15 +81,22 @@ def joined_world(device: str | None = None):
         dist.destroy_process_group()
 
 
-def sum_gradients(parameters, count: int, world: World) -> int:
-    """Add up the gradients of all processes and the numbers they are sums over; divide by the total, which is returned."""
-    grads = [p.grad for p in parameters]
-    if world.size > 1:
-        flat = torch.cat([*(g.flatten() for g in grads), grads[0].new_tensor([count])])
-        dist.all_reduce(flat)
-        count = int(flat[-1].item())
-        for grad, part in zip(grads, flat[:-1].split([g.numel() for g in grads])):
-            grad.copy_(part.view_as(grad))
-    for grad in grads:
-        grad.div_(count)
-    return count
+class Loss(nn.Module):
+    """What is minimised, as a module: DistributedDataParallel averages the gradients of what went through its ``forward``.
+
+    Args:
+        function: called with the model and what ``forward`` is called with.
+    """
+
+    def __init__(self, model: nn.Module, function: Callable):
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self, *args, **kw):
+        return self.function(self.model, *args, **kw)
+
+
+def parallel(model: nn.Module, loss: Callable, world: World) -> nn.Module:
+    """A loss of a model, whose gradients are the mean of all processes'. Wrap again when other parameters begin to learn."""
+    module = Loss(model, loss)
+    return DistributedDataParallel(module) if world.size > 1 else module

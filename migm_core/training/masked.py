@@ -1,136 +1,146 @@
 """Train a base model to predict masked image tokens, on pictures that are made as they are needed (MaskGIT, arXiv 2202.04200, section 3.1)."""
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..canvas import Canvas
-from ..config import LuminaConfig
-from ..models.lumina import Lumina
-from ..sampling.sequence import Branch, Sequence
-from .base import initialise
-from .distributed import World, sum_gradients
+from ..sampling.backbone import Backbone, Branch, at_positions
+from .distributed import World
+from .learner import Learner, falling
 from .muon import Muon
-from .padded import PaddedBase, compile_blocks
-from .run import alone_in_folder
-from .stage import Stage, rate
+from .run import Run
 
+OWN_SHARE, OWN_FROM = 0.5, 0.3  # of the masked tokens, the most that the model samples itself; from which share of the run on
 WITHOUT_TEXT = 0.1  # share of the prompts that are dropped, for guidance
 BANDS = {"few": (0.0, 0.25), "half": (0.25, 0.75), "most": (0.75, 1.01)}  # of masked tokens, whose losses the log tells apart
 
 
-def random_unknown(batch: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+def random_masks(batch: int, height: int, width: int, generator: torch.Generator) -> Tensor:
     """Masks at the rates of the cosine schedule's times, spread evenly over the batch: bool (batch, height, width), none empty."""
-    device, cells = generator.device, height * width
+    device, tokens = generator.device, height * width
     order = torch.randperm(batch, generator=generator, device=device)
     times = (order + torch.rand(batch, generator=generator, device=device)) / batch
-    counts = (torch.cos(times * math.pi / 2) * cells).ceil().clamp(1, cells)
-    ranks = torch.rand(batch, cells, generator=generator, device=device).argsort(1).argsort(1)
+    counts = (torch.cos(times * math.pi / 2) * tokens).ceil().clamp(1, tokens)
+    ranks = torch.rand(batch, tokens, generator=generator, device=device).argsort(1).argsort(1)
     return (ranks < counts[:, None]).view(batch, height, width)
 
 
-def losses(model: PaddedBase, prompts: Tensor, codes: Tensor, unknown: Tensor) -> Tensor:
-    """Cross-entropy of each image's masked tokens, summed, in nats: float32 (B,).
+def losses(backbone: Backbone, prompts: Tensor, codes: Tensor, masked: Tensor, shown: Tensor | None = None) -> Tensor:
+    """Cross-entropy of the masked tokens in nats, 0 at others: float32 (B, H, W).
 
     Args:
         prompts: of one length, filled up, (B, P).
-        codes, unknown: (B, H, W).
+        codes, masked: (B, H, W).
+        shown: the codes that the model sees at the other tokens, where they are not the true ones.
     """
-    sequence = Sequence(Branch(prompts, 1.0), Canvas(codes, unknown), model)
-    features = model.features(sequence.tokens, sequence.rotary)[:, sequence.cells]
-    logits = model.code_logits(features).float()
-    each = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view(unknown.shape)
-    return each.where(unknown, 0).sum((1, 2))
+    logits = _code_logits(backbone, prompts, codes if shown is None else shown, masked)
+    each = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view(masked.shape)
+    return each.where(masked, 0)
 
 
-@alone_in_folder
+@torch.no_grad()
+def own_states(backbone: Backbone, prompts: Tensor, codes: Tensor, masked: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Canvases as the model's own runs come by them (DAgger, arXiv 1011.0686): it samples some more tokens itself, those that it is most confident of.
+
+    What is sampled with confidence follows from the tokens that are there, so the true codes of the others still fit.
+
+    Args:
+        prompts, codes, masked: as in ``losses``.
+
+    Returns:
+        Codes and what is masked of them, (B, H, W). At least one token of each image stays masked.
+    """
+    device, (count, tokens) = masked.device, masked.flatten(1).shape
+    random = lambda *shape: torch.rand(shape, generator=generator, device=device)  # noqa: E731
+    gumbel = lambda *shape: -(-random(*shape).clamp_min(1e-20).log()).clamp_min(1e-20).log()  # noqa: E731
+    logits = _code_logits(backbone, prompts, codes, masked).log_softmax(-1)
+    sampled = (logits + gumbel(*logits.shape)).argmax(-1)
+    confidence = logits.gather(-1, sampled[..., None])[..., 0] + gumbel(count, tokens)
+    before = masked.flatten(1)
+    rank = confidence.where(before, -torch.inf).argsort(1, descending=True).argsort(1)
+    new = rank < (OWN_SHARE * random(count, 1) * (before.sum(1, keepdim=True) - 1)).floor()
+    return torch.where(new, sampled, codes.flatten(1)).view_as(codes), (before & ~new).view_as(masked)
+
+
+def _code_logits(backbone: Backbone, prompts: Tensor, codes: Tensor, masked: Tensor) -> Tensor:
+    """At all tokens of the canvas, float32 (B, H * W, K)."""
+    sequence = backbone.sequence(Branch(prompts, 1.0), Canvas(codes, masked))
+    positions = sequence.positions.expand(len(codes), -1)
+    return backbone.code_logits(at_positions(backbone.features(sequence), positions), positions).float()
+
+
 def train_masked(
     folder: str | Path,
-    config: LuminaConfig,
-    lessons: Callable[[int], Iterator[tuple[Tensor, Tensor]]],
+    model: nn.Module,
+    lessons: Callable[[int], Iterator[tuple[Tensor, Tensor, Tensor]]],
     unconditional: Tensor,
     *,
     seconds: float,
     until: float = float("inf"),
     muon_lr: float = 0.015,
     adam_lr: float = 3e-3,
+    own_every: int = 0,
     ema: float = 0.998,
     seed: int = 0,
-    start: dict[str, Tensor] | None = None,
-    compile: bool = False,
-    watch: Callable[[Lumina, float], None] | None = None,
+    view: Callable[[nn.Module], Backbone] = lambda model: model,
+    compile: Callable[[nn.Module], None] | None = None,
+    watch: Callable[[nn.Module, float], None] | None = None,
     world: World = World(),
-) -> Lumina:
-    """Train, or resume ``folder``'s checkpoint; returns the model with averaged weights and all output rows, in float32.
+) -> nn.Module:
+    """Train a base model, or resume ``folder``'s checkpoint; returns the model with averaged weights.
+
+    Muon trains the matrices of the model's ``blocks``, AdamW the rest.
 
     Args:
-        lessons: given a step, batches from there on without end: prompts (B, P), filled up, and codes (B, H, W), on the device.
+        lessons: given a step, batches from there on without end, on the device: prompts (B, P), filled up, codes (B, H, W), and how much each
+            token counts, (B, H, W).
         unconditional: the prompt without text, filled up, (P,).
-        seconds, until: as in ``Stage``.
-        start: weights to go on from.
+        seconds, until: as in ``Run``.
+        own_every: steps from one that learns from ``own_states`` to the next; 0 for none.
+        model: in float32, with the weights to begin with.
+        view: the model as sequences see it.
+        compile: what is done with the model before the first step.
         watch: called with the averaged weights and the progress now and then.
     """
-    device = world.device
-    stage = Stage(folder, seconds, until=until, world=world)
-    torch.manual_seed(seed)
-    model = Lumina(config, output_rows="all")
-    initialise(model)
-    if start is not None:
-        model.load_state_dict(start)
-    model = model.to(device)
-    average = copy.deepcopy(model).requires_grad_(False)
+    device, half = world.device, world.device.type == "cuda"
+    model, unconditional = model.to(device), unconditional.to(device)
     matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
-    others = [p for p in model.parameters() if p.dim() == 1] + [model.wte.weight, model.ff_out.weight]
+    others = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
     optimizers = [Muon(matrices, lr=muon_lr, weight_decay=0.1, world=world), torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0)]
-    if saved := stage.resume():
-        model.load_state_dict(saved["model"])
-        average.load_state_dict(saved["average"])
-        for optimizer, state in zip(optimizers, saved["optimizers"]):
-            optimizer.load_state_dict(state)
-    if compile:
-        compile_blocks(model)
 
-    def state() -> dict:
-        return {"model": model.state_dict(), "average": average.state_dict(), "optimizers": [o.state_dict() for o in optimizers]}
-
-    padded, half = PaddedBase(model), device.type == "cuda"
-    unconditional = unconditional.to(device)
-    generator = torch.Generator(device).manual_seed((seed * 1009 + stage.step) * 64 + world.rank)
-    sums = {name: torch.zeros(2, device=device) for name in ("loss", *BANDS)}
-    for prompts, codes in lessons(stage.step):
-        progress = stage.progress()
-        if progress >= 1:
-            break
-        batch = len(codes)
-        dropped = torch.rand(batch, 1, generator=generator, device=device) < WITHOUT_TEXT
-        unknown = random_unknown(*codes.shape, generator)
+    def loss(model: nn.Module, prompts: Tensor, codes: Tensor, masked: Tensor, shown: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            each = losses(padded, torch.where(dropped, unconditional, prompts), codes, unknown)
-        masked = unknown.sum((1, 2))
+            of_tokens = losses(view(model), prompts, codes, masked, shown)
+        each, counts = (of_tokens * weights).sum((1, 2)), (masked * weights).sum((1, 2))
         # Each image's mean, so that late steps of a run, which settle details of few tokens, count as much as early ones; half of it.
-        loss = each.sum() / masked.float().mean() + (each / masked).sum()
-        loss.backward()
-        sum_gradients(list(model.parameters()), batch, world)
-        for optimizer, peak in zip(optimizers, (muon_lr, adam_lr)):
-            optimizer.param_groups[0]["lr"] = peak * rate(progress, stage.step)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        decay = min(ema, (1 + stage.step) / (10 + stage.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-            share, pair = masked / unknown[0].numel(), torch.stack([each.detach(), masked.float()])
-            sums["loss"] += pair.sum(1)
-            for name, (low, high) in BANDS.items():
-                sums[name] += (pair * ((share >= low) & (share < high))).sum(1)
-        if stage.tick(batch * world.size):
-            stage.note(**{name: (total / count.clamp(min=1)).item() for name, (total, count) in sums.items()}, lr=rate(progress, stage.step))
-            sums = {name: torch.zeros_like(total) for name, total in sums.items()}
-        if stage.save_now_and_then(state) and watch is not None and world.first:
-            watch(average, progress)
-    stage.save(state())
-    return average.eval()
+        return (each / counts.mean() + each / counts).mean(), of_tokens.detach().sum((1, 2))
+
+    with Run(folder, seconds=seconds, until=until, save_every=60, world=world) as run:
+        learner = Learner(model, loss, optimizers, lambda step: falling(run.progress, step, level=0.4), ema=ema, world=world)
+        if compile is not None:
+            compile(model)
+        batches = None
+        for step in run.steps(saved=None if watch is None else lambda: watch(learner.averaged, run.progress), learner=learner):
+            if batches is None:
+                batches = lessons(step)
+                generator = torch.Generator(device).manual_seed((seed * 1009 + step) * 64 + world.rank)
+            prompts, codes, weights = next(batches)
+            dropped = torch.rand(len(codes), 1, generator=generator, device=device) < WITHOUT_TEXT
+            masked = random_masks(*codes.shape, generator)
+            prompts, shown = torch.where(dropped, unconditional, prompts), codes
+            if own_every and step % own_every == 0 and run.progress >= OWN_FROM:
+                with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                    shown, masked = own_states(view(model), prompts, codes, masked, generator)
+            value, each = learner(prompts, codes, masked, shown, weights)
+            learner.update(value)
+            counts = masked.sum((1, 2)).float()
+            share = counts / masked[0].numel()
+            bands = {name: (share >= low) & (share < high) for name, (low, high) in BANDS.items()}
+            means = {name: ((each * band).sum(), (counts * band).sum()) for name, band in bands.items()}
+            run.count(seen=len(codes) * world.size, loss=(each.sum(), counts.sum()), **means)
+    return learner.averaged.eval()

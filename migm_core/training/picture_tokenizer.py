@@ -6,19 +6,19 @@ codes stand still and the decoder alone goes on.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
+from ..tokenizers.amused_vq import ImageTokenizer, ImageTokenizerConfig, ResnetBlock
 from . import codebook as codebooks
-from .distributed import World, sum_gradients
+from .distributed import World
+from .learner import Learner, falling
 from .muon import Muon
-from .run import alone_in_folder
-from .stage import Stage, rate
+from .run import Run
 
 NOISE = 0.35  # on standardised latents, while nothing is quantised
 COMMITMENT = 0.25
@@ -44,8 +44,22 @@ class TrainingOperations:
     Conv2d, Embedding, GroupNorm = nn.Conv2d, nn.Embedding, Float32Norm
 
 
+def compile_tokenizer(model: nn.Module) -> None:
+    """Fuse each residual block with torch.compile: norms and activations into few passes, whatever the memory format. Blocks of one size share the result."""
+    for block in model.modules():
+        if isinstance(block, ResnetBlock):
+            block.compile(dynamic=False)
+
+
+def uncompiled(model: ImageTokenizer) -> ImageTokenizer:
+    """A frozen copy for now and then, when other batch sizes would be compiled anew."""
+    copy = ImageTokenizer(model.config, operations=TrainingOperations).requires_grad_(False).eval()
+    copy.load_state_dict(model.state_dict())
+    return copy.to(model.post_quant_conv.weight.device, memory_format=torch.channels_last)
+
+
 def picture_loss(shown: Tensor, images: Tensor, weights: Tensor) -> Tensor:
-    """Absolute and squared error and error of the gradients, at three scales, summed over the pictures.
+    """Absolute and squared error and error of the gradients, at three scales, mean over the pictures.
 
     Args:
         shown, images: (B, 3, h, w).
@@ -59,7 +73,7 @@ def picture_loss(shown: Tensor, images: Tensor, weights: Tensor) -> Tensor:
         if scale < 4:
             across, down = difference.diff(dim=3), difference.diff(dim=2)
             total = total + (w[..., 1:] * across.abs()).mean() + (w[:, :, 1:] * down.abs()).mean()
-    return total * len(images)
+    return total
 
 
 def standardised(latents: Tensor, moments: Tensor) -> Tensor:
@@ -83,7 +97,26 @@ def freeze_encoder(model: ImageTokenizer) -> None:
         part.requires_grad_(False)
 
 
-@alone_in_folder
+class Quantising:
+    """Where the training of a codebook stands: the phase, the latents' moments before there is one, and its moving means.
+
+    Args:
+        entries: the codebook, (K, C), kept up to date.
+    """
+
+    def __init__(self, entries: Tensor, phase: int):
+        self.phase, self.moving = phase, codebooks.MovingCodebook(entries)
+        self.moments = torch.stack([torch.zeros_like(entries[0]), torch.ones_like(entries[0])])
+
+    def state_dict(self) -> dict:
+        return {"phase": self.phase, "moments": self.moments, "moving": self.moving.state()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.phase = state["phase"]
+        self.moments.copy_(state["moments"])
+        self.moving.load(state["moving"])
+
+
 def train_picture_tokenizer(
     folder: str | Path,
     config: ImageTokenizerConfig,
@@ -95,6 +128,7 @@ def train_picture_tokenizer(
     adam_lr: float = 2e-3,
     seed: int = 0,
     start: dict[str, Tensor] | None = None,
+    compile: bool = False,
     watch: Callable[[ImageTokenizer, int], None] | None = None,
     world: World = World(),
 ) -> ImageTokenizer:
@@ -102,116 +136,96 @@ def train_picture_tokenizer(
 
     Args:
         pictures: given a step, batches from there on without end: images (B, 3, h, w) in 0..1 and pixels' weights (B, 1, h, w), on the device.
-        seconds, until: as in ``Stage``.
+        seconds, until: as in ``Run``.
         start: weights to go on from; the codebook then is not fitted anew.
-        watch: called with the model now and then.
+        compile: fuse blocks and loss; batches then have one size.
+        watch: called with a frozen copy of the model now and then.
     """
-    device = world.device
-    stage = Stage(folder, seconds, until=until, world=world)
+    device, half = world.device, world.device.type == "cuda"
     torch.manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed + world.rank)
-    model = ImageTokenizer(config, operations=TrainingOperations).to(device)
-    moments = torch.stack([torch.zeros(config.code_channels), torch.ones(config.code_channels)]).to(device)
+    model = ImageTokenizer(config, operations=TrainingOperations).to(device, memory_format=torch.channels_last)
     nn.init.constant_(model.decoder.conv_out.bias, 0.5)  # grey
     if start is not None:
         model.load_state_dict(start)
-    phase = AUTOENCODER if start is None else QUANTISED
     ends = {id(e.weight) for e in (model.encoder.conv_in, model.encoder.conv_out, model.decoder.conv_in, model.decoder.conv_out)}
     entries = model.quantize.embedding.weight.requires_grad_(False)
     kernels = [p for p in model.parameters() if p.dim() == 4 and id(p) not in ends]
     others = [p for p in model.parameters() if p is not entries and (p.dim() != 4 or id(p) in ends)]
     optimizers = [Muon(kernels, lr=muon_lr, world=world), torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0)]
-    moving = codebooks.MovingCodebook(entries)
-    if saved := stage.resume():
-        model.load_state_dict(saved["model"])
-        for optimizer, state in zip(optimizers, saved["optimizers"]):
-            optimizer.load_state_dict(state)
-        moments.copy_(saved["moments"].to(device))
-        moving.load(saved["moving"])
-        phase = saved["phase"]
-    if phase == DECODER:
-        freeze_encoder(model)
+    quantising = Quantising(entries, AUTOENCODER if start is None else QUANTISED)
+    error_of = torch.compile(picture_loss, dynamic=False) if compile else picture_loss
+    encoder: list[ImageTokenizer] = []  # a frozen one, once the decoder learns alone
 
-    def state() -> dict:
-        return {
-            "model": model.state_dict(),
-            "optimizers": [o.state_dict() for o in optimizers],
-            "moments": moments,
-            "moving": moving.state(),
-            "phase": phase,
-        }
-
-    def add_up(tensor: Tensor) -> Tensor:
-        if world.size > 1:
-            dist.all_reduce(tensor)
-        return tensor
-
-    half = device.type == "cuda"
-    recent: list[Tensor] = []
-    for images, weights in pictures(stage.step):
-        progress = stage.progress()
-        if progress >= 1:
-            break
-        if phase == AUTOENCODER and progress >= UNTIL[0]:
-            phase = QUANTISED
-            fold(model, moments)
-            entries.copy_(_fitted(model, pictures(stage.step), config, generator, world))
-            moving = codebooks.MovingCodebook(entries)
-        if phase == QUANTISED and progress >= UNTIL[1]:
-            phase = DECODER
-            freeze_encoder(model)
+    def loss(model: ImageTokenizer, images: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+        """What is minimised; of it the pictures' part, and their squared error; the latents (n, C), their codes and how much each counts."""
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            latents = model.latents(images).float()
-            if phase == AUTOENCODER:
-                latents = standardised(latents, moments)
+            with torch.no_grad() if encoder else nullcontext():
+                latents = (encoder or [model])[0].latents(images).float()
+            of_tokens = F.avg_pool2d(weights, config.downscale_factor).flatten()
+            if quantising.phase == AUTOENCODER:
+                latents = standardised(latents, quantising.moments)
                 seen, extra = latents + NOISE * torch.randn(latents.shape, generator=generator, device=device), latents.new_zeros(())
+                flat, index = latents.detach(), None
             else:
                 flat = latents.permute(0, 2, 3, 1).flatten(0, 2)
                 with torch.no_grad(), torch.autocast(device.type, enabled=False):
                     index = codebooks.nearest(flat, entries)
                     found = entries[index]
-                    of_cells = F.avg_pool2d(weights, config.factor).flatten()
-                extra = COMMITMENT * (of_cells[:, None] * (flat - found).square()).mean() * len(images)
+                extra = COMMITMENT * (of_tokens[:, None] * (flat - found).square()).mean()
                 seen = (flat + (found - flat).detach()).view(len(images), *latents.shape[2:], -1).permute(0, 3, 1, 2)
             shown = model.decode_latents(seen).float()
-        loss = picture_loss(shown, images, weights)
-        (loss + extra).backward()
-        if phase == QUANTISED:
-            detached = flat.detach()
-            moving.update(detached, index, of_cells, add_up)
-            if stage.step % REVIVE_EVERY == 0 and progress < 0.9 * UNTIL[1] and world.size == 1:
-                moving.revive(detached, generator)
-        learning = [p for p in model.parameters() if p.grad is not None]
-        sum_gradients(learning, len(images), world)
-        for optimizer, peak in zip(optimizers, (muon_lr, adam_lr)):
-            optimizer.param_groups[0]["lr"] = peak * rate(progress, stage.step, 0.5)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        recent.append(torch.stack([loss.detach(), (shown.detach() - images).square().mean() * len(images)]) / len(images))
-        if stage.tick(len(images) * world.size):
-            means = torch.stack(recent).mean(0).tolist()
-            recent.clear()
-            stage.note(phase=phase, loss=means[0], psnr=-10 * torch.tensor(means[1]).log10().item())
-        if stage.save_now_and_then(state) and watch is not None and world.first:
-            watch(model, phase)
-    stage.save(state())
-    if watch is not None and world.first:
-        watch(model, phase)
+        of_pictures = error_of(shown, images, weights)
+        return of_pictures + extra, of_pictures.detach(), (shown.detach() - images).square().mean(), flat.detach(), index, of_tokens
+
+    def look() -> None:
+        if watch is not None and world.first:
+            watch(uncompiled(model), quantising.phase)
+
+    with Run(folder, seconds=seconds, until=until, save_every=60, world=world) as run:
+        learner = Learner(model, loss, optimizers, lambda step: falling(run.progress, step, level=0.5), world=world)
+        if compile:
+            compile_tokenizer(model)
+        batches, learned = None, AUTOENCODER
+        for step in run.steps(saved=look, learner=learner, quantising=quantising):
+            batches = pictures(step) if batches is None else batches
+            if quantising.phase == AUTOENCODER and run.progress >= UNTIL[0]:
+                quantising.phase = QUANTISED
+                fold(model, world.of_first(quantising.moments))
+                entries.copy_(_fitted(model, pictures(step), config, generator, world))
+                quantising.moving = codebooks.MovingCodebook(entries)
+            if quantising.phase == QUANTISED and run.progress >= UNTIL[1]:
+                quantising.phase = DECODER
+            if quantising.phase == DECODER and learned != DECODER:
+                freeze_encoder(model)
+                encoder.append(uncompiled(model))
+                if compile:
+                    compile_tokenizer(encoder[0])
+                learner.wrap()
+            learned = quantising.phase
+            images, weights = next(batches)
+            images = images.contiguous(memory_format=torch.channels_last)
+            value, of_pictures, error, flat, index, of_tokens = learner(images, weights)
+            if quantising.phase == QUANTISED:
+                quantising.moving.update(flat, index, of_tokens, world.total)
+                if step % REVIVE_EVERY == 0 and run.progress < 0.9 * UNTIL[1] and world.size == 1:
+                    quantising.moving.revive(flat, generator)
+            learner.update(value)
+            run.count(seen=len(images) * world.size, phase=quantising.phase, loss=of_pictures, mse=error)
+    look()
     return model.eval()
 
 
 @torch.no_grad()
 def _fitted(model: ImageTokenizer, batches, config: ImageTokenizerConfig, generator: torch.Generator, world: World) -> Tensor:
     """A codebook for the latents of some batches, those where much counts more often among them; the first process's, for all."""
-    latents, chances = [], []
+    latents, chances, model = [], [], uncompiled(model)
     wanted = FIT_ON * config.num_vq_embeddings
     while sum(map(len, latents)) < 2 * wanted:
         images, weights = next(batches)
         latents.append(model.latents(images).permute(0, 2, 3, 1).flatten(0, 2))
-        chances.append(F.avg_pool2d(weights, config.factor).flatten())
+        chances.append(F.avg_pool2d(weights, config.downscale_factor).flatten())
     flat, chance = torch.cat(latents), torch.cat(chances)
     chosen = torch.multinomial(chance, wanted, generator=generator)
     fitted = codebooks.fit(flat[chosen].float(), config.num_vq_embeddings, generator)
-    if world.size > 1:
-        dist.broadcast(fitted, 0)
-    return fitted
+    return world.of_first(fitted)

@@ -1,107 +1,237 @@
-"""What every training command shares: a folder with a checkpoint and a log, resumed where it stopped."""
+"""The one training loop: a folder with a checkpoint and a log, a number of steps or of seconds, and what happens on the way.
 
-import functools
+    with Run(folder, steps=20000, world=world) as run:
+        learner = Learner(...)
+        for step in run.steps(learner=learner):
+            loss = learner(...)
+            learner.update(loss)
+            run.count(loss=loss)
+"""
+
 import json
+import signal
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import torch
-from tqdm import tqdm
+from torch import Tensor
 
+from ..checkpoints import torch_load
 from ..writing import append_line, locked, replacing
 from .distributed import World
+from .progress import Progress, say, say_written
+from .stop import Stop
+
+LOG_EVERY_SECONDS = 5  # of a run that counts seconds
+FORMAT = 2  # of checkpoint.pt
 
 
-class TrainingRun:
-    """A folder that holds ``checkpoint.pt`` (the state to resume from) and ``log.jsonl`` (a line of losses now and then).
+class Stateful(Protocol):
+    """What a checkpoint holds a part of."""
 
-    The owner gives a ``state`` function that returns everything needed to go on, and calls ``tick`` after each step.
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> object: ...
+
+
+class Run:
+    """A folder that holds ``checkpoint.pt``, to go on from at any moment, and ``log.jsonl``, a line of means now and then.
+
+    Use it in a with block, which keeps a second run out of the folder. Ctrl-C and SIGTERM end the run after the step that is being done,
+    with a checkpoint.
 
     Args:
         folder: made if missing.
-        steps: length of the run; the run is over at this step, also when resumed.
-        checkpoint_seconds: wall-clock time between checkpoints.
-        quiet: no bar, no files: for the ranks of a distributed run other than the first.
+        steps, seconds: how long the run is, over all calls: one of them.
+        until: time.monotonic() at which to stop for now, whatever is left.
+        save_every: seconds between checkpoints.
+        log_every: steps between lines of the log; seconds count instead where the run counts seconds.
+
+    Attributes:
+        step: steps done so far.
+        seen: what was learned from so far, in the run's own unit.
+        progress: share of the run that is over, the same in all processes.
     """
 
-    def __init__(self, folder: str | Path, steps: int, *, checkpoint_seconds: float = 120, quiet: bool = False):
-        self.folder = Path(folder)
-        self.steps = steps
-        self.step = 0
-        self.quiet = quiet
-        self._checkpoint_seconds = checkpoint_seconds
-        self._saved_at = time.monotonic()
-        self._sums: dict[str, float] = {}
-        self._count = 0
-        if not quiet:
-            self.folder.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        steps: int | None = None,
+        seconds: float | None = None,
+        until: float = float("inf"),
+        save_every: float = 120,
+        log_every: int = 50,
+        world: World = World(),
+    ):
+        if (steps is None) == (seconds is None):
+            raise ValueError("A run takes a number of steps or of seconds, and not both.")
+        self.folder, self.total_steps, self.seconds, self.until, self.world = Path(folder), steps, seconds, until, world
+        self.save_every, self.log_every = save_every, log_every
+        self.step = self.seen = 0
+        self.progress = 0.0
+        self._before = 0.0  # seconds of earlier calls
+        self._began = self._saved = self._logged = time.monotonic()
+        self._logged_seen = 0
+        self._sums: dict[str, list] = {}  # name to a sum and what it is divided by
+        self._stop = Stop()
+        self._held = ExitStack()
+
+    def __enter__(self) -> "Run":
+        if self.world.first:
+            self._held.enter_context(locked(self.folder))
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._held.close()
 
     @property
-    def checkpoint_path(self) -> Path:
+    def path(self) -> Path:
         return self.folder / "checkpoint.pt"
 
-    def resume(self) -> dict | None:
-        """The saved state, with ``self.step`` set from it, or None for a fresh run."""
-        if not self.checkpoint_path.exists():
-            return None
-        state = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
-        self.step = state["step"]
-        return state
+    @property
+    def spent(self) -> float:
+        """Seconds of training, over all calls."""
+        return self._before + time.monotonic() - self._began
 
-    def save(self, state: dict) -> None:
-        """Write the checkpoint, whole or not at all, so that a kill on the way loses nothing.
+    def steps(self, saved: Callable[[], None] | None = None, **parts: Stateful) -> Iterator[int]:
+        """Go on from the checkpoint, if there is one, and give the number of each step to do.
+
+        Args:
+            saved: called in the first process after each checkpoint on the way.
+            parts: what learns, by name: their states make up the checkpoint.
+
+        Raises:
+            ValueError: the checkpoint is none of such a run.
+            KeyboardInterrupt, SystemExit: the run was asked to stop. Its checkpoint is written.
+        """
+        self._resume(parts)
+        first = self.step
+        with self._stop, self._bar() as bar:
+            while self._look():
+                yield self.step
+                self.step += 1
+                if self._due():
+                    self._log(bar)
+                bar.update(self.step if self.total_steps is not None else min(self.spent, self.seconds))
+                if time.monotonic() - self._saved >= self.save_every:
+                    self.save(parts)
+                    if saved is not None and self.world.first:
+                        saved()
+        fresh = self.step > first or not self.path.exists()
+        if fresh:
+            self.save(parts)
+        if self.world.first:
+            self._say_end(fresh)
+        self._stop.obey()
+
+    def _say_end(self, fresh: bool) -> None:
+        if self._stop.asked_by is not None:
+            say(f"Stopped after step {self.step:,}. {self.path} is written: the same command goes on from there.")
+        elif fresh:
+            say_written(self.path)
+        elif self.progress >= 1:
+            done = f"{self.step:,} steps" if self.total_steps is not None else f"{self.spent:.0f} seconds"
+            say(f"{self.folder} is finished: it has had its {done}. Ask for more to go on, or choose another folder.")
+
+    def count(self, seen: int = 0, **values) -> None:
+        """Count what a step has seen, in all processes, and add to the means that the log tells.
+
+        Args:
+            values: numbers or 0-dimensional tensors; or pairs of a sum and what it is divided by.
+        """
+        self.seen += seen
+        for name, value in values.items():
+            total, count = value if isinstance(value, tuple) else (value, 1)
+            sums = self._sums.setdefault(name, [0.0, 0.0])
+            for k, part in enumerate((total, count)):
+                sums[k] = sums[k] + (part.detach() if isinstance(part, Tensor) else part)  # on the device: nothing waits for it
+
+    def note(self, **values) -> None:
+        """Add a line to the log."""
+        if self.world.first:
+            rounded = {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}
+            append_line(self.folder / "log.jsonl", json.dumps({"step": self.step, **rounded}))
+
+    def save(self, parts: dict[str, Stateful]) -> None:
+        """Write the checkpoint, whole or not at all.
 
         Raises:
             OSError: naming the file.
         """
-        if self.quiet:
+        self._saved = time.monotonic()
+        if not self.world.first:
             return
-        with replacing(self.checkpoint_path) as file:
+        state = {"format": FORMAT, "step": self.step, "seen": self.seen, "spent": self.spent}
+        with replacing(self.path) as file:
             try:
-                torch.save({**state, "step": self.step}, file)
+                torch.save({**state, **{name: part.state_dict() for name, part in parts.items()}}, file)
             except RuntimeError as error:  # torch closes its archive where the disk has refused a part, and fails once more
                 raise error.__context__ if isinstance(error.__context__, OSError) else error
-        self._saved_at = time.monotonic()
 
-    def steps_left(self):
-        """Iterate over the steps to go, with a progress bar."""
-        bar = tqdm(total=self.steps, initial=self.step, desc=self.folder.name, disable=self.quiet or None)
-        with bar:
-            while self.step < self.steps:
-                yield self.step
-                bar.update()
+    def _resume(self, parts: dict[str, Stateful]) -> None:
+        if not self.path.exists():
+            return
+        state = read_checkpoint(self.path)
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+            self.step, self.seen, self._before = int(state["step"]), int(state["seen"]), float(state["spent"])
+        except Exception as error:  # of a model, an optimiser or a schedule, each in its own words
+            raise not_ours(self.path, error) from None
+        self._began, self._logged_seen = time.monotonic(), self.seen
 
-    def tick(self, losses: dict[str, float], state, *, log_every: int = 50) -> None:
-        """Count a finished step: log the losses' means every ``log_every`` steps, save ``state()`` when it is time."""
-        self.step += 1
-        self._count += 1
-        for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        if self.step % log_every == 0 or self.step == self.steps:
-            means = {name: round(total / self._count, 6) for name, total in self._sums.items()}
-            self.note({"step": self.step, **means, "time": round(time.time(), 1)})
-            self._sums, self._count = {}, 0
-        if self.step == self.steps or time.monotonic() - self._saved_at > self._checkpoint_seconds:
-            self.save(state())
+    def _look(self) -> bool:
+        """Find out how much is over; whether to do a step. All processes agree: one alone would wait for the others for ever."""
+        over = self.step / max(self.total_steps, 1) if self.total_steps is not None else self.spent / max(self.seconds, 1e-9)
+        if self.total_steps == 0 or time.monotonic() >= self.until:
+            over = 1.0
+        shared = self.world.largest(2.0 if self._stop.asked_by is not None else min(over, 1.0))
+        if shared > 1 and self._stop.asked_by is None:
+            self._stop.asked_by = signal.SIGINT  # another process was asked to stop
+        if shared <= 1:
+            self.progress = shared
+        return shared < 1
 
-    def note(self, row: dict) -> None:
-        """Add a line to the log."""
-        if not self.quiet:
-            append_line(self.folder / "log.jsonl", json.dumps(row))
+    def _due(self) -> bool:
+        if self.total_steps is not None:
+            return self.step % self.log_every == 0 or self.step == self.total_steps
+        return time.monotonic() - self._logged > LOG_EVERY_SECONDS
+
+    def _log(self, bar: Progress) -> None:
+        means = {name: float(total) / max(float(count), 1e-30) for name, (total, count) in self._sums.items()}
+        now = time.monotonic()
+        if self.seen:
+            means |= {"seen": self.seen, "a_second": round((self.seen - self._logged_seen) / max(now - self._logged, 1e-9))}
+        self.note(**means, seconds=round(self.spent, 1))
+        bar.update(bar.done, ", ".join(f"{name} {value:.4g}" for name, value in means.items() if name not in ("seen", "a_second")))
+        self._sums, self._logged, self._logged_seen = {}, now, self.seen
+
+    def _bar(self) -> Progress:
+        total, unit, done = (self.total_steps, "step", self.step) if self.total_steps is not None else (self.seconds, "second", self.spent)
+        return Progress(self.folder.name, total, unit, done, quiet=not self.world.first)
 
 
-def alone_in_folder(train: Callable) -> Callable:
-    """Keep a second call of a training function out of the folder, its first argument, as long as the first goes on.
+def read_checkpoint(path: Path) -> dict:
+    """The states of a checkpoint's parts, by name, on the CPU.
 
     Raises:
-        ValueError: another training is at work there.
+        ValueError: it is damaged, or none of this version.
     """
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise not_ours(path, ValueError("it is no file"))
+    try:
+        state = torch_load.load(path)
+        if state["format"] != FORMAT:
+            raise ValueError(f"its format is {state['format']!r}, expected {FORMAT}")
+        return state
+    except Exception as error:  # what is no table, or lacks an entry, too
+        raise not_ours(path, error) from None
 
-    @functools.wraps(train)
-    def alone(folder: str | Path, *args, world: World = World(), **kw):
-        with locked(folder) if world.first else nullcontext():
-            return train(folder, *args, world=world, **kw)
 
-    return alone
+def not_ours(path: Path, error: Exception) -> ValueError:
+    """What to say of a checkpoint that cannot be gone on from."""
+    reason = (str(error).removeprefix(str(path)).strip() or type(error).__name__).split("\n")[0].rstrip(".:")[:200]
+    return ValueError(f"{path} is no checkpoint of this training by this version ({reason}). Remove it to begin anew, or choose another folder.")

@@ -25,8 +25,9 @@ PRELUDE = """
     const node = (type) => app.canvas.graph.nodes.find((n) => n.type === type);
     const timeline = () => document.querySelector('.migm-timeline');
     const words = () => timeline()?.querySelector('.migm-timeline-box').innerText ?? '';
-    const kinds = () => [...timeline().querySelectorAll('.migm-timeline-cells i')].map((i) => i.className.match(/migm-(full|shortcut|partial|skipped)/)[1]);
-    const widget = (name) => node('MIGMShortcutSampler').widgets.find((w) => w.name === name);
+    const kinds = () => [...timeline().querySelectorAll('.migm-timeline-steps i')].map((i) => i.dataset.kind);
+    const sampler = () => app.canvas.graph.nodes.find((n) => n.widgets?.some((w) => w.name === 'step_timeline'));
+    const widget = (name) => sampler().widgets.find((w) => w.name === name);
 """
 
 OPTION = "[role=option]"
@@ -127,7 +128,7 @@ class Page:
             time.sleep(0.5)
 
     def kinds(self) -> list[str]:
-        """Each cell of the first timeline, by kind."""
+        """Each step of the first timeline, by kind."""
         return self.run("return kinds()")
 
     def words(self) -> str:
@@ -141,7 +142,7 @@ class Page:
         """Until all of the timeline is seen, inside the box of its node: both are drawn a moment after what they say."""
         self.wait(
             """(() => {
-                const box = timeline().querySelector('.migm-timeline-box').getBoundingClientRect(), n = node('MIGMShortcutSampler');
+                const box = timeline().querySelector('.migm-timeline-box').getBoundingClientRect(), n = sampler();
                 const element = timeline().closest('[data-node-id]')?.getBoundingClientRect();
                 const [x, y] = app.canvasPosToClientPos([n.pos[0], n.pos[1]]);
                 const s = app.canvas.ds.scale, own = element ?? { left: x, top: y, right: x + n.size[0] * s, bottom: y + n.size[1] * s };
@@ -172,7 +173,7 @@ class Page:
     def edit(self, **values) -> None:
         """Set widgets of the sampler as edits do."""
         self.run(
-            """const n = node('MIGMShortcutSampler');
+            """const n = sampler();
             for (const [name, value] of Object.entries(arguments[0])) { const w = widget(name); w.value = value; w.callback?.(value, app.canvas, n); }""",
             values,
         )

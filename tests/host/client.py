@@ -15,6 +15,7 @@ import websocket
 from PIL import Image
 
 PREVIEW = 1  # binary message: a picture of the node that is running
+TEXT = 3  # binary message: words that a node shows
 
 
 @dataclass
@@ -24,11 +25,13 @@ class Outcome:
     Attributes:
         messages: (type, data) of its text messages in order.
         previews: pictures sent meanwhile.
+        texts: words sent meanwhile, with the node that shows them.
         outputs: node id to its outputs, from the history.
     """
 
     messages: list[tuple[str, dict]] = field(default_factory=list)
     previews: list[Image.Image] = field(default_factory=list)
+    texts: list[tuple[str, str]] = field(default_factory=list)
     outputs: dict = field(default_factory=dict)
 
     def of(self, kind: str) -> list[dict]:
@@ -94,7 +97,9 @@ class Client:
             except websocket.WebSocketTimeoutException:
                 break
             if isinstance(message, bytes):
-                kind, _ = struct.unpack(">II", message[:8])
+                kind, size = struct.unpack(">II", message[:8])
+                if kind == TEXT:  # the node's id and its length stand before the words
+                    outcome.texts.append((message[8 : 8 + size].decode(), message[8 + size :].decode()))
                 if kind == PREVIEW:
                     outcome.previews.append(Image.open(io.BytesIO(message[8:])))
                 continue

@@ -30,8 +30,15 @@ def enter(base: str | Path, *options: str, dynamic: bool = False) -> Callable[[s
     module = importlib.util.module_from_spec(spec)
     sys.modules["any-name"] = module
     spec.loader.exec_module(module)
-    importlib.import_module("any-name.nodes.files").register_model_folder()
+    importlib.import_module("any-name.nodes.host.folders").register_model_folder()
     return lambda path: importlib.import_module(f"any-name.{path}")
+
+
+def own_numbers(model) -> dict:
+    """A loaded model's own numbers, as the nodes' ``make_plan`` takes them."""
+    own, family = model.checkpoint.settings, model.checkpoint.family
+    rule = {name: own[name] for name in family.rule_settings() if name in own}
+    return {"steps": own["steps"], "guidance_scale": own["guidance_scale"], "rule": rule, "method_settings": {"budget": own["budget"]}}
 
 
 def _turn_on_dynamic_memory(cpu: bool) -> None:

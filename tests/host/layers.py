@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from inside import enter  # noqa: E402
+from inside import enter, own_numbers  # noqa: E402
 
 BASE = Path(sys.argv[1])
 extension = enter(BASE, "--cpu", dynamic="--dynamic" in sys.argv[2:])
@@ -18,8 +18,8 @@ import folder_paths  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-operations, run, weights, wires = (extension(f"nodes.{room}") for room in ("operations", "run", "weights", "wires"))
-PROMPT = wires.PromptText("a large red heart on a navy background", "")
+operations, run, weights, sockets = (extension(f"nodes.{room}") for room in ("host.operations", "run", "host.weights", "sockets"))
+PROMPT = sockets.PromptText("a large red heart on a navy background", "")
 MODELS = BASE / "models/migm"
 PREFIX = "model.transformer."
 
@@ -29,8 +29,7 @@ def codes(name: str) -> list[int]:
     folder_paths.filename_list_cache.clear()
     model, head = weights.load_model(name, "fp32"), weights.load_head("small.safetensors")
     canvas = run.canvas_for(model, PROMPT, head, None)
-    own = {key: model.checkpoint.settings[key] for key in ("steps", "budget", "guidance", "temperature")}
-    plan = run.make_plan(model, head, canvas, PROMPT, method="shortcut", seed=4, **own)
+    plan = run.make_plan(model, head, canvas, PROMPT, method="shortcut", seed=4, **own_numbers(model))
     (done,) = run.generate(model, head, PROMPT, canvas, [plan], lambda *step: None)
     return done.canvas.codes.flatten().tolist()
 

@@ -7,34 +7,42 @@ dynamic memory is on. Prints one JSON object.
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from inside import enter  # noqa: E402
+from inside import enter, own_numbers  # noqa: E402
 
 extension = enter(sys.argv[1], "--cpu", dynamic="--dynamic" in sys.argv[2:])
 import comfy.model_management as management  # noqa: E402
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
 
-files, pictures, run, weights, wires = (extension(f"nodes.{room}") for room in ("files", "pictures", "run", "weights", "wires"))
+folders, pictures, run, weights, sockets = (extension(f"nodes.{room}") for room in ("host.folders", "host.pictures", "run", "host.weights", "sockets"))
+host_text = extension("nodes.host.text")
+inputs, reading, understanding = (extension(f"migm_core.families.lumina_dimoo.{room}") for room in ("inputs", "reading", "understanding"))
 checkpoints = extension("migm_core.checkpoints")
-PROMPT = wires.PromptText("a large red heart on a navy background", "")
+PROMPT = sockets.PromptText("a large red heart on a navy background", "")
+CLASS = sockets.ClassList("3")
+MASKGIT, MASKGIT_HEAD = "maskgit/MaskGIT/MaskGIT_ImageNet_tiny.pth", "maskgit-shortcut.pth"
 SEED = 4
 
 
 def make_plan(model, head, canvas, seed: int, method: str = "shortcut"):
     """With the model's own numbers."""
-    numbers = {name: model.checkpoint.settings[name] for name in ("steps", "budget", "guidance", "temperature")}
-    return run.make_plan(model, head, canvas, PROMPT, method=method, seed=seed, **numbers)
+    return run.make_plan(model, head, canvas, asked(model), method=method, seed=seed, **own_numbers(model))
+
+
+def asked(model):
+    """A prompt, or a class, as the model takes it."""
+    return CLASS if model.checkpoint.family.takes == "classes" else PROMPT
 
 
 def ready(model, head, method: str = "shortcut"):
     """What a run needs, loaded."""
-    canvas = run.canvas_for(model, PROMPT, head, None)
+    canvas = run.canvas_for(model, asked(model), head, None)
     plan = make_plan(model, head, canvas, SEED, method)
-    encoder = model.checkpoint.prompts
-    branches = run.text_guidance(encoder.prompt(PROMPT.text), encoder.unconditional(), plan.settings.guidance)
+    branches = run.branches_of(model, asked(model), plan.settings)
     pipeline = weights.prepare(model, head if method == "shortcut" else None, plan.settings, branches)
     return pipeline, plan.settings, branches, canvas
 
@@ -43,7 +51,7 @@ def codes(model, head, before=None, method: str = "shortcut") -> list[int]:
     pipeline, settings, branches, canvas = ready(model, head, method)
     if before:
         before()
-    return pipeline.draw(branches, settings, canvas).canvas.codes.flatten().tolist()
+    return pipeline.sample(branches, settings, canvas).canvas.codes.flatten().tolist()
 
 
 def sampled(model, head, canvas, seed: int) -> torch.Tensor:
@@ -52,13 +60,44 @@ def sampled(model, head, canvas, seed: int) -> torch.Tensor:
     return done.canvas.codes
 
 
-def through_the_tokenizer(model, before=None) -> list[int]:
-    """Codes of an image that was decoded from codes 0, 1, 2, ..."""
-    weights.load_image_tokenizer(model, 4 * model.factor, 4 * model.factor)
+def parts(model, head) -> tuple:
+    """The handles of all that a run uses."""
+    return model.base, head.fit(model), model.image_tokenizer
+
+
+def maskgit() -> dict:
+    """Tokens of the tiny MaskGIT, whole, in part and off the device; and codes of an image of its own there and back."""
+    model, head = weights.load_model(MASKGIT, "fp32"), weights.load_head(MASKGIT_HEAD)
+    seen = {"whole": codes(model, head), "methods": {method: codes(model, head, method=method) for method in ("vanilla", "ml-cache")}}
+    for share in (0.5, 0):
+        seen[f"offloaded {share}"] = codes(model, head, lambda: [offload(handle, share) for handle in parts(model, head)])
+    management.unload_all_models()
+    seen["no memory"] = with_free_memory(100 * model.base.model_size(), lambda: codes(model, head), "NO_VRAM")
+    management.unload_all_models()
+    seen["round_trips"] = [through_the_tokenizer(model, side=6), through_the_tokenizer(model, lambda: offload(model.image_tokenizer, 0), side=6)]
+    half = weights.load_model(MASKGIT, "bf16")
+    seen["bf16"] = {"linear": str(half.checkpoint.base.blocks[0].attention.q_proj.weight.dtype), "codes": codes(half, head)}
+    return seen
+
+
+def through_the_tokenizer(model, before=None, side: int = 4) -> list[int]:
+    """Codes of an image that was decoded from codes 0, 1, 2, ..., as many as the codebook has, over and over."""
+    weights.load_image_tokenizer(model, side * model.downscale_factor, side * model.downscale_factor)
     if before:
         before()
-    image = pictures.canvas_image(model, run.Canvas(torch.arange(16).view(1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.bool)))
+    grid = (torch.arange(side * side) % model.checkpoint.base.config.codebook_size).view(1, side, side)
+    image = pictures.canvas_image(model, run.Canvas(grid, torch.zeros(1, side, side, dtype=torch.bool)))
     return pictures.encode(model, image).flatten().tolist()
+
+
+def answer(model, before=None) -> list[int]:
+    """Tokens of an answer, by the rows of the output projection that only text needs."""
+    settings = understanding.TextSettings(length=8, block=8, stop="never")
+    with host_text.prepare_text(model, 1, 64, settings):
+        if before:
+            before()
+        (reply,) = reading.answer_questions(model.checkpoint, [PROMPT.text], inputs.Inputs(), asdict(settings))
+    return reply.answer.tokens.tolist()
 
 
 def offload(handle, share: float):
@@ -103,15 +142,19 @@ with torch.inference_mode():
     model, head = weights.load_model("small", "fp32"), weights.load_head("small.safetensors")
     whole = codes(model, head)
     methods = {method: codes(model, head, method=method) for method in ("vanilla", "ml-cache")}
-    half = codes(model, head, lambda: [offload(handle, 0.5) for handle in (model.base, head.fit(model), model.image_tokenizer)])
-    none = codes(model, head, lambda: [offload(handle, 0) for handle in (model.base, head.fit(model), model.image_tokenizer)])
+    half = codes(model, head, lambda: [offload(handle, 0.5) for handle in parts(model, head)])
+    none = codes(model, head, lambda: [offload(handle, 0) for handle in parts(model, head)])
     management.unload_all_models()
     reloaded = codes(model, head)
     round_trips = [through_the_tokenizer(model), through_the_tokenizer(model, lambda: offload(model.image_tokenizer, 0))]
+    answers = [answer(model), answer(model, lambda: [offload(handle, 0) for handle in (model.base, *model.text)]), codes(model, head) == whole]
+    management.unload_all_models()
+    answers += [answer(model), with_free_memory(100 * model.base.model_size(), lambda: answer(model), "NO_VRAM")]
+    management.unload_all_models()
     uneven = run.Canvas.empty(2, 4, 4).masked_with(torch.zeros(1, dtype=torch.bool))
-    uneven.unknown[1, :2] = False
+    uneven.masked[1, :2] = False
     together = sampled(model, head, uneven, seed=7)
-    apart = [sampled(model, head, run.Canvas(uneven.codes[i : i + 1], uneven.unknown[i : i + 1]), seed=7 + i) for i in (0, 1)]
+    apart = [sampled(model, head, run.Canvas(uneven.codes[i : i + 1], uneven.masked[i : i + 1]), seed=7 + i) for i in (0, 1)]
     kept = {}
     for name in ("auto", "bf16", "fp16", "float8_e4m3fn"):
         other = weights.load_model("small", name)
@@ -125,19 +168,22 @@ with torch.inference_mode():
             "codes": codes(other, head),
         }
     eight_bit = {}
-    for kind, dtype in checkpoints.EIGHT_BIT.items():
-        file = files.models()["small"].parent / f"{kind}.safetensors"
-        checkpoints.convert(files.models()["small"], file, dtype=dtype)
+    for kind, dtype in checkpoints.QUANTISED.items():
+        file = folders.models()["small"].parent / f"{kind}.safetensors"
+        checkpoints.convert(folders.models()["small"], file, dtype=dtype)
         folder_paths.filename_list_cache.clear()
         other = weights.load_model(f"{kind}.safetensors", "fp32")
         plain = codes(other, head)
-        parts = [codes(other, head, lambda: [offload(handle, share) for handle in (other.base, head.fit(other))]) for share in (0.5, 0)]
-        eight_bit[kind] = {"same": parts == [plain, plain], "bytes": other.base.model_size()}
+        offloaded = [codes(other, head, lambda: [offload(handle, share) for handle in (other.base, head.fit(other))]) for share in (0.5, 0)]
+        eight_bit[kind] = {"answer": answer(other), "same": offloaded == [plain, plain], "bytes": other.base.model_size()}
         file.unlink()
     bytes_ = {"run": weights.run_bytes(model, *ready(model, head)[1:3]), "base": model.base.model_size()}
 management.unload_all_models()
+with torch.inference_mode():
+    of_maskgit = maskgit()
+management.unload_all_models()
 handles = len(weights._models)
 del model, head, other, block
-seen = {"whole": whole, "half": half, "none": none, "methods": methods, "reloaded": reloaded, "round_trips": round_trips, "kept": kept, "bytes": bytes_}
-seen |= {"limits": limits, "states": states, "eight_bit": eight_bit, "uneven": torch.equal(together, torch.cat(apart)), "alive": [handles, len(weights._models)]}
+seen = {"whole": whole, "half": half, "none": none, "methods": methods, "reloaded": reloaded, "answers": answers, "round_trips": round_trips, "kept": kept, "bytes": bytes_}
+seen |= {"maskgit": of_maskgit, "limits": limits, "states": states, "eight_bit": eight_bit, "uneven": torch.equal(together, torch.cat(apart)), "alive": [handles, len(weights._models)]}
 print(json.dumps(seen))

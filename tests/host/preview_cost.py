@@ -13,23 +13,22 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from inside import enter  # noqa: E402
+from inside import enter, own_numbers  # noqa: E402
 
 extension = enter(tempfile.mkdtemp(), "--preview-method", "auto", *([] if torch.cuda.is_available() else ["--cpu"]))
 
-run, weights, wires = (extension(f"nodes.{room}") for room in ("run", "weights", "wires"))
+run, weights, sockets = (extension(f"nodes.{room}") for room in ("run", "host.weights", "sockets"))
 SIZES = (64, 128, 256)  # pixels
 RUNS = 20  # of each size
 
 model, head = weights.load_model("bundled demo", "fp32"), weights.load_head("bundled demo")
-prompt = wires.PromptText("a large red heart left of a small yellow star on a navy background", "")
+prompt = sockets.PromptText("a large red heart left of a small yellow star on a navy background", "")
 print(f"{platform.machine()}, {model.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; {RUNS} runs of each size")
 for size in SIZES:
-    canvas = run.Canvas.empty(1, size // model.factor, size // model.factor)
+    canvas = run.Canvas.empty(1, size // model.downscale_factor, size // model.downscale_factor)
     first = None
     for seed in range(RUNS):
-        numbers = {name: model.checkpoint.settings[name] for name in ("steps", "budget", "guidance", "temperature")}
-        plan = run.make_plan(model, head, canvas, prompt, method="shortcut", seed=seed, **numbers)
+        plan = run.make_plan(model, head, canvas, prompt, method="shortcut", seed=seed, **own_numbers(model))
         with torch.inference_mode():
             run.generate(model, head, prompt, canvas, [plan], lambda step, width, height: None)
         account = model.previews[canvas.codes.numel()]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hosts import MASKGIT, MASKGIT_HEAD
 from small_model import make_small_model
 
 from migm_core.canvas import Canvas
@@ -67,6 +68,15 @@ def test_a_model_larger_than_the_memory_is_loaded_in_part_and_gives_the_same_tok
     assert limits["same"]
 
 
+def test_an_answer_is_the_engines_wherever_the_weights_lie(seen, engine):
+    """Also after other work, on unloaded weights that come back, and on ones that are kept in 8 bits."""
+    first, offloaded, generates, *others = seen["answers"]
+    reply = engine.understand("a large red heart on a navy background", length=8, block=8, stop="never")
+    assert first == reply.answer.tokens.tolist() and generates
+    assert offloaded == first and others == [first, first]
+    assert all(len(each["answer"]) == 8 for each in seen["eight_bit"].values())
+
+
 @pytest.mark.parametrize("state", ["LOW_VRAM", "NO_VRAM"])
 def test_lowvram_and_novram_give_the_same_tokens(seen, state):
     assert seen["states"][state]["same"]
@@ -99,6 +109,31 @@ def test_smaller_dtypes_take_less_memory(seen):
 def test_weights_in_8_bits_with_scales_give_the_same_tokens_wherever_they_lie(seen, kind):
     assert seen["eight_bit"][kind]["same"]
     assert seen["eight_bit"][kind]["bytes"] < seen["bytes"]["base"]
+
+
+@pytest.fixture(scope="module")
+def maskgit(base) -> Pipeline:
+    """The engine alone, on the files of the tiny MaskGIT."""
+    return Pipeline.load(base / "models/migm" / MASKGIT, base / "models/migm" / MASKGIT_HEAD, dtype="fp32", device="cpu")
+
+
+def test_maskgit_gives_the_engines_tokens_wherever_its_weights_lie(seen, maskgit):
+    of_maskgit, expected = seen["maskgit"], maskgit.generate(3, seed=4).canvas.codes.flatten().tolist()
+    for way in ("whole", "offloaded 0.5", "offloaded 0", "no memory"):
+        assert of_maskgit[way] == expected, way
+    for method, codes in of_maskgit["methods"].items():
+        assert codes == maskgit.generate(3, seed=4, method=method).canvas.codes.flatten().tolist(), method
+
+
+def test_maskgits_image_tokenizer_gives_the_engines_tokens_wherever_it_lies(seen, maskgit):
+    grid = (torch.arange(36) % maskgit.checkpoint.base.config.codebook_size).view(1, 6, 6)
+    expected = maskgit.encode(maskgit.decode(Canvas(grid, torch.zeros_like(grid, dtype=torch.bool)))).codes.flatten().tolist()
+    assert seen["maskgit"]["round_trips"] == [expected, expected]
+
+
+def test_maskgits_weights_are_kept_in_the_dtype_asked_for(seen):
+    assert seen["maskgit"]["bf16"]["linear"] == "torch.bfloat16"
+    assert len(seen["maskgit"]["bf16"]["codes"]) == len(seen["maskgit"]["whole"])
 
 
 def test_weights_die_with_their_last_user(seen):

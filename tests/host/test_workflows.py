@@ -10,19 +10,14 @@ from client import Client, Refused
 from PIL import Image
 from workflows import NAMES, NOTES, SUBGRAPH_NAMES, SUBGRAPHS, inputs_of_info, inside, load, to_prompt
 
-from migm_core.evaluation.judge import judge
+from migm_core.worlds.shapes.judge import judge
 from migm_core.pipeline import Pipeline
-from migm_core.training.scenes import parse
+from migm_core.worlds.shapes.scenes import parse
 
 EXTENSION = "ComfyUI-MIGM-Shortcut"  # the folder that it lies in
 BUNDLED = "bundled demo"
 SMALL = {"width": 96, "height": 64}  # instead of a megapixel
 SECONDS = 900  # a busy machine is slow
-
-
-@pytest.fixture(scope="module")
-def client(server) -> Client:
-    return server.client
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +64,7 @@ def assert_same(seen: np.ndarray, expected: Image.Image) -> None:
 
 def asked(sampler: dict) -> dict:
     """What a sampler asks of the engine."""
-    renamed = {"cfg": "guidance"}
+    renamed = {"cfg": "guidance_scale"}
     return {renamed.get(name, name): sampler[name] for name in ("steps", "budget", "cfg", "temperature", "method")}
 
 
@@ -91,7 +86,7 @@ def test_every_node_is_known_and_its_sockets_are_the_hosts(types, name):
             continue
         info = types[node["type"]]
         inputs = {each.name: each for each in inputs_of_info(info)}
-        assert {each["name"] for each in node["inputs"]} == set(inputs)
+        assert {each["name"] for each in node["inputs"]} == {name for name, each in inputs.items() if not each.is_extra}
         for each in node["inputs"]:
             assert each["type"] == inputs[each["name"]].io_type
             assert ("widget" in each) == inputs[each["name"]].is_widget
@@ -183,7 +178,7 @@ def test_inpainting(client, types, engine):
     outcome = client.run(prompt, seconds=SECONDS)
     start = engine.generate(before, seed=of_first["seed"], **asked(of_first))
     known = engine.encode(engine.decode(start.canvas))
-    hole = torch.zeros_like(known.unknown)
+    hole = torch.zeros_like(known.masked)
     hole[:, :, hole.shape[2] // 2 :] = True
     finished = engine.generate(after, seed=of_second["seed"], canvas=known.masked_with(hole), **asked(of_second))
     assert torch.equal(finished.canvas.codes[~hole], known.codes[~hole])
@@ -198,6 +193,23 @@ def test_inpainting(client, types, engine):
     assert set(np.unique(middle[:, side:])) == {76, 107} != set(np.unique(middle[:, :side]))
 
 
+def test_outpainting(client, types, engine):
+    prompt = prompt_of("outpainting", types)
+    (_, of_first), (second, of_second) = nodes_of(prompt, "MIGMShortcutSampler")
+    before, after = (nodes_of(prompt, "MIGMPrompt")[k][1]["text"] for k in (0, 1))
+    ((_, extend),) = nodes_of(prompt, "MIGMOutpaint")
+    outcome = client.run(prompt, seconds=SECONDS)
+    start = engine.generate(before, seed=of_first["seed"], **asked(of_first)).images[0]
+    strip = start.crop((0, 0, start.width - extend["right"], start.height))
+    finished = engine.generate(after, task="paint", images=strip, extend=(0, 0, extend["right"], 0), seed=of_second["seed"], **asked(of_second))
+    (seen,) = shown(client, outcome, prompt, "SaveImage", second)
+    assert_same(seen, finished.images[0])
+    verdict = judge(seen, parse(after))
+    assert verdict.right, verdict.faults
+    ((report, _),) = nodes_of(prompt, "PreviewAny")
+    assert finished.head_report in outcome.outputs[report]["text"][0]
+
+
 def test_compare_methods(client, types, engine):
     prompt = prompt_of("compare_methods", types)
     ((compare, inputs),) = nodes_of(prompt, "MIGMCompareMethods")
@@ -209,7 +221,7 @@ def test_compare_methods(client, types, engine):
     ways = [{"budget": budgets[line]} if line in budgets else {"method": line} for line in lines]
     text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
     assert len(images) == len(ways)
-    numbers = {"guidance": inputs["cfg"], "temperature": inputs["temperature"]}
+    numbers = {"guidance_scale": inputs["cfg"], "temperature": inputs["temperature"]}
     for image, way in zip(images, ways):
         assert_same(image, engine.generate(text, seed=inputs["seed"], **numbers, **way).images[0])
     assert sheet.shape[1] > len(lines) * max(256, images[0].shape[1]) > sheet.shape[0]

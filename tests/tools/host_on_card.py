@@ -74,17 +74,26 @@ def run(args) -> None:
     extension = enter(base, *options, dynamic=not args.static)
     import torch
 
-    sampling, weights, wires = (extension(f"nodes.{room}") for room in ("run", "weights", "wires"))
-    prompt = wires.PromptText("lighthouse " * 48, "")
+    sampling, weights, sockets = (extension(f"nodes.{room}") for room in ("run", "host.weights", "sockets"))
+    prompt = sockets.PromptText("lighthouse " * 48, "")
     began = time.perf_counter()
     with torch.inference_mode():
         model, head = weights.load_model(name, "auto"), weights.load_head("head.safetensors")
         loading = time.perf_counter() - began
-        side = args.size // model.factor
+        side = args.size // model.downscale_factor
         canvas = sampling.Canvas.empty(1, side, side)
         for _ in range(args.runs):
             plan = sampling.make_plan(
-                model, head, canvas, prompt, method="shortcut", seed=1, steps=args.steps, budget=args.budget, guidance=4.0, temperature=1.0
+                model,
+                head,
+                canvas,
+                prompt,
+                method="shortcut",
+                seed=1,
+                steps=args.steps,
+                guidance_scale=4.0,
+                rule={"temperature": 1.0},
+                method_settings={"budget": args.budget},
             )
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()

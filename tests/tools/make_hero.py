@@ -1,6 +1,6 @@
 """Generate the picture of the README, web/docs/hero.png, with the bundled model.
 
-    migm evaluate work --model demo --budgets 9 --few 16 --out figures.json
+    migm evaluate work --model demo --methods "vanilla; shortcut 9; vanilla 16" --out figures.json
     python tests/tools/make_hero.py --figures figures.json
 
 Rows: vanilla; the shortcut at the model's own budget; vanilla in as few steps as take about as long. Columns: the first unseen prompts,
@@ -23,9 +23,9 @@ from PIL import Image, ImageDraw, ImageFont
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from migm_core.evaluation.evaluate import unseen_scenes  # noqa: E402
-from migm_core.evaluation.judge import judge  # noqa: E402
 from migm_core.pipeline import Pipeline  # noqa: E402
+from migm_core.worlds.shapes.evaluate import unseen_scenes  # noqa: E402
+from migm_core.worlds.shapes.judge import judge  # noqa: E402
 
 SEED = 1  # chosen before any of its images was seen
 FEW_STEPS = 16  # of vanilla: about the time of the bundled model's own settings
@@ -42,7 +42,7 @@ def main() -> None:
     figures = {(row["method"], row["steps"]): row for row in json.loads(args.figures.read_text())} if args.figures else {}
     pipeline = Pipeline.load(dtype="fp32", device="cpu")
     scenes = unseen_scenes(500, "test")
-    shown = [scene for objects, count in COLUMNS.items() for scene in [s for s in scenes if len(s.things) == objects][:count]]
+    shown = [scene for objects, count in COLUMNS.items() for scene in [s for s in scenes if len(s.objects) == objects][:count]]
     ways = {"Vanilla": {"method": "vanilla"}, "Shortcut": {"method": "shortcut"}, "Vanilla, few steps": {"method": "vanilla", "steps": FEW_STEPS}}
     images, seconds, full = measure(pipeline, [scene.caption for scene in shown], list(ways.values()))
     sheet = Image.new("RGB", (LEFT + len(shown) * (SIDE + GAP), TOP + len(ways) * (SIDE + GAP) + BOTTOM), PAPER)

@@ -43,13 +43,15 @@ from stand_in import HEAD  # noqa: E402
 
 from migm_core.canvas import Canvas  # noqa: E402
 from migm_core.checkpoints import load_checkpoint  # noqa: E402
-from migm_core.models.lumina import Lumina  # noqa: E402
-from migm_core.models.shortcut import ShortcutHead  # noqa: E402
+from migm_core.families.lumina_dimoo.backbone import Lumina  # noqa: E402
+from migm_core.families.lumina_dimoo.head import ShortcutHead  # noqa: E402
+from migm_core.families.lumina_dimoo.rule import LuminaRule, keep_masked  # noqa: E402
 from migm_core.pipeline import Pipeline  # noqa: E402
+from migm_core.sampling.backbone import Branch  # noqa: E402
+from migm_core.sampling.loop import StepReport, sample, sample_tokens  # noqa: E402
 from migm_core.sampling.methods import Shortcut  # noqa: E402
-from migm_core.sampling.sampler import StepReport, draw, sample  # noqa: E402
-from migm_core.sampling.schedule import full_steps, keep_masked  # noqa: E402
-from migm_core.sampling.sequence import Branch, text_guidance  # noqa: E402
+from migm_core.sampling.noise import SeededNoise  # noqa: E402
+from migm_core.sampling.schedules import full_steps  # noqa: E402
 from migm_core.switches import Switches  # noqa: E402
 
 PIECE = 2**24  # bytes read at once
@@ -57,7 +59,7 @@ PROMPT = "lighthouse " * 48
 STEPS, LAYERS = 64, 32  # as published
 BUDGETS = (9, 11, 14)
 PRODUCT, LAYER, ENDS = "plain matrix product", "base: a layer", "base: embedding and last norm"
-OUTPUT, HEAD_STEP, SAMPLING = "output projection, all cells", "head: a whole step", "sampling, all cells, both branches"
+OUTPUT, HEAD_STEP, SAMPLING = "output projection, all tokens", "head: a whole step", "sampling, all tokens, both branches"
 
 
 def main() -> None:
@@ -168,13 +170,13 @@ def measure_memory(folder: Path) -> None:
     )
     accounts = {}
     for method, steps in (("vanilla", 1), ("shortcut", 3)):
-        settings = pipeline.settings(method=method, steps=steps, budget=2, width=1024, height=1024, guidance=4.0)
+        settings = pipeline.settings(method=method, steps=steps, budget=2, width=1024, height=1024, guidance_scale=4.0)
         prompts = pipeline.checkpoint.prompts
-        branches = text_guidance(prompts.prompt(PROMPT), prompts.unconditional(), settings.guidance)
+        branches = text_guidance(prompts.prompt(PROMPT), prompts.unconditional(), settings.guidance_scale)
         Path("/proc/self/clear_refs").write_text("5")  # the peak of resident memory starts anew
         before = resident("VmRSS")
         with LiveMemory() as memory, profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            result = pipeline.draw(branches, settings, Canvas.empty(1, 64, 64))
+            result = pipeline.sample(branches, settings, Canvas.empty(1, 64, 64))
         counts = memory.peak, allocator_peak(profiler), resident("VmHWM") - before
         kinds = ", ".join(kind for kind, _ in result.step_seconds)
         print(f"| {method} | {kinds} | {' | '.join(f'{count / 1e9:.2f}' for count in counts)} |", flush=True)
@@ -261,8 +263,8 @@ def two_steps(pipeline: Pipeline, branches: list[Branch]) -> dict[str, float]:
             Canvas.empty(1, 64, 64),
             Shortcut(pipeline.head, 2),
             steps=3,
-            temperature=1.0,
-            generators=[torch.Generator()],
+            rule=LuminaRule(1.0),
+            noise=SeededNoise([torch.Generator()]),
             callback=stop,
         )
     return seconds
@@ -273,36 +275,37 @@ class Seen(Exception):
 
 
 def step_seconds(seconds: dict[str, float], layers: int | None, share: float) -> float:
-    """Seconds of a step of two branches made of its parts: with so many layers, or of the head; ``share`` of the cells masked."""
+    """Seconds of a step of two branches made of its parts: with so many layers, or of the head; ``share`` of the tokens masked."""
     features = seconds[HEAD_STEP] if layers is None else layers * seconds[LAYER] + seconds[ENDS]
     return 2 * (features + share * seconds[OUTPUT]) + share * seconds[SAMPLING]
 
 
 def parts_of_a_step(base: Lumina, head: ShortcutHead, length: int, prompt: int, device: torch.device) -> dict[str, Callable[[], object]]:
     """What a step does, each part ready to run by itself at the true sizes; on the meta device it can be counted."""
-    width, cells, codes = base.config.d_model, 64 * 64, base.config.tokens.codebook_size
-    new = prompt + 64  # the prompt, and what is fixed in a step
+    width, masked, codes = base.config.d_model, 64 * 64, base.config.tokens.codebook_size
+    new = prompt + 64  # the prompt, and what a step unmasks
     block = head.blocks[0]
     with torch.inference_mode():
         features, tokens = torch.randn(1, length, width, device=device), torch.arange(length, device=device)[None]
         narrow, context = (torch.randn(1, size, head.config.width, device=device) for size in (length, new))
         positions = tokens[:, -new:]
-        rotary, head_rotary = base.rotary(length, device), head.rotary(length, device)
+        rotary, head_rotary = base.rotary(length, device), head.tables(length, device)
         ratio = torch.full((1,), 0.5, device=device)
         modulation = head.modulation(ratio, torch.float32)
-        logits = [torch.randn(1, cells, codes, device=device) for _ in range(2)]
-    as_logits = SimpleNamespace(config=base.config, code_logits=lambda logits: logits)
+        logits = [torch.randn(1, masked, codes, device=device) for _ in range(2)]
+    as_logits = SimpleNamespace(config=base.config, code_logits=lambda logits, positions: logits)
     matrix = base.blocks[0].attn_out.weight
 
     def sampling():
         if device.type != "meta":
-            draw(as_logits, logits, [5.0, -4.0], 1.0, [torch.Generator()])
+            noise = SeededNoise([torch.Generator()]).draw(0, tokens[:, :masked], codes, "gumbel")
+            sample_tokens(as_logits, logits, [tokens[:, :masked]] * 2, [5.0, -4.0], LuminaRule(1.0), noise, (0, STEPS))
 
     parts = {
         PRODUCT: lambda: features[0, :1024] @ matrix.T,
         LAYER: lambda: base.blocks[0](features, rotary),
         ENDS: lambda: base.ln_f(base.wte(tokens)),
-        OUTPUT: lambda: base.code_logits(features[:, :cells]),
+        OUTPUT: lambda: base.code_logits(features[:, :masked]),
         "head: projections in and out": lambda: (head.proj_in(features), head.new_token_proj_in(features[:, :new]), head.proj_out(narrow)),
         "head: cross attention block": lambda: block.cross_attn(narrow, head_rotary, context=context, context_rotary=head_rotary.rows(positions)),
         "head: self attention block": lambda: block.self_attn(narrow, head_rotary),
@@ -352,15 +355,15 @@ def measure_runs(folder: Path, dtype: str, device: str | None, budgets: list[int
         flush=True,
     )
 
-    def drawn(budget: int | None, steps: int = STEPS):
+    def sampled(budget: int | None, steps: int = STEPS):
         method = "vanilla" if budget is None else "shortcut"
-        settings = pipeline.settings(method=method, steps=steps, budget=budget, width=1024, height=1024, guidance=4.0)
-        return pipeline.draw(branches, settings, Canvas.empty(1, 64, 64))
+        settings = pipeline.settings(method=method, steps=steps, budget=budget, width=1024, height=1024, guidance_scale=4.0)
+        return pipeline.sample(branches, settings, Canvas.empty(1, 64, 64))
 
-    drawn(2, steps=3)  # kernels are chosen and compiled
+    sampled(2, steps=3)  # kernels are chosen and compiled
     vanilla = None
     for budget in (None, *budgets):
-        (result, seconds), peak = with_peak(device, lambda: clocked(lambda: drawn(budget)))
+        (result, seconds), peak = with_peak(device, lambda: clocked(lambda: sampled(budget)))
         vanilla = vanilla or seconds
         of_kind = result.median_step_seconds
         steps = " | ".join(f"{of_kind[kind]:.4f}" if kind in of_kind else "" for kind in ("full", "shortcut"))

@@ -18,15 +18,15 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from migm_core.checkpoints.load import BASE_PREFIX, IMAGE_TOKENIZER_WEIGHTS  # noqa: E402
-from migm_core.checkpoints.save import head_metadata  # noqa: E402
 from migm_core.checkpoints.source import INDEX  # noqa: E402
 from migm_core.checkpoints.write import Pending, write_tensors  # noqa: E402
-from migm_core.config import LuminaConfig  # noqa: E402
-from migm_core.models.image_tokenizer import ImageTokenizer, ImageTokenizerConfig  # noqa: E402
-from migm_core.models.lumina import Lumina  # noqa: E402
-from migm_core.models.shortcut import ShortcutConfig, ShortcutHead  # noqa: E402
-from migm_core.training.vocabulary import SPECIAL  # noqa: E402
+from migm_core.families.lumina_dimoo.backbone import Lumina  # noqa: E402
+from migm_core.families.lumina_dimoo.config import LuminaConfig  # noqa: E402
+from migm_core.families.lumina_dimoo.files import BASE_PREFIX, IMAGE_TOKENIZER_WEIGHTS  # noqa: E402
+from migm_core.families.lumina_dimoo.head import ShortcutConfig, ShortcutHead  # noqa: E402
+from migm_core.families.lumina_dimoo.write import head_metadata  # noqa: E402
+from migm_core.tokenizers.amused_vq import ImageTokenizer, ImageTokenizerConfig  # noqa: E402
+from migm_core.worlds.shapes.vocabulary import SPECIAL  # noqa: E402
 
 SHARD_BYTES = 5 * 10**9
 HEAD = "shortcut.safetensors"

@@ -1,4 +1,4 @@
-"""How well the lakeside world's judge reads: python tests/tools/world_judge.py [--count 2000]
+"""How well the lakeside world's judge reads: python tests/tools/world_judge.py [--count 2000] [--model FOLDER]
 
 Prints, for the renderer's own pictures and for the same after losses such as an image tokenizer's, how many are judged right and
 which attributes are at fault; and for pictures that show something else than was asked, how many are found out.
@@ -19,6 +19,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from migm_core.checkpoints import load_checkpoint  # noqa: E402
+from migm_core.worlds.lakeside import reader  # noqa: E402
 from migm_core.worlds.lakeside import edits, judge, judge_edits, render, render_layers, sample_scenes  # noqa: E402
 from migm_core.worlds.lakeside.scene import KIND_NAMES, NONE  # noqa: E402
 
@@ -158,8 +160,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=12345)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="a checkpoint of this world, whose image tokenizer is tried as well")
+    parser.add_argument("--reader", type=Path, metavar="FILE", help="weights of the reader, in place of the world's own")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.reader is not None:
+        reader.WEIGHTS = options.reader
+    if options.model is not None:
+        tokenizer = load_checkpoint(options.model).image_tokenizer.requires_grad_(False)
+        LOSSES["after the image tokenizer"] = lambda images: tokenizer.decode(tokenizer.encode(images))
     scenes = sample_scenes(options.count, torch.Generator().manual_seed(options.seed), "test")
     read_own_pictures(scenes)
     fewer = scenes[: options.count // 2]

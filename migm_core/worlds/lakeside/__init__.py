@@ -11,7 +11,7 @@ What the rest of the project uses, all over batches of N scenes:
     prompts(scenes, seed, complete=False) -> list[str]         one to three sentences; some attributes left open unless complete
     parse(prompts) -> Request                                  what prompts say; attributes left open are -1
     unknown_words(prompt) -> list[str]                         words that no model of this world knows
-    text_tokenizer() -> PreTrainedTokenizerFast                a word a token; text_layout(codebook_size) -> TokenLayout
+    text_tokenizer() -> tokenizers.Tokenizer                   a word a token; text_layout(codebook_size) -> TokenLayout
 
     edits(scenes, seed) -> Edits                               .instructions list[str], .scenes the edited Scenes
     subject_prompts(scenes, slots, seed) -> list[str]          prompts that leave the subject's look to its picture
@@ -23,11 +23,15 @@ What the rest of the project uses, all over batches of N scenes:
     judge_answers(answers, asked) -> list[bool]                asked: what questions gives
     read(images) -> list[Reading]                              what the judge sees, without any scene
 
+    classes_of(scenes) -> Tensor                               for models of classes: int64 (N,), index into CLASS_NAMES
+    judge_classes(images, classes) -> list[Verdict]
+
 A Verdict has ``right: bool`` and ``faults: dict[str, str]``, from an attribute ("time", "colour of the house") to a sentence.
 
 Seeds are ints; generators are torch.Generators. No function touches global random state.
 """
 
+from .classes import CLASS_NAMES, classes_of, judge_classes, random_classes
 from .editing import Edits, edits
 from .judging import Verdict, judge, judge_answers, judge_edits, judge_maps, judge_positions
 from .maps import depth_maps, edge_maps, mask_pictures, object_masks, render_subjects, subject_prompts
@@ -41,6 +45,7 @@ from .scene import Request, Scenes
 from .words import text_layout, text_tokenizer, unknown_words
 
 __all__ = [
+    "CLASS_NAMES",
     "Edits",
     "Layers",
     "Reading",
@@ -49,11 +54,13 @@ __all__ = [
     "SeenObject",
     "Verdict",
     "captions",
+    "classes_of",
     "depth_maps",
     "edge_maps",
     "edits",
     "judge",
     "judge_answers",
+    "judge_classes",
     "judge_edits",
     "judge_maps",
     "judge_positions",
@@ -62,6 +69,7 @@ __all__ = [
     "parse",
     "prompts",
     "questions",
+    "random_classes",
     "read",
     "render",
     "render_layers",

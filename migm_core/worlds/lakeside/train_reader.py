@@ -4,6 +4,8 @@ Pictures are rendered as needed on a GPU; on a CPU, where rendering is slow, a p
 """
 
 import argparse
+import time
+from collections import deque
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from .reader import GRID, WEIGHTS, Reader, split_objects, split_setting
 from .reader_data import SPOILT, UNCLEAR, WHOLE, Examples, Pairs, examples, joined, make_pairs
 
 LEARNING_RATE = 2e-3
+STEPS_A_FILL, NEWEST = 8, 4  # steps until other pairs are rendered, and of how many renderings a step's pictures come: a pair gives new patchwork each time
 WEIGHT_DECAY = 1e-4
 
 
@@ -58,34 +61,42 @@ def loss_of(reader: Reader, taught: Examples) -> Tensor:
     return total + F.binary_cross_entropy_with_logits(said_setting["patchwork"][known, 0], taught.patchwork[known])
 
 
-def train(pool: Pairs | None, steps: int, batch: int, device: torch.device, reader: Reader | None = None, seed: int = 0) -> Reader:
-    """Train for so many steps, the learning rate falling to 0 over them. The result is an average over the last few hundred.
+def train(
+    pool: Pairs | None, batch: int, device: torch.device, *, steps: int | None = None, seconds: float = 0.0, reader: Reader | None = None, seed: int = 0
+) -> Reader:
+    """Train, the learning rate falling to 0 in the end. The result is an average over the last few hundred steps.
 
     Args:
         pool: pictures to learn from; None to render new ones all the time.
+        steps, seconds: how long: so many steps, or for None so many seconds, and one step at least.
         reader: where to go on from.
     """
     generator = torch.Generator(device).manual_seed(seed)
     reader = (reader or Reader(seed=seed)).to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(reader.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     average = torch.optim.swa_utils.AveragedModel(reader, multi_avg_fn=_follow, use_buffers=True)
-    fresh = pool
-    for step in range(steps):
-        if pool is None and step % 4 == 0:
-            fresh = make_pairs(2 * batch, generator)
+    fresh, newest = pool, deque(maxlen=NEWEST)
+    began, over, step = time.monotonic(), 0.0, 0
+    while over < 1 or not step:
+        if pool is None and step % STEPS_A_FILL == 0:
+            newest.append(make_pairs(2 * batch, generator))
+            fresh = joined(list(newest))
         rows = torch.randint(len(fresh.setting), (batch,), generator=generator, device=device)
         taught = examples(fresh, rows, generator)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):  # many CPUs have no fast bfloat16
             loss = loss_of(reader, taught)
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 50) * (1 - step / steps)
+            group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 50) * (1 - over)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(reader.parameters(), 5.0)
         optimizer.step()
         average.update_parameters(reader)
-        if step % 50 == 0:
-            print(f"step {step} of {steps}: loss {loss.item():.3f}", flush=True)
+        step += 1
+        over = (time.monotonic() - began) / max(seconds, 1e-9) if steps is None else step / steps
+        if step % 100 == 0 or over >= 1:
+            rate = step * batch / (time.monotonic() - began)
+            print(f"reader: step {step}, {min(over, 1):.0%}: loss {loss.item():.3f}, {rate:.0f} pictures a second", flush=True)
     return average.module.eval()
 
 
@@ -116,7 +127,7 @@ def main() -> None:
     device = torch.device(options.device)
     generator = torch.Generator(device).manual_seed(options.seed + 1)
     pool = joined([make_pairs(min(64, options.pairs - k), generator) for k in range(0, options.pairs, 64)]) if options.pairs else None
-    save(train(pool, options.steps, options.batch, device, seed=options.seed), options.out)
+    save(train(pool, options.batch, device, steps=options.steps, seed=options.seed), options.out)
 
 
 if __name__ == "__main__":

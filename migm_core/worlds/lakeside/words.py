@@ -3,10 +3,9 @@
 import re
 
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from ...config import TokenLayout
-from ...prompts import SYSTEM_PROMPTS
+from ...families.lumina_dimoo.config import TokenLayout
+from ...families.lumina_dimoo.prompts import SYSTEM_PROMPTS
 
 # Each word that says an attribute, by value. The first is the name that answers and faults use.
 MEANINGS = {
@@ -114,11 +113,11 @@ def text_layout(codebook_size: int) -> TokenLayout:
     return TokenLayout(**ids, image_codes=TEXT_IDS, codebook_size=codebook_size)
 
 
-def text_tokenizer() -> PreTrainedTokenizerFast:
+def text_tokenizer() -> Tokenizer:
     """Word-level, lower case, unknown words mapped to one token; each task's system prompt is a single token."""
     tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate(WORDS)}, unk_token=WORDS[0]))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
     tokenizer.add_tokens([AddedToken(prompt, normalized=False) for prompt in SYSTEM_PROMPTS.values()])
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=WORDS[0], eos_token="<|endoftext|>", clean_up_tokenization_spaces=True)
+    return tokenizer

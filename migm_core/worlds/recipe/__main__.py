@@ -1,49 +1,50 @@
 """Train the models of the lakeside world: python -m migm_core.worlds.recipe STAGE FOLDER
 
-Each stage goes on where it stopped, from a checkpoint in FOLDER; with other weights there and no checkpoint, it begins with those. Under
-torchrun, the processes share the work of a stage.
+Each stage goes on where it stopped, from a checkpoint in FOLDER; with weights there and no checkpoint, it begins with those. Under torchrun,
+the processes share the work of a stage. `all` runs the stages in turn, in pieces of --piece seconds: call it again until it says that all is done.
 """
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
-import time
-import traceback
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from ...training.distributed import World, joined_world
 from . import weights
+from .assemble import assemble
 from .dry_run import dry_run
+from .pieces import TOTAL, Plan, pack, run_all
 from .sizes import SIZES, Sizes
-from .stages import STAGES, assemble, use_reader
+from .stages import STAGES, Task, use_reader
+from .timing import time_ways
 from .warm_up import warm_up
 
-SHARES = {"reader": 0.1, "tokenizer": 0.27, "base": 0.47, "head": 0.12, "evaluation": 0.09}  # of the seconds of a run of all stages
-PACKING = 8  # seconds, at the end
+OTHERS = ("all", "pack", "assemble", "timing", "warm-up", "dry-run")
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m migm_core.worlds.recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=(*STAGES, "all", "pack", "assemble", "warm-up", "dry-run"))
+    parser.add_argument("stage", choices=(*STAGES, *OTHERS))
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the stages meet")
-    parser.add_argument("--seconds", type=float, default=480, help="of the stage, or of all of them (default: 480)")
+    parser.add_argument("--seconds", type=float, default=TOTAL, help=f"of the stage, or of all of them, over all pieces (default: {TOTAL})")
+    parser.add_argument("--piece", type=float, metavar="S", help="seconds after which to stop for now (default: no limit)")
     for name in STAGES:
         parser.add_argument(f"--{name}", type=float, metavar="S", help=f"with all: seconds of {name}; 0 leaves it out (default: a share)")
     parser.add_argument("--init-from", type=Path, metavar="FOLDER", help="weights to begin with, as --out has written them")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="with all and pack: where weights in parts, sheets and logs go, few files below 15 MiB")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where weights in parts, sheets and logs go, few files below 15 MiB")
     parser.add_argument("--size", choices=SIZES, default="card", help="default: card")
     parser.add_argument("--device", help="default: cuda where there is one")
-    parser.add_argument("--no-compile", action="store_true", help="do not fuse the base's blocks, which is on by default on a GPU")
-    parser.add_argument("--sampling-only", action="store_true", help="with warm-up: leave the training of the base out")
+    parser.add_argument("--no-compile", action="store_true", help="do not fuse the models' blocks, which is on by default on a GPU")
+    parser.add_argument("--for", dest="warm", nargs="*", default=["tokenizer", "base", "sampling"], help="with warm-up: what to compile")
+    parser.add_argument("--in-turn", action="store_true", help="with all: train the model of classes after the head, and not beside it")
+    parser.add_argument("--int8", action="store_true", help="with assemble: store the base in 8 bits")
     parser.add_argument("--prompts", type=int, default=512, help="of the evaluation (default: 512)")
+    parser.add_argument("--split", choices=("test", "dev"), default="test", help="of the scenes that the evaluation asks for (default: test)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    args.began = time.monotonic()
     args.folder.mkdir(parents=True, exist_ok=True)
     sizes = SIZES[args.size]
     if args.init_from is not None and args.init_from.is_dir():
@@ -51,23 +52,41 @@ def main(argv: list[str] | None = None) -> None:
     use_reader(args.folder)
     if args.stage == "dry-run":
         print(dry_run(sizes))
-        return
-    if args.stage == "assemble":
-        print(assemble(args.folder, sizes))
-        return
-    if args.stage == "pack":
+    elif args.stage == "assemble":
+        print(*assemble(args.folder, sizes, torch.int8 if args.int8 else torch.float16), sep="\n")
+    elif args.stage == "timing":
+        print(time_ways(args.folder, args.device))
+    elif args.stage == "pack":
         pack(args.folder, args.out or args.folder / "out")
+    else:
+        with joined_world(args.device) as world:
+            train(args, sizes, world)
+
+
+def train(args: argparse.Namespace, sizes: Sizes, world: World) -> None:
+    _prepare(world.device)
+    compiled = world.device.type == "cuda" and not args.no_compile and can_compile(world.device)
+    if args.stage == "warm-up":
+        warm_up(sizes, world.device, args.warm)
         return
-    with joined_world(args.device) as world:
-        args.compile = world.device.type == "cuda" and not args.no_compile
-        _prepare(world.device)
-        args.compile = args.compile and can_compile(world.device)
-        if args.stage == "warm-up":
-            warm_up(sizes, world.device, training=not args.sampling_only)
-        elif args.stage == "all":
-            run_all(args, sizes, world)
-        else:
-            run_stage(args.stage, args, sizes, args.seconds, float("inf"), world)
+    keep = (lambda: None) if args.out is None or not world.first else (lambda: pack(args.folder, args.out))
+    task = Task(
+        args.folder, sizes, args.seconds, world=world, seed=args.seed, compile=compiled, keep=keep, prompts=args.prompts, split=args.split
+    )
+    asked = {name: getattr(args, name.replace("-", "_")) for name in STAGES}
+    plan = Plan(args.seconds if args.stage == "all" else None, asked, args.piece, args.in_turn)
+    if args.stage == "all":
+        run_all(task, plan, beside=lambda stage, *options: _beside(args, stage, *options))
+    else:
+        plan.run(args.stage, task, args.seconds)
+
+
+def _beside(args: argparse.Namespace, stage: str, *options: str) -> subprocess.Popen:
+    """Another process of the recipe on the same folder, on its own."""
+    command = [sys.executable, "-m", "migm_core.worlds.recipe", stage, str(args.folder), "--size", args.size, "--seed", str(args.seed), *options]
+    command += ["--device", args.device] * (args.device is not None) + ["--no-compile"] * args.no_compile
+    alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    return subprocess.Popen(command, env={**alone, "OMP_NUM_THREADS": "1"})
 
 
 def _prepare(device: torch.device) -> None:
@@ -79,7 +98,7 @@ def _prepare(device: torch.device) -> None:
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     _dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
-    _dynamo.config.recompile_limit = 32
+    _dynamo.config.recompile_limit = 64
 
 
 def can_compile(device: torch.device) -> bool:
@@ -93,74 +112,6 @@ def can_compile(device: torch.device) -> bool:
         print("torch.compile does not work here; without it:", str(error)[:300], flush=True)
         return False
     return True
-
-
-def run_stage(name: str, args, sizes: Sizes, seconds: float, until: float, world: World) -> None:
-    if world.first:
-        print(f"{name}: {seconds:.0f} seconds, writes {args.folder / name}* on {world.device}, {world.size} process(es).", flush=True)
-    options = {"prompts": args.prompts} if name == "evaluation" else {}
-    keep = (lambda: None) if args.out is None or not world.first else (lambda: pack(args.folder, args.out))
-    STAGES[name](args.folder, sizes, seconds, until, world, args.seed, args.compile, keep, **options)
-
-
-def run_all(args, sizes: Sizes, world: World) -> None:
-    """Run the stages in turn within the time; what fails is told, and the next ones go on with what there is."""
-    began = args.began
-    end = began + args.seconds - PACKING
-    asked = {name: getattr(args, name) for name in STAGES}
-    for name in ("tokenizer", "base", "head"):
-        done = (args.folder / f"{name}.safetensors").exists()
-        if asked[name] is None and name == "tokenizer" and done:
-            asked[name] = 0.0  # the base depends on its codes
-    if asked["reader"] is None and (args.folder / "reader.safetensors").exists():
-        asked["reader"] = 0.0
-    left = args.seconds - PACKING - sum(value for value in asked.values() if value is not None)
-    total = sum(share for name, share in SHARES.items() if asked[name] is None)
-    plan = {name: asked[name] if asked[name] is not None else max(0.0, left * SHARES[name] / total) for name in STAGES}
-    if world.first:
-        print("Plan:", {name: round(value) for name, value in plan.items()}, flush=True)
-    helper = None
-    if args.compile and world.first and plan["base"] + plan["head"] > 0:
-        command = [sys.executable, "-m", "migm_core.worlds.recipe", "warm-up", str(args.folder), "--size", args.size]
-        command += ["--sampling-only"] * (plan["tokenizer"] <= 0)  # the base trains at once, and compiles for itself
-        helper = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    try:
-        for k, (name, seconds) in enumerate(plan.items()):
-            if seconds <= 0:
-                continue
-            if helper is not None and name not in ("reader", "tokenizer") and (name != "base" or plan["tokenizer"] > 0):
-                with suppress(subprocess.TimeoutExpired):
-                    if helper.wait(max(1.0, 0.2 * seconds)):
-                        print("Compiling failed; without it.", flush=True)
-                        args.compile = False
-            until = end - sum(list(plan.values())[k + 1 :])
-            try:
-                run_stage(name, args, sizes, min(seconds, max(1.0, until - time.monotonic())), until, world)
-            except Exception:
-                traceback.print_exc()
-            if world.first:
-                print(f"{name} ended at {time.monotonic() - began:.0f} s.", flush=True)
-                if args.out is not None:
-                    pack(args.folder, args.out)
-            if world.device.type == "cuda":
-                torch.cuda.empty_cache()
-    finally:
-        if helper is not None:
-            helper.kill()
-
-
-def pack(folder: Path, out: Path) -> None:
-    """Write what is worth keeping to ``out``: weights in parts, sheets, one report with the logs."""
-    out.mkdir(parents=True, exist_ok=True)
-    weights.pack(folder, out)
-    for name in ("tokenizer.png", "pictures.png" if (folder / "pictures.png").exists() else "base.png"):
-        if (folder / name).exists():
-            shutil.copy(folder / name, out / ("pictures.png" if name == "base.png" else name))
-    report = []
-    if (folder / "evaluation.json").exists():
-        report.append((folder / "evaluation.json").read_text(encoding="utf-8"))
-    report += [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*/log.jsonl"))]
-    (out / "report.txt").write_text("\n".join(report), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,23 +1,34 @@
 """How well the trained models do on prompts that training never showed, by the world's judge; many pictures at a time."""
 
+from __future__ import annotations
+
 import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...canvas import Canvas
-from ...models.image_tokenizer import ImageTokenizer
-from ...models.lumina import Lumina
-from ...models.shortcut import ShortcutHead
-from ...sampling.sampler import sample
-from ...sampling.sequence import text_guidance
-from ...training.padded import PaddedBase, PaddedShortcut, compile_blocks
+from ...families.lumina_dimoo.backbone import Lumina
+from ...families.lumina_dimoo.head import ShortcutHead
+from ...families.lumina_dimoo.rule import LuminaRule
+from ...families.maskgit.backbone import MaskGit
+from ...families.maskgit.head import MaskGitHead
+from ...families.maskgit.rule import MaskGitRule
+from ...sampling.loop import sample
+from ...sampling.noise import SeededNoise
+from ...sampling.rule import Rule
+from ...tokenizers.amused_vq import ImageTokenizer
 from .. import lakeside
+from ..lakeside import Verdict
+from .batched import Batched, BatchedShortcut, compile_blocks
 from .lessons import encoded, for_encoding, padded_prompts
+from .maskgit import ClassBase, class_prompts
+from .padded import PaddedBase
 from .sizes import Sizes
 
 AT_ONCE = 256
@@ -31,12 +42,92 @@ class Way:
 
     budget: int = 0
     steps: int = 64
-    guidance: float = 4.0
+    guidance_scale: float = 4.0
     temperature: float = 1.0
 
     def __str__(self) -> str:
         name = f"shortcut {self.budget} of {self.steps}" if self.budget else f"vanilla {self.steps}"
-        return f"{name}, guidance {self.guidance:g}, temperature {self.temperature:g}"
+        return f"{name}, guidance {self.guidance_scale:g}, temperature {self.temperature:g}"
+
+
+class Sampler:
+    """A base model on one device, in 16 bits on a GPU, that samples many pictures at a time.
+
+    Attributes:
+        prompts, unconditional: (N, P) and (P,).
+        divide_first: how the family rounds full steps.
+    """
+
+    divide_first = False
+
+    def __init__(self, tokenizer: ImageTokenizer, model: Batched | None, head: nn.Module | None, side: int, seed: int):
+        self.tokenizer, self.model, self.head, self.side, self.seed = for_encoding(tokenizer), model, head, side, seed
+        self.device = tokenizer.post_quant_conv.weight.device
+        self.prompts = self.unconditional = torch.empty(0)
+        self.pictures = torch.empty(0)
+        self.first: list[bool] | None = None
+        self.compiled = False
+        self.blind = False  # without a judge, which then was told
+
+    def rule(self, way: Way) -> Rule:
+        raise NotImplementedError
+
+    def verdicts(self, pictures: Tensor, count: int) -> list[Verdict]:
+        raise NotImplementedError
+
+    def of(self, way: Way, count: int | None = None) -> Row:
+        """Generate for the first ``count`` prompts, and judge."""
+        count = count or len(self.prompts)
+        began = time.monotonic()
+        parts = []
+        at_once = AT_ONCE if way.guidance_scale else 2 * AT_ONCE  # then there is one branch; passes are as large as with two
+        for first in range(0, count, at_once):
+            parts.append(self.generated(way, range(first, min(first + at_once, count)), at_once))
+        codes = torch.cat(parts)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.monotonic() - began
+        self.pictures = self.decoded(codes)
+        row = Row(str(way), count, round(seconds, 2), settings=asdict(way))
+        verdicts = self.judged(lambda: self.verdicts(self.pictures.float(), count))
+        if verdicts is not None:
+            right = [v.right for v in verdicts]
+            row.right, row.interval = sum(right) / count, wilson(sum(right), count)
+            row.faults, row.verdicts = dict(faults_of(verdicts)), "".join(str(int(each)) for each in right)
+            if self.first is None:
+                self.first = right
+            else:
+                row.against = paired(self.first[:count], right)
+        return row
+
+    def generated(self, way: Way, rows: range, at_once: int = AT_ONCE) -> Tensor:
+        """Codes for some of the prompts, int64 (n, H, W). For compiled models, shapes never change: others fill the batch up."""
+        chosen = [rows[k % len(rows)] for k in range(at_once)] if self.compiled else list(rows)
+        branches = self.model.branches(self.prompts[chosen], self.unconditional, way.guidance_scale)
+        canvas = Canvas.empty(len(chosen), self.side, self.side, self.device)
+        noise = SeededNoise([torch.Generator(self.device).manual_seed(self.seed + k) for k in chosen])
+        method = BatchedShortcut(self.head if way.budget else None, way.budget, divide_first=self.divide_first)
+        return sample(self.model, branches, canvas, method, self.rule(way), steps=way.steps, noise=noise).codes[: len(rows)]
+
+    @torch.inference_mode()
+    def decoded(self, codes: Tensor) -> Tensor:
+        """Pictures of codes, float16 (N, 3, h, w)."""
+        half = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        pictures = []
+        for part in codes.split(DECODED_AT_ONCE):
+            with half():
+                pictures.append(self.tokenizer.decode(part).half().contiguous())
+        return torch.cat(pictures)
+
+    def judged(self, judge: Callable[[], list[Verdict]]) -> list[Verdict] | None:
+        """Verdicts, or None where the judge has not been trained."""
+        try:
+            return judge()
+        except FileNotFoundError as error:
+            if not self.blind:
+                print(error, flush=True)
+            self.blind = True
+            return None
 
 
 @dataclass
@@ -47,6 +138,7 @@ class Row:
         interval: of the share that is right.
         against: right here less right with the first way, on the same prompts and seeds, and its interval.
         faults: how many pictures have a fault of each kind.
+        verdicts: 1 for each picture that is right, 0 for others, in the order of the prompts.
     """
 
     way: str
@@ -57,6 +149,11 @@ class Row:
     against: tuple[float, float, float] | None = None
     faults: dict[str, int] = field(default_factory=dict)
     settings: dict = field(default_factory=dict)
+    verdicts: str = ""
+
+    @property
+    def share(self) -> str:
+        return "?" if self.right is None else f"{self.right:.1%}"
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
@@ -73,64 +170,26 @@ def paired(first: list[bool], second: list[bool]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-class Evaluator:
-    """The models on one device, in 16 bits on a GPU, with prompts of a split.
-
-    Attributes:
-        pictures: of the last way, (N, 3, h, w) in 16 bits.
-    """
+class Evaluator(Sampler):
+    """Lumina's models, with prompts of a split of the scenes."""
 
     def __init__(self, sizes: Sizes, tokenizer: ImageTokenizer, base: Lumina | None, head: ShortcutHead | None, prompts: int, split: str, seed: int = 0):
-        self.sizes, self.seed = sizes, seed
-        device = next(tokenizer.parameters()).device
-        self.device, self.dtype = device, torch.bfloat16 if device.type == "cuda" else torch.float32
-        self.tokenizer = for_encoding(tokenizer)
-        self.model = None if base is None else PaddedBase(base.to(self.dtype))
-        self.head = None if head is None else head.to(self.dtype)
+        device = tokenizer.post_quant_conv.weight.device
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        super().__init__(tokenizer, None if base is None else PaddedBase(base.to(dtype)), None if head is None else head.to(dtype), sizes.side, seed)
+        self.sizes = sizes
         generator = torch.Generator().manual_seed(10**6 + seed)
         self.scenes = lakeside.sample_scenes(prompts, generator, split)
         self.texts = lakeside.prompts(self.scenes, 10**6 + seed)
         self.request = lakeside.parse(self.texts)
         padded = padded_prompts(sizes)
         self.prompts, self.unconditional = padded.prompts(self.texts).to(device), padded.unconditional().to(device)
-        self.pictures = torch.empty(0)
-        self.first: list[bool] | None = None
-        self.compiled = False
-        self.blind = False  # without a judge, which then was told
 
-    def of(self, way: Way, count: int | None = None) -> Row:
-        """Generate for the first ``count`` prompts, and judge."""
-        count = count or len(self.texts)
-        began = time.monotonic()
-        parts = []
-        at_once = AT_ONCE if way.guidance else 2 * AT_ONCE  # then there is one branch; passes are as large as with two
-        for first in range(0, count, at_once):
-            parts.append(self.generated(way, range(first, min(first + at_once, count)), at_once))
-        codes = torch.cat(parts)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds = time.monotonic() - began
-        self.pictures = self.decoded(codes)
-        row = Row(str(way), count, round(seconds, 2), settings=asdict(way))
-        verdicts = self.judged(self.pictures, self.request[:count])
-        if verdicts is not None:
-            right = [v.right for v in verdicts]
-            row.right, row.interval = sum(right) / count, wilson(sum(right), count)
-            row.faults = dict(faults_of(verdicts))
-            if self.first is None:
-                self.first = right
-            else:
-                row.against = paired(self.first[:count], right)
-        return row
+    def rule(self, way: Way) -> LuminaRule:
+        return LuminaRule(way.temperature)
 
-    def generated(self, way: Way, rows: range, at_once: int = AT_ONCE) -> Tensor:
-        """Codes for some of the prompts, int64 (n, H, W). For compiled models, shapes never change: others fill the batch up."""
-        chosen = [rows[k % len(rows)] for k in range(at_once)] if self.compiled else list(rows)
-        branches = text_guidance(self.prompts[chosen], self.unconditional.expand(len(chosen), -1), way.guidance)
-        canvas = Canvas.empty(len(chosen), self.sizes.side, self.sizes.side, self.device)
-        generators = [torch.Generator(self.device).manual_seed(self.seed + k) for k in chosen]
-        method = PaddedShortcut(self.head if way.budget else None, way.budget)
-        return sample(self.model, branches, canvas, method, steps=way.steps, temperature=way.temperature, generators=generators).codes[: len(rows)]
+    def verdicts(self, pictures: Tensor, count: int) -> list[Verdict]:
+        return lakeside.judge(pictures, self.request[:count])
 
     def compile(self) -> None:
         """Fuse the base's blocks, and have that done before anything is timed."""
@@ -138,32 +197,22 @@ class Evaluator:
         self.compiled = True
         self.generated(Way(steps=2), range(1))
 
-    @torch.inference_mode()
-    def decoded(self, codes: Tensor) -> Tensor:
-        """Pictures of codes, float16 (N, 3, h, w)."""
-        half = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
-        pictures = []
-        for part in codes.split(DECODED_AT_ONCE):
-            with half():
-                pictures.append(self.tokenizer.decode(part).half())
-        return torch.cat(pictures)
+    def read_back(self, count: int) -> float:
+        """The share of the renderer's pictures that are right after the image tokenizer."""
+        scenes = self.scenes[:count]
+        parts = [scenes[first : first + DECODED_AT_ONCE] for first in range(0, len(scenes), DECODED_AT_ONCE)]
+        shown = torch.cat([self.decoded(encoded(self.tokenizer, self.rendered(part))) for part in parts])
+        return sum(v.right for v in lakeside.judge(shown.float(), scenes.request())) / len(scenes)
 
-    def judged(self, pictures: Tensor, request) -> list | None:
-        """Verdicts, or None where the judge has not been trained."""
-        try:
-            return lakeside.judge(pictures.float(), request)
-        except FileNotFoundError as error:
-            if not self.blind:
-                print(error, flush=True)
-            self.blind = True
-            return None
+    def rendered(self, scenes: lakeside.Scenes) -> Tensor:
+        return lakeside.render(scenes.to(self.device), self.sizes.pixels)
 
-    def tokenizers(self, count: int = 1000) -> tuple[dict, list[Tensor]]:
+    def tokenizers(self, count: int) -> tuple[dict, list[Tensor]]:
         """What is right of the renderer's own pictures, and of the same after the image tokenizer; and rows of both to look at."""
         rendered, shown, used = [], [], torch.zeros(self.sizes.tokenizer.num_vq_embeddings, device=self.device)
         scenes = self.scenes[:count]
         for first in range(0, len(scenes), DECODED_AT_ONCE):
-            images = lakeside.render(scenes[first : first + DECODED_AT_ONCE].to(self.device), self.sizes.pixels)
+            images = self.rendered(scenes[first : first + DECODED_AT_ONCE])
             codes = encoded(self.tokenizer, images)
             used.index_add_(0, codes.flatten(), torch.ones(codes.numel(), device=self.device))
             rendered.append(images.half())
@@ -178,12 +227,32 @@ class Evaluator:
         }
         rows = [torch.cat(part)[:8] for part in (rendered, shown)]
         for name, pictures in (("rendered", rendered), ("tokenised", shown)):
-            verdicts = self.judged(torch.cat(pictures), scenes.request())
+            verdicts = self.judged(lambda: lakeside.judge(torch.cat(pictures).float(), scenes.request()))  # noqa: B023
             if verdicts is None:
                 break
             right = sum(v.right for v in verdicts)
             found |= {f"{name}_right": right / len(scenes), f"{name}_interval": wilson(right, len(scenes)), f"{name}_faults": dict(faults_of(verdicts))}
         return found, rows
+
+
+class ClassEvaluator(Sampler):
+    """MaskGIT's models, each class about equally often."""
+
+    divide_first = True
+
+    def __init__(self, sizes: Sizes, tokenizer: ImageTokenizer, base: MaskGit, head: MaskGitHead | None, count: int, seed: int = 0):
+        device = tokenizer.post_quant_conv.weight.device
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        super().__init__(tokenizer, ClassBase(base.to(dtype)), None if head is None else head.to(dtype), sizes.side, seed)
+        self.classes = lakeside.random_classes(count, torch.Generator().manual_seed(10**6 + seed))
+        self.prompts = class_prompts(self.classes, base.config.codebook_size).to(device)
+        self.unconditional = torch.tensor([base.config.dropped_class], device=device)
+
+    def rule(self, way: Way) -> MaskGitRule:
+        return MaskGitRule()
+
+    def verdicts(self, pictures: Tensor, count: int) -> list[Verdict]:
+        return lakeside.judge_classes(pictures, self.classes[:count])
 
 
 def faults_of(verdicts: list) -> Counter:

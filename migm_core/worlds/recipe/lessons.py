@@ -1,9 +1,12 @@
 """What the models of the lakeside world learn from: scenes and prompts made by processes beside, rendered and tokenised where the model is."""
 
 import os
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import partial
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,22 +14,26 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ...models.image_tokenizer import ImageTokenizer
-from ...prompts import PromptEncoder
+from ...families.lumina_dimoo.prompts import PromptEncoder
+from ...tokenizers.amused_vq import ImageTokenizer
 from ...training.distributed import World
-from ...training.padded import PaddedPrompts
-from ...training.picture_tokenizer import TrainingOperations
+from ...training.picture_tokenizer import TrainingOperations, compile_tokenizer
 from .. import lakeside
 from ..lakeside.scene import Scenes
+from .maskgit import class_prompts
+from .padded import PaddedPrompts
 from .sizes import Sizes
 
-ON_OBJECTS = 3.0  # how much more their pixels count than others, in the tokenizer's loss
+ON_OBJECTS = 6.0  # how much more their pixels count than others, in the tokenizer's loss, for an object of usual area; small ones' count more
+TOKENS_ON_OBJECTS = 4.0  # how much more their tokens count than others, in the base's loss
+USUAL_AREA = 2600.0  # of an object, in pixels of 256
+COVERED = 0.1  # share of a picture that objects cover, about
 ENCODE_AT_ONCE = 256
 
 
 def padded_prompts(sizes: Sizes) -> PaddedPrompts:
     """The world's text tokenizer, for prompts of one length."""
-    encoder = PromptEncoder.of(lakeside.text_tokenizer().backend_tokenizer, sizes.base().tokens)
+    encoder = PromptEncoder.of(lakeside.text_tokenizer(), sizes.base().tokens)
     return PaddedPrompts(encoder, sizes.prompt_length)
 
 
@@ -93,24 +100,55 @@ def workers_for(device: torch.device) -> int:
 def pictures(sizes: Sizes, seed: int, world: World, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches for the tokenizer from a step on, without end: images (B, 3, h, w) and pixels' weights (B, 1, h, w), which are more on objects."""
     batch = world.share(sizes.pictures_a_step)
-    at_once = 4 if world.device.type == "cuda" else 1  # batches
+    at_once = 8 if world.device.type == "cuda" else 1  # batches
     first = first_step // at_once
     for scenes, _ in stream(sizes, at_once * batch, 0, seed, first, world, min(4, workers_for(world.device))):
         with torch.no_grad():
             layers = lakeside.render_layers(scenes, sizes.pixels)
-            on_objects = F.max_pool2d(layers.masks.any(1, keepdim=True).float(), 5, 1, 2)
-            weights = 1 + (ON_OBJECTS - 1) * on_objects
-            weights = weights / (1 + (ON_OBJECTS - 1) * 0.1)  # objects cover about a tenth
+            weights = object_weights(layers.masks)
             # As files and the reader of pictures have it.
             images = (layers.image * 255).round() / 255
         yield from zip(images.split(batch), weights.split(batch))
 
 
-def for_encoding(tokenizer: ImageTokenizer) -> ImageTokenizer:
-    """The same tokenizer, fast in 16 bits."""
-    fast = ImageTokenizer(tokenizer.config, operations=TrainingOperations).to(next(tokenizer.parameters()).device)
+def object_weights(masks: Tensor) -> Tensor:
+    """How much each pixel counts: 1 in the landscape, more on objects, so that small ones are kept as well as large ones; about 1 on average.
+
+    Args:
+        masks: of each object, bool (N, 4, size, size).
+
+    Returns:
+        float32 (N, 1, size, size).
+    """
+    grown = F.max_pool2d(masks.float(), 5, 1, 2)
+    area = masks.float().mean((2, 3), keepdim=True) * 256**2
+    each = (ON_OBJECTS * (USUAL_AREA / area.clamp(min=1)).sqrt()).clamp(0.5 * ON_OBJECTS, 2 * ON_OBJECTS)
+    weights = torch.maximum((grown * each).amax(1, keepdim=True), torch.ones_like(grown[:, :1]))
+    return weights / (1 + (ON_OBJECTS - 1) * COVERED)
+
+
+def token_weights(masks: Tensor, downscale_factor: int) -> Tensor:
+    """How much each token counts for the base: more where there are objects, whose faults are seen, less in clouds and grass, which are never twice the same.
+
+    Args:
+        masks: of each object, bool (N, 4, size, size).
+
+    Returns:
+        float32 (N, H, W), about 1 on average.
+    """
+    on_objects = F.max_pool2d(masks.any(1, keepdim=True).float(), 5, 1, 2)
+    covered = F.avg_pool2d(on_objects, downscale_factor)[:, 0]
+    return (1 + (TOKENS_ON_OBJECTS - 1) * covered) / (1 + (TOKENS_ON_OBJECTS - 1) * COVERED)
+
+
+def for_encoding(tokenizer: ImageTokenizer, compile: bool = False) -> ImageTokenizer:
+    """The same tokenizer, fast in 16 bits; compiled, its encoder wants batches of one size."""
+    fast = ImageTokenizer(tokenizer.config, operations=TrainingOperations)
     fast.load_state_dict(tokenizer.state_dict())
-    return fast.requires_grad_(False).eval()
+    fast = fast.to(tokenizer.post_quant_conv.weight.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+    if compile:
+        compile_tokenizer(fast)
+    return fast
 
 
 @torch.no_grad()
@@ -120,34 +158,115 @@ def encoded(tokenizer: ImageTokenizer, images: Tensor) -> Tensor:
     codes = []
     for part in images.split(ENCODE_AT_ONCE):
         with half():
-            latents = tokenizer.latents(part)
+            latents = tokenizer.latents(part.contiguous(memory_format=torch.channels_last))
         codes.append(tokenizer.quantize.nearest(latents.float()))
     return torch.cat(codes)
 
 
-def samples(sizes: Sizes, tokenizer: ImageTokenizer, seed: int, world: World, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches for the base from a step on, without end: prompts (B, P) and codes (B, H, W), drawn from the newest fills."""
+@dataclass(frozen=True)
+class Codes:
+    """Pictures' codes and classes in files, so that who comes later renders nothing anew.
+
+    Attributes:
+        folder: where they lie, a file for each process that writes.
+        name: of the tokenizer that made them.
+        side: tokens along each side of a picture.
+    """
+
+    folder: Path
+    name: str
+    side: int
+
+    def add(self, codes: Tensor, classes: Tensor, rank: int) -> None:
+        """Append codes (N, H, W) and classes (N,)."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        rows = torch.cat([classes[:, None], codes.flatten(1)], 1).cpu().numpy().astype(np.uint16)
+        with open(self.folder / f"{self.name}-{rank}.u16", "ab") as file:
+            file.write(rows.tobytes())
+
+    def all(self) -> tuple[Tensor, Tensor]:
+        """All that was added: codes int16 (N, H * W), classes int64 (N,). A row that is not whole ends its file."""
+        width = 1 + self.side**2
+        parts = [np.fromfile(path, np.uint16) for path in sorted(self.folder.glob(f"{self.name}-*.u16"))]
+        rows = [part[: len(part) // width * width].reshape(-1, width).astype(np.int16) for part in parts]
+        found = torch.from_numpy(np.concatenate([np.empty((0, width), np.int16), *rows]))
+        return found[:, 1:].contiguous(), found[:, 0].long()
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Pictures made together: prompts (n, wordings, P), codes and how much each token counts (n, H, W), classes (n,)."""
+
+    prompts: Tensor
+    codes: Tensor
+    weights: Tensor
+    classes: Tensor
+
+
+def fills(sizes: Sizes, tokenizer: ImageTokenizer, seed: int, world: World, first: int, wordings: int, kept: Codes | None, compile: bool) -> Iterator[Fill]:
+    """Rendered and tokenised, from the ``first`` on, without end; they are added to ``kept``."""
+    fast = for_encoding(tokenizer, compile)
+    for scenes, prompts in stream(sizes, sizes.fill, wordings, seed, first, world, workers_for(world.device)):
+        with torch.no_grad():
+            layers = lakeside.render_layers(scenes, sizes.pixels)
+            weights = token_weights(layers.masks, sizes.tokenizer.downscale_factor)
+            fill = Fill(prompts, encoded(fast, layers.image), weights, lakeside.classes_of(scenes))
+        if kept is not None:
+            kept.add(fill.codes, fill.classes, world.rank)
+        yield fill
+
+
+def samples(
+    sizes: Sizes, tokenizer: ImageTokenizer, seed: int, world: World, first_step: int = 0, kept: Codes | None = None, compile: bool = False
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches for the base from a step on, without end: prompts (B, P), codes and how much each token counts (B, H, W), from the newest fills."""
     batch, device = world.share(sizes.samples_a_step), world.device
     every = max(1, sizes.fill * sizes.uses // batch)  # steps that a fill lasts
-    fast = for_encoding(tokenizer)
     generator = torch.Generator(device).manual_seed(seed * 7919 + first_step * 64 + world.rank)
-    fills: list[tuple[Tensor, Tensor]] = []
-    step = first_step
-    for scenes, prompts in stream(sizes, sizes.fill, sizes.wordings, seed, first_step // every, world, workers_for(device)):
-        with torch.no_grad():
-            fills.append((prompts, encoded(fast, lakeside.render(scenes, sizes.pixels))))
-        if len(fills) < sizes.fills:
+    newest: deque[Fill] = deque(maxlen=sizes.fills)
+    for fill in fills(sizes, tokenizer, seed, world, first_step // every, sizes.wordings, kept, compile):
+        newest.append(fill)
+        if len(newest) < sizes.fills:
             continue
-        del fills[: -sizes.fills]
-        all_prompts, all_codes = (torch.cat(parts) for parts in zip(*fills))
+        prompts, codes, weights = (torch.cat([getattr(f, name) for f in newest]) for name in ("prompts", "codes", "weights"))
         for _ in range(every):
-            rows = torch.randint(len(all_codes), (batch,), generator=generator, device=device)
+            rows = torch.randint(len(codes), (batch,), generator=generator, device=device)
             words = torch.randint(sizes.wordings, (batch,), generator=generator, device=device)
-            yield all_prompts[rows, words], all_codes[rows]
-            step += 1
+            yield prompts[rows, words], codes[rows], weights[rows]
+
+
+def class_samples(
+    sizes: Sizes, tokenizer: ImageTokenizer, seed: int, world: World, first_step: int, kept: Codes, compile: bool = False
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches for the model of classes, without end: class tokens (B, 1), codes (B, H, W), and that all tokens count alike.
+
+    They come from the codes that were kept; more are made where these are few.
+    """
+    batch, device = world.share(sizes.classes.samples_a_step), world.device
+    codes, classes = kept.all()
+    if len(codes) < sizes.classes.pictures:
+        made = fills(sizes, tokenizer, seed + 900, world, len(codes) // sizes.fill, 1, kept, compile)
+        while len(codes) < sizes.classes.pictures:
+            next(made)
+            codes, classes = kept.all()
+        made.close()
+    codes, tokens = codes.to(device), class_prompts(classes.to(device), sizes.tokenizer.num_vq_embeddings)
+    generator = torch.Generator(device).manual_seed(seed * 7907 + first_step * 64 + world.rank)
+    alike = torch.ones(batch, sizes.side, sizes.side, device=device)
+    while True:
+        rows = torch.randint(len(codes), (batch,), generator=generator, device=device)
+        yield tokens[rows], codes[rows].long().unflatten(1, (sizes.side, sizes.side)), alike
 
 
 def head_prompts(sizes: Sizes, seed: int, world: World, first_round: int = 0) -> Iterator[Tensor]:
     """Prompts (runs, P) for the head's rounds, without end."""
     for _, prompts in stream(sizes, sizes.runs, 1, seed + 500, first_round, world, min(2, workers_for(world.device))):
         yield prompts[:, 0]
+
+
+def head_classes(sizes: Sizes, seed: int, world: World, first_round: int = 0) -> Iterator[Tensor]:
+    """Class tokens (runs, 1) for the head's rounds, without end."""
+    generator = torch.Generator(world.device)
+    for k in count(first_round):
+        generator.manual_seed((seed + 500) * 10**6 + k * world.size + world.rank)
+        yield class_prompts(lakeside.random_classes(sizes.classes.runs, generator), sizes.tokenizer.num_vq_embeddings)

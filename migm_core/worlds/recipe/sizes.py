@@ -2,31 +2,63 @@
 
 from dataclasses import dataclass, field
 
-from ...config import LuminaConfig
-from ...models.image_tokenizer import ImageTokenizerConfig
-from ...models.shortcut import ShortcutConfig
-from ...training.head import head_for
+from ...families.lumina_dimoo.config import LuminaConfig
+from ...families.lumina_dimoo.head import ShortcutConfig, head_for
+from ...families.maskgit.config import MaskGitConfig
+from ...families.maskgit.head import MaskGitHeadConfig
+from ...tokenizers.amused_vq import ImageTokenizerConfig
+from ..lakeside import CLASS_NAMES
 from ..lakeside.words import TEXT_IDS, text_layout
+
+
+@dataclass(frozen=True)
+class ClassSizes:
+    """Of the model of classes, MaskGIT's.
+
+    Attributes:
+        d_model, n_heads, n_layers: of the base.
+        samples_a_step: of its training.
+        pictures: that it learns from, at least; they are rendered where the base's training has left fewer.
+        runs, steps_a_round, rows_a_step: of the head's training, as in Sizes.
+        steps, budget: of a run: pairs, the published ones, the first as the checkpoint's own.
+        few: steps of a vanilla run that costs about what the shortcut does, for each of the pairs.
+    """
+
+    d_model: int = 128
+    n_heads: int = 4
+    n_layers: int = 5
+    samples_a_step: int = 512
+    pictures: int = 50000
+    runs: int = 512
+    steps_a_round: int = 100
+    rows_a_step: int = 256
+    steps: tuple[int, ...] = (15, 32)
+    budgets: tuple[int, ...] = (7, 12)
+    few: tuple[int, ...] = (8, 14)
 
 
 @dataclass(frozen=True)
 class Sizes:
     """Attributes:
     pixels: along each side of a picture.
-    tokenizer: of the image tokenizer.
+    tokenizer: of the image tokenizer, in sizes that a VQGAN has as well.
     d_model, n_heads, n_layers, mlp_hidden_size: of the base.
     prompt_length: to which prompts are filled up, in tokens; with 16 rows of 17 tokens and four more, sequences of a multiple of 16.
+    reader_batch: pictures in a step of the judge's reader.
     pictures_a_step, samples_a_step: of the tokenizer's and of the base's training, over all processes.
     fill: pictures that are rendered and tokenised together; fills: that a step's samples come from.
     uses: how often a picture is shown before others take its place, each time masked anew and mostly in other words.
     wordings: prompts for each picture.
+    own_every: steps of the base's training from one on states of its own runs to the next.
+    recorded: rounds of runs that the stage of trajectories records.
     runs: of a round of the head's training; steps_a_round: that learn from them; rows_a_step: of them in a step.
+    classes: of the model of classes.
     """
 
     pixels: int = 256
     tokenizer: ImageTokenizerConfig = field(
         default_factory=lambda: ImageTokenizerConfig(
-            block_out_channels=(24, 48, 96, 128, 160), latent_channels=16, num_vq_embeddings=2048, layers_per_block=1, norm_num_groups=8
+            block_out_channels=(64, 64, 64, 64, 128), latent_channels=16, num_vq_embeddings=1024, layers_per_block=1, norm_num_groups=32
         )
     )
     d_model: int = 384
@@ -34,27 +66,37 @@ class Sizes:
     n_layers: int = 12
     mlp_hidden_size: int = 1024
     prompt_length: int = 76
-    pictures_a_step: int = 64
+    reader_batch: int = 128
+    pictures_a_step: int = 24
     samples_a_step: int = 256
     fill: int = 512
     fills: int = 8
     uses: int = 4
-    wordings: int = 4
+    wordings: int = 3
+    own_every: int = 4
+    recorded: int = 6
     runs: int = 256
     steps_a_round: int = 200
     rows_a_step: int = 64
     steps: int = 64
     budgets: tuple[int, ...] = (9, 11, 14)
+    few: tuple[int, ...] = (13, 14, 16, 32)
+    classes: ClassSizes = field(default_factory=ClassSizes)
 
     @property
     def side(self) -> int:
         """Tokens along each side of a picture."""
-        return self.pixels // self.tokenizer.factor
+        return self.pixels // self.tokenizer.downscale_factor
 
     @property
     def length(self) -> int:
         """Of a whole sequence, filled up, in tokens."""
         return self.prompt_length + self.side * (self.side + 1) + 4
+
+    @property
+    def budget(self) -> int:
+        """The checkpoint's own."""
+        return sorted(self.budgets)[len(self.budgets) // 2]
 
     def base(self) -> LuminaConfig:
         codes = self.tokenizer.num_vq_embeddings
@@ -73,25 +115,46 @@ class Sizes:
     def head(self) -> ShortcutConfig:
         return head_for(self.base(), 2)
 
+    def class_base(self) -> MaskGitConfig:
+        sizes = self.classes
+        return MaskGitConfig(
+            grid=self.side,
+            codebook_size=self.tokenizer.num_vq_embeddings,
+            n_classes=len(CLASS_NAMES),
+            d_model=sizes.d_model,
+            n_layers=sizes.n_layers,
+            n_heads=sizes.n_heads,
+            mlp_hidden_size=4 * sizes.d_model,
+        )
+
+    def class_head(self) -> MaskGitHeadConfig:
+        return MaskGitHeadConfig(self.classes.d_model, self.classes.n_heads, bottleneck_ratio=2)
+
 
 SIZES = {
     "card": Sizes(),  # for a large GPU
     "tiny": Sizes(  # to try the recipe, not to learn anything
         pixels=128,
-        tokenizer=ImageTokenizerConfig(block_out_channels=(8, 8, 8, 16, 16), latent_channels=8, num_vq_embeddings=32, layers_per_block=1, norm_num_groups=4),
+        tokenizer=ImageTokenizerConfig(block_out_channels=(32, 32, 32, 32, 32), latent_channels=8, num_vq_embeddings=32, layers_per_block=1, norm_num_groups=32),
         d_model=32,
         n_heads=2,
         n_layers=2,
         mlp_hidden_size=64,
+        reader_batch=2,
         pictures_a_step=4,
         samples_a_step=8,
         fill=8,
         fills=2,
         uses=8,
+        recorded=1,
         runs=4,
         steps_a_round=4,
         rows_a_step=4,
         steps=8,
         budgets=(2, 3),
+        few=(3, 4),
+        classes=ClassSizes(
+            d_model=32, n_heads=2, n_layers=1, samples_a_step=8, pictures=16, runs=4, steps_a_round=4, rows_a_step=4, steps=(6, 8), budgets=(3, 3), few=(4, 5)
+        ),
     ),
 }

@@ -1,34 +1,84 @@
 """The stages of the recipe, one function each. They meet in a folder: what one has trained is a file there that the next one reads."""
 
+import hashlib
 import json
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from ...checkpoints import save_checkpoint, save_head
-from ...models.image_tokenizer import ImageTokenizer
-from ...models.lumina import Lumina
-from ...models.shortcut import ShortcutHead
+from ...families.lumina_dimoo.backbone import Lumina
+from ...families.lumina_dimoo.head import ShortcutHead
+from ...families.lumina_dimoo.initial import initialise
+from ...families.maskgit.backbone import MaskGit
+from ...families.maskgit.head import MaskGitHead
+from ...families.maskgit.rule import MaskGitRule
+from ...tokenizers.amused_vq import ImageTokenizer
 from ...training.distributed import World
+from ...training.head import zero_init
 from ...training.masked import train_masked
-from ...training.padded import PaddedBase, compile_blocks
 from ...training.picture_tokenizer import train_picture_tokenizer
-from ...training.shortcut_rounds import RunSettings, train_on_rounds
-from .. import lakeside
 from ..lakeside import reader as judges_reader
 from ..lakeside import train_reader
-from . import lessons, weights
-from .evaluation import Evaluator, Way, table
+from . import lessons, maskgit, weights
+from .batched import compile_blocks
+from .evaluation import ClassEvaluator, Evaluator, Row, Way, table
+from .figure import save_curve
+from .lessons import Codes
+from .maskgit import ClassBase
+from .padded import PaddedBase
+from .rounds import Recorded, RunSettings, record_runs, train_on_rounds
 from .sheets import save_sheet
 from .sizes import Sizes
 
-LOOK = 16  # pictures on a sheet while the base trains
+LOOK = 16  # pictures on a sheet while a base trains
+CLASS_GUIDANCE = 2.8  # as published
 
 
-def _nothing() -> None:
-    """What to do when there is something new to keep, by default."""
+@dataclass
+class Task:
+    """What a stage is asked to do.
+
+    Attributes:
+        seconds: of training, over all pieces.
+        until: time.monotonic() at which this piece ends.
+        compile: fuse the models' blocks.
+        keep: called in the first process when there is something new to keep.
+        prompts: of the evaluation; split: of the scenes that they tell.
+    """
+
+    folder: Path
+    sizes: Sizes
+    seconds: float
+    until: float = float("inf")
+    world: World = field(default_factory=World)
+    seed: int = 0
+    compile: bool = False
+    keep: Callable[[], None] = lambda: None
+    prompts: int = 512
+    split: str = "test"
+
+    @property
+    def device(self) -> torch.device:
+        return self.world.device
+
+    @property
+    def half(self) -> torch.dtype:
+        """What frozen models compute in."""
+        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+
+    @property
+    def codes(self) -> Codes:
+        """Where the base's pictures are kept for the model of classes."""
+        return Codes(self.folder / "codes", digest(self.folder / "tokenizer.safetensors"), self.sizes.side)
+
+
+def digest(path: Path) -> str:
+    """A few letters that tell a file's content from others."""
+    return hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
 
 
 def _start(folder: Path, name: str) -> dict | None:
@@ -36,7 +86,12 @@ def _start(folder: Path, name: str) -> dict | None:
     return None if (folder / name / "checkpoint.pt").exists() else weights.load(folder, name)
 
 
-def _trained(folder: Path, name: str, model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+def trained(folder: Path, name: str, model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """A model with the weights that a stage has left.
+
+    Raises:
+        ValueError: it has left none.
+    """
     found = weights.load(folder, name)
     if found is None:
         raise ValueError(f"{folder / f'{name}.safetensors'} does not exist. Run the stage {name} first, or give a folder with its weights by --init-from.")
@@ -46,33 +101,31 @@ def _trained(folder: Path, name: str, model: torch.nn.Module, device: torch.devi
 
 def image_tokenizer(folder: Path, sizes: Sizes, device: torch.device) -> ImageTokenizer:
     """The trained one."""
-    return _trained(folder, "tokenizer", ImageTokenizer(sizes.tokenizer), device)
+    return trained(folder, "tokenizer", ImageTokenizer(sizes.tokenizer), device)
 
 
 def base_model(folder: Path, sizes: Sizes, device: torch.device) -> Lumina:
     """The trained one, with all output rows."""
-    return _trained(folder, "base", Lumina(sizes.base(), output_rows="all"), device)
+    return trained(folder, "base", Lumina(sizes.base(), output_rows="all"), device)
 
 
-def reader(folder: Path, sizes: Sizes, seconds: float, until: float, world: World, seed: int = 0, compile: bool = False, keep=_nothing) -> None:
-    """Train the judge's reader on the renderer's own pictures, from the weights that it has; a first few steps tell how many there is time for."""
-    if not world.first:
+def class_base_model(folder: Path, sizes: Sizes, device: torch.device) -> MaskGit:
+    """The trained one."""
+    return trained(folder, "classes", MaskGit(sizes.class_base()), device)
+
+
+def reader(task: Task) -> None:
+    """Train the judge's reader on the renderer's own pictures, from the weights that it has."""
+    if not task.world.first:
         return
-    batch, first = (128, 40) if world.device.type == "cuda" else (8, 2)
-    train_reader.train(None, 4, batch, world.device)
-    began = time.monotonic()
-    train_reader.train(None, first, batch, world.device)
-    if world.device.type == "cuda":
-        torch.cuda.synchronize()
-    each = (time.monotonic() - began) / first
-    steps = max(first, int(0.9 * min(seconds, until - time.monotonic()) / each))
-    print(f"reader: {steps} steps of {batch}, {1 / each:.1f} a second", flush=True)
+    seconds = 0.97 * min(task.seconds, task.until - time.monotonic())
     start = judges_reader.Reader()
     if judges_reader.WEIGHTS.exists():
         start.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in load_file(judges_reader.WEIGHTS).items()})
-    train_reader.save(train_reader.train(None, steps, batch, world.device, start, seed=seed + 1), folder / "reader.safetensors")
-    use_reader(folder)
-    keep()
+    found = train_reader.train(None, task.sizes.reader_batch, task.device, seconds=seconds, reader=start, seed=task.seed + 1)
+    train_reader.save(found, task.folder / "reader.safetensors")
+    use_reader(task.folder)
+    task.keep()
 
 
 def use_reader(folder: Path) -> None:
@@ -82,120 +135,274 @@ def use_reader(folder: Path) -> None:
         judges_reader.load_reader.cache_clear()
 
 
-def tokenizer(folder: Path, sizes: Sizes, seconds: float, until: float, world: World, seed: int = 0, compile: bool = False, keep=_nothing) -> None:
+def tokenizer(task: Task) -> None:
     """Train the image tokenizer."""
-    shown = next(lessons.pictures(sizes, seed + 77, World(device=world.device)))[0][:8]
+    folder, sizes = task.folder, task.sizes
+    shown = next(lessons.pictures(sizes, task.seed + 77, World(device=task.device)))[0][:8]
 
     def watch(model: ImageTokenizer, phase: int) -> None:
         # What the codes give; before there are any, what the latents give by themselves.
         with torch.no_grad():
             decoded = model.decode(model.encode(shown)) if phase else model.decode_latents(model.latents(shown))
-        save_sheet(folder / "tokenizer.png", [shown, decoded.clamp(0, 1)])
+        save_sheet(folder / "tokenizer.jpg", [shown, decoded.clamp(0, 1)])
         weights.save(folder, "tokenizer", model)
-        keep()
+        if phase and judges_reader.WEIGHTS.exists():
+            pictures = 256 if task.device.type == "cuda" else 16
+            found = Evaluator(sizes, model, None, None, pictures, "dev").read_back(pictures)
+            print(f"tokenizer: {found:.1%} of {pictures} pictures are read right after it", flush=True)
+        task.keep()
 
     train_picture_tokenizer(
-        folder / "tokenizer", sizes.tokenizer, lambda step: lessons.pictures(sizes, seed, world, step), seconds=seconds, until=until, seed=seed,
-        start=_start(folder, "tokenizer"), watch=watch, world=world,
+        folder / "tokenizer", sizes.tokenizer, lambda step: lessons.pictures(sizes, task.seed, task.world, step), seconds=task.seconds, until=task.until,
+        seed=task.seed, start=_start(folder, "tokenizer"), compile=task.compile, watch=watch, world=task.world,
     )  # fmt: skip
 
 
-def base(folder: Path, sizes: Sizes, seconds: float, until: float, world: World, seed: int = 0, compile: bool = False, keep=_nothing) -> None:
-    """Train the base model, text to image."""
-    trained = image_tokenizer(folder, sizes, world.device)
+def base(task: Task) -> None:
+    """Train the base model, text to image. Its pictures' codes are kept."""
+    folder, sizes, world = task.folder, task.sizes, task.world
+    images = image_tokenizer(folder, sizes, world.device)
     unconditional = lessons.padded_prompts(sizes).unconditional()
 
     def watch(model: Lumina, progress: float) -> None:
         weights.save(folder, "base", model)
         copy = Lumina(sizes.base(), output_rows="all").to(world.device)
         copy.load_state_dict(model.state_dict())
-        look = Evaluator(sizes, trained, copy, None, LOOK, "dev")
+        look = Evaluator(sizes, images, copy, None, LOOK, "dev")
         row = look.of(Way(steps=min(16, sizes.steps)))
-        print(f"base at {progress:.0%}: {row.right} of {row.prompts} right in {row.way}", flush=True)
-        save_sheet(folder / "base.png", list(look.pictures.split(8)))
-        keep()
+        print(f"base: {row.share} right of {row.prompts} in {row.way}", flush=True)
+        save_sheet(folder / "base.jpg", list(look.pictures.split(8)))
+        task.keep()
 
+    torch.manual_seed(task.seed)
+    model = Lumina(sizes.base(), output_rows="all")
+    initialise(model)
+    if (start := _start(folder, "base")) is not None:
+        model.load_state_dict(start)
     model = train_masked(
-        folder / "base", sizes.base(), lambda step: lessons.samples(sizes, trained, seed, world, step), unconditional, seconds=seconds, until=until,
-        seed=seed, start=_start(folder, "base"), compile=compile, watch=watch, world=world,
+        folder / "base", model, lambda step: lessons.samples(sizes, images, task.seed, world, step, task.codes, task.compile), unconditional,
+        seconds=task.seconds, until=task.until, own_every=sizes.own_every, seed=task.seed, view=PaddedBase, compile=compile_blocks if task.compile else None,
+        watch=watch, world=world,
     )  # fmt: skip
     if world.first:
         watch(model, 1.0)
 
 
-def head(folder: Path, sizes: Sizes, seconds: float, until: float, world: World, seed: int = 0, compile: bool = False, keep=_nothing) -> None:
-    """Train the shortcut head on runs of the base."""
-    dtype = torch.bfloat16 if world.device.type == "cuda" else torch.float32
-    model = base_model(folder, sizes, world.device).to(dtype)
-    if compile:
+def trajectories(task: Task) -> None:
+    """Record runs of the base for the head: tokens and steps, a file a round. The head computes their features again."""
+    folder, sizes, world = task.folder / "trajectories", task.sizes, task.world
+    model = PaddedBase(_compiled(base_model(task.folder, sizes, world.device).to(task.half), task.compile))
+    unconditional = lessons.padded_prompts(sizes).unconditional().to(world.device)
+    name, until = digest(task.folder / "base.safetensors"), min(task.until, time.monotonic() + task.seconds)
+    longest = 0.0
+    for index, prompts in zip(range(sizes.recorded), lessons.head_prompts(sizes, task.seed + 1, world)):
+        path = _recorded_path(folder, name, index, world)
+        if path.exists():
+            continue
+        began = time.monotonic()
+        if began + longest > until:
+            break
+        runs = record_runs(model, prompts, unconditional, _run_settings(sizes), seed=(task.seed + 1) * 2**32 + (index * world.size + world.rank) * sizes.runs)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"prompts": runs.prompts.to(torch.int16), "codes": runs.codes.to(torch.int16), "unmasked_at": runs.unmasked_at.to(torch.uint8)}
+        partly = path.with_suffix(".partly")
+        save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, partly)
+        partly.replace(path)
+        longest = max(longest, time.monotonic() - began)
+        if world.first:
+            print(f"trajectories: {index + 1} of {sizes.recorded} rounds of {sizes.runs} runs, {sizes.runs / (time.monotonic() - began):.0f} a second", flush=True)
+
+
+def _recorded_path(folder: Path, name: str, index: int, world: World) -> Path:
+    return folder / f"{name}-{index * world.size + world.rank:05d}.safetensors"
+
+
+def _run_settings(sizes: Sizes) -> RunSettings:
+    return RunSettings(sizes.side, steps=sizes.steps, budgets=sizes.budgets)
+
+
+def _compiled(model: torch.nn.Module, wanted: bool) -> torch.nn.Module:
+    if wanted:
         compile_blocks(model)
-    settings = RunSettings(sizes.side, steps=sizes.steps, budgets=sizes.budgets)
-    trained = train_on_rounds(
-        folder / "head", sizes.head(), PaddedBase(model), lambda k: lessons.head_prompts(sizes, seed, world, k), lessons.padded_prompts(sizes).unconditional(),
-        settings, seconds=seconds, until=until, steps_a_round=sizes.steps_a_round, rows_a_step=sizes.rows_a_step, seed=seed,
-        start=_start(folder, "head"), world=world,
+    return model
+
+
+def head(task: Task) -> None:
+    """Train the shortcut head: on recorded runs of the base, on runs that it records itself when these are used up, and on its own."""
+    folder, sizes, world = task.folder, task.sizes, task.world
+    model = PaddedBase(_compiled(base_model(folder, sizes, world.device).to(task.half), task.compile))
+    name = digest(folder / "base.safetensors")
+
+    def recorded(index: int) -> Recorded | None:
+        path = _recorded_path(folder / "trajectories", name, index // 2, world)  # every second round is the head's own
+        return Recorded(**load_file(path)) if path.exists() else None
+
+    start = _start(folder, "head")
+    new = _new_head(ShortcutHead, sizes.head(), start, task.seed)
+    found = train_on_rounds(
+        folder / "head", new, model, lambda k: lessons.head_prompts(sizes, task.seed, world, k), lessons.padded_prompts(sizes).unconditional(),
+        _run_settings(sizes), seconds=task.seconds, until=task.until, steps_a_round=sizes.steps_a_round, rows_a_step=sizes.rows_a_step, seed=task.seed,
+        recorded=recorded, on_policy_first=start is not None, saved=lambda head: weights.save(folder, "head", head), world=world,
     )  # fmt: skip
     if world.first:
-        weights.save(folder, "head", trained)
-        keep()
+        weights.save(folder, "head", found)
+        task.keep()
+
+
+def _new_head(kind: type, config, start: dict | None, seed: int) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    found = kind(config)
+    if start is None:
+        zero_init(found)
+    else:
+        found.load_state_dict(start)
+    return found
+
+
+def classes(task: Task) -> None:
+    """Train the model of classes, MaskGIT's, over the codes of the base's pictures."""
+    folder, sizes, world = task.folder, task.sizes, task.world
+    images = image_tokenizer(folder, sizes, world.device)
+    config = sizes.class_base()
+
+    def watch(model: MaskGit, progress: float) -> None:
+        weights.save(folder, "classes", model)
+        copy = MaskGit(config).to(world.device)
+        copy.load_state_dict(model.state_dict())
+        look = ClassEvaluator(sizes, images, copy, None, LOOK, task.seed + 3)
+        row = look.of(class_ways(sizes)[0])
+        print(f"classes: {row.share} right of {row.prompts} in {row.way}", flush=True)
+        save_sheet(folder / "classes.jpg", list(look.pictures.split(8)))
+        task.keep()
+
+    torch.manual_seed(task.seed)
+    model = MaskGit(config)
+    maskgit.initialise(model)
+    if (start := _start(folder, "classes")) is not None:
+        model.load_state_dict(start)
+    model = train_masked(
+        folder / "classes", model, lambda step: lessons.class_samples(sizes, images, task.seed, world, step, task.codes, task.compile),
+        torch.tensor([config.dropped_class]), seconds=task.seconds, until=task.until, seed=task.seed, view=ClassBase, compile=compile_blocks if task.compile else None,
+        watch=watch, world=world,
+    )  # fmt: skip
+    if world.first:
+        watch(model, 1.0)
+
+
+def class_head(task: Task) -> None:
+    """Train the head of the model of classes, for both of its numbers of steps."""
+    folder, sizes, world = task.folder, task.sizes, task.world
+    model = ClassBase(class_base_model(folder, sizes, world.device).to(task.half))
+    kinds = sizes.classes
+    settings = [
+        RunSettings(sizes.side, steps, CLASS_GUIDANCE, MaskGitRule(), (budget,), divide_first=True) for steps, budget in zip(kinds.steps, kinds.budgets)
+    ]
+    start = _start(folder, "class-head")
+    found = train_on_rounds(
+        folder / "class-head", _new_head(MaskGitHead, sizes.class_head(), start, task.seed), model, lambda k: lessons.head_classes(sizes, task.seed, world, k),
+        torch.tensor([model.config.dropped_class]), settings, seconds=task.seconds, until=task.until, steps_a_round=kinds.steps_a_round,
+        rows_a_step=kinds.rows_a_step, horizon=3, seed=task.seed, on_policy_first=start is not None,
+        saved=lambda head: weights.save(folder, "class-head", head), world=world,
+    )  # fmt: skip
+    if world.first:
+        weights.save(folder, "class-head", found)
+        task.keep()
 
 
 def ways(sizes: Sizes) -> list[tuple[Way, float]]:
     """What the evaluation tries, the most important first, each with the share of the prompts that it gets."""
     steps, budgets = sizes.steps, sorted(sizes.budgets, reverse=True)
-    middle = budgets[len(budgets) // 2]
     found = [(Way(steps=steps), 1.0), *((Way(budget, steps), 1.0) for budget in budgets)]
-    found += [(Way(steps=few), 1.0) for few in (13, 14, 16, 32) if few < steps]
-    found += [(Way(steps=steps, guidance=0.0), 1.0), *((Way(steps=steps, guidance=g), 0.5) for g in (2.0, 1.0, 3.0, 6.0))]
+    found += [(Way(steps=few), 1.0) for few in sizes.few]
+    found += [(Way(steps=steps, guidance_scale=g), 1.0 if g == 0 else 0.5) for g in (0.0, 2.0, 6.0, 1.0, 3.0, 5.0)]
     found += [(Way(steps=steps, temperature=t), 0.5) for t in (0.5, 0.8)]
-    return found + [(Way(middle, steps, guidance=2.0), 0.5), (Way(middle, steps, temperature=0.5), 0.5)]
+    return found + [(Way(sizes.budget, steps, guidance_scale=2.0), 0.5), (Way(sizes.budget, steps, temperature=0.5), 0.5)]
 
 
-def evaluation(
-    folder: Path, sizes: Sizes, seconds: float, until: float, world: World, seed: int = 0, compile: bool = False, keep=_nothing, prompts: int = 512, split: str = "test"
-) -> None:
-    """Hold the models against the judge: the image tokenizer, then ways to sample until the time is over. Writes evaluation.json and pictures.png."""
-    if not world.first:
+def class_ways(sizes: Sizes) -> list[Way]:
+    """What the evaluation tries with the model of classes: for each number of steps vanilla, the shortcut, and vanilla with as few steps as cost the same."""
+    kinds, found = sizes.classes, []
+    for steps, budget, few in zip(kinds.steps, kinds.budgets, kinds.few):
+        found += [Way(steps=s, budget=b, guidance_scale=CLASS_GUIDANCE) for s, b in ((steps, 0), (steps, budget), (few, 0))]
+    return found
+
+
+def evaluation(task: Task) -> None:
+    """Hold the models against the judge: the image tokenizer, then ways to sample until the time is over; ways that an earlier piece has tried are not tried again.
+
+    Writes evaluation.json, evaluation.md, curve.png and pictures.jpg.
+    """
+    if not task.world.first:
         return
-    until = min(until, time.monotonic() + seconds)
-    found_head = None
-    model = base_model(folder, sizes, world.device)
-    if (folder / "head.safetensors").exists():
-        found_head = _trained(folder, "head", ShortcutHead(sizes.head()), world.device)
-    look = Evaluator(sizes, image_tokenizer(folder, sizes, world.device), model, found_head, prompts, split, seed)
-    if compile:
+    folder, sizes, device = task.folder, task.sizes, task.device
+    until = min(task.until, time.monotonic() + task.seconds)
+    report = _earlier_report(task)
+    rows, of_classes = ([Row(**row) for row in report[name]] for name in ("rows", "classes"))
+    images = image_tokenizer(folder, sizes, device)
+    look = Evaluator(sizes, images, base_model(folder, sizes, device), _found(folder, "head", ShortcutHead, sizes.head(), device), task.prompts, task.split, task.seed)
+    if task.compile:
         look.compile()
-    of_tokenizer, pictures = look.tokenizers()
-    print(json.dumps(of_tokenizer), flush=True)
-    rows, longest = [], 0.0
-    for way, share in ways(sizes):
-        if way.budget and found_head is None:
+    looks = [(look, rows, way, share) for way, share in ways(sizes)]
+    if (folder / "classes.safetensors").exists():
+        head_of_classes = _found(folder, "class-head", MaskGitHead, sizes.class_head(), device)
+        look_at_classes = ClassEvaluator(sizes, images, class_base_model(folder, sizes, device), head_of_classes, min(task.prompts, 500), task.seed)
+        looks[2:2] = [(look_at_classes, of_classes, way, 1.0) for way in class_ways(sizes)]  # after what matters most
+        look_at_classes.first = _verdicts(of_classes)
+    look.first = _verdicts(rows)
+    report["tokenizer"], sheet = look.tokenizers(min(1000, task.prompts))
+    print(json.dumps(report["tokenizer"]), flush=True)
+    report["prompts"] = look.texts[:16]
+    slowest, shown = 0.0, 0
+    for number, (look, found, way, share) in enumerate(looks):
+        if any(row.way == str(way) for row in found) or way.budget and look.head is None:
             continue
-        if rows and time.monotonic() + longest * share > until:
+        if number and time.monotonic() + slowest * share > until:
             print(f"No time for {way}.", flush=True)
             continue
         began = time.monotonic()
-        rows.append(look.of(way, max(1, int(share * prompts))))
-        longest = longest or time.monotonic() - began
-        if len(rows) <= 2:
-            pictures += look.pictures[:16].split(8)
-        save_sheet(folder / "pictures.png", pictures)
-        report = {"tokenizer": of_tokenizer, "rows": [vars(row) for row in rows], "split": split, "prompts": look.texts[:16]}
+        found.append(look.of(way, max(1, int(share * len(look.prompts)))))
+        slowest = max(slowest, time.monotonic() - began)
+        if shown < 4:
+            sheet += look.pictures[:16].split(8)
+            shown += 1
+            save_sheet(folder / "pictures.jpg", sheet)
+        report["rows"], report["classes"] = [vars(row) for row in rows], [vars(row) for row in of_classes]
         (folder / "evaluation.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
-    print(table(rows), flush=True)
-    keep()
+        (folder / "evaluation.md").write_text(f"{table(rows)}\n\n{table(of_classes)}\n", encoding="utf-8")
+        save_curve(folder / "curve.png", rows)
+    print(table(rows), table(of_classes), sep="\n\n", flush=True)
+    task.keep()
 
 
-def assemble(folder: Path, sizes: Sizes) -> Path:
-    """Write ``folder/checkpoint``, in the published layout, and ``folder/checkpoint/shortcut.safetensors`` where a head is trained; in float16."""
-    device, target = torch.device("cpu"), folder / "checkpoint"
-    settings = {"width": sizes.pixels, "height": sizes.pixels, "steps": sizes.steps, "budget": sorted(sizes.budgets)[len(sizes.budgets) // 2]}
-    settings |= {"guidance": 4.0, "temperature": 1.0, "trained": {"sizes": [[sizes.pixels, sizes.pixels]], "guidance": True}}
-    text = lakeside.text_tokenizer().backend_tokenizer.to_str(pretty=True)
-    save_checkpoint(target, base_model(folder, sizes, device), image_tokenizer(folder, sizes, device), text, settings, dtype=torch.float16)
-    if (folder / "head.safetensors").exists():
-        save_head(target / "shortcut.safetensors", _trained(folder, "head", ShortcutHead(sizes.head()), device), dtype=torch.float16)
-    return target
+def _earlier_report(task: Task) -> dict:
+    """What an evaluation of the same models on the same prompts has written; else an empty one."""
+    files = [task.folder / f"{name}.safetensors" for name in ("reader", "tokenizer", "base", "head", "classes", "class-head")]
+    models = {path.stem: digest(path) for path in files if path.exists()}
+    of_classes = {name: models.pop(name) for name in ("classes", "class-head") if name in models}
+    about = {"split": task.split, "count": task.prompts, "seed": task.seed, "models": models}
+    path = task.folder / "evaluation.json"
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    same = all(earlier.get(name) == value for name, value in about.items())
+    about |= {"rows": earlier["rows"] if same else [], "models_of_classes": of_classes}
+    return about | {"classes": earlier["classes"] if same and earlier["models_of_classes"] == of_classes else []}
 
 
-STAGES = {"reader": reader, "tokenizer": tokenizer, "base": base, "head": head, "evaluation": evaluation}
+def _verdicts(rows: list[Row]) -> list[bool] | None:
+    """Of the first row."""
+    return [each == "1" for each in rows[0].verdicts] if rows and rows[0].verdicts else None
+
+
+def _found(folder: Path, name: str, kind: type, config, device: torch.device) -> torch.nn.Module | None:
+    return trained(folder, name, kind(config), device) if (folder / f"{name}.safetensors").exists() else None
+
+
+STAGES = {
+    "reader": reader,
+    "tokenizer": tokenizer,
+    "base": base,
+    "trajectories": trajectories,
+    "head": head,
+    "classes": classes,
+    "class-head": class_head,
+    "evaluation": evaluation,
+}

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from ...checkpoints.save import stored
 from ...checkpoints.write import write_tensors
 
-MODELS = ("reader", "tokenizer", "base", "head")
-PART_BYTES = int(14.8 * 2**20)
+MODELS = ("reader", "tokenizer", "base", "head", "classes", "class-head")
+PART_BYTES = int(15.8 * 2**20)
 
 
 def save(folder: Path, name: str, model: nn.Module) -> None:
@@ -25,7 +25,7 @@ def load(folder: Path, name: str) -> dict[str, Tensor] | None:
 
 
 def pack(folder: Path, out: Path) -> None:
-    """Write all models' weights to ``out/weights-1.safetensors`` and so on, each below 15 MiB unless one tensor is larger."""
+    """Write all models' weights to ``out/weights-1.safetensors`` and so on, each below 16 MiB unless one tensor is larger."""
     found = {}
     for name in MODELS:
         if (folder / f"{name}.safetensors").exists():

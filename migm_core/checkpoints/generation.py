@@ -1,0 +1,66 @@
+"""Read a checkpoint's own settings of a run from its generation_config.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..settings import Settings
+from ..trained import Trained
+from .errors import CheckpointError
+
+if TYPE_CHECKING:
+    from ..families.family import Family
+
+
+def run_settings(family: Family, values: dict, name: str | Path, downscale_factor: int) -> dict:
+    """Read and check a checkpoint's own settings of a run; the family's defaults fill the rest.
+
+    Args:
+        values: of generation_config.json.
+        name: where they come from, for messages.
+        downscale_factor: pixels a token along each side, of its image tokenizer.
+
+    Raises:
+        CheckpointError: naming the first that has the wrong type or is out of its range.
+    """
+    if "guidance" in values:
+        raise CheckpointError(f"{name}: generation_config says guidance, as version 0.2 wrote it. Rename the key to guidance_scale.")
+    settings, defaults = {}, family.defaults
+    for key, default in defaults.items():
+        value = default if values.get(key) is None else values[key]
+        kinds = type(default) if isinstance(default, (bool, int, str)) else (int, float)
+        if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+            expected = {bool: "true or false", int: "a whole number", str: "a word"}.get(kinds, "a number")
+            raise CheckpointError(f"{name}: {key} is {value!r:.80}, expected {expected}. Correct it, or download the file again.")
+        settings[key] = value
+    if (values.get("width") is None) != (values.get("height") is None):
+        there, missing = ("width", "height") if values.get("height") is None else ("height", "width")
+        raise CheckpointError(f"{name}: {there} is {values[there]!r:.80}, but there is no {missing}. Give both or neither.")
+    if values.get("budget") is None and settings["steps"] != defaults["steps"]:
+        settings["budget"] = min(max(settings["steps"], 1), max(2, round(settings["steps"] / defaults["steps"] * defaults["budget"])))
+    size = (settings["width"], settings["height"]) if values.get("width") or values.get("height") else (downscale_factor,) * 2  # without a size of its own, any size passes the check
+    try:
+        Settings(
+            *size,
+            steps=settings["steps"],
+            guidance_scale=settings["guidance_scale"],
+            rule=family.sampling(settings),
+            method="shortcut" if settings["steps"] > 1 else "vanilla",
+            method_settings={"budget": settings["budget"]},
+        ).check(downscale_factor)
+    except ValueError as error:
+        raise CheckpointError(f"{name}: {error} Correct it, or download the file again.") from None
+    return settings
+
+
+def trained_for(values: dict, name: str | Path) -> Trained:
+    """Read what a checkpoint was trained for from its generation_config; ``name`` as for ``run_settings``.
+
+    Raises:
+        CheckpointError: it is of another form.
+    """
+    try:
+        return Trained.from_json(values.get("trained"), str(name))
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None

@@ -1,0 +1,97 @@
+"""The commands that hold methods against each other: `migm compare`, `evaluate`."""
+
+from pathlib import Path
+
+from .parser import Parser
+
+METHODS_HELP = "separated by semicolons, the first is what the others are compared with"
+
+
+def add_commands(commands) -> None:
+    summary = "measure methods side by side: time, memory, tokens"
+    commands.add_parser("compare", help=summary, description=f"{summary.capitalize()}.", fill=_fill_compare).set_defaults(run=_compare)
+    summary = "measure the accuracy of methods on unseen scenes of the bundled model's world"
+    commands.add_parser("evaluate", help=summary, description=f"{summary.capitalize()}.", fill=_fill_evaluate).set_defaults(run=_evaluate)
+
+
+def _fill_compare(parser: Parser) -> None:
+    from .generate import PROMPT
+    from .options import add_model, add_prompts, add_settings
+
+    add_prompts(parser, PROMPT)
+    parser.add_argument("--methods", metavar="TEXT", help=f"{METHODS_HELP} (default: all that the model can run)")
+    parser.add_argument("--rounds", metavar="N", type=int, default=5, help="images of each method that are timed (default: 5)")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the first round; the next ones count up (default: 0)")
+    parser.add_argument("--report", metavar="PATH", type=Path, help="a .json file for the numbers")
+    add_settings(parser, method=False)
+    add_model(parser)
+
+
+def _compare(args) -> None:
+    from dataclasses import asdict
+
+    from ..bench.compare import compare, table
+    from ..bench.ways import parse_ways
+    from ..outputs import check_writable, write_report
+    from ..sampling.methods import METHODS
+    from .options import asked, load_pipeline, prompts
+
+    if args.report:
+        check_writable(args.report, ".json")
+    if args.rounds < 1:
+        raise ValueError(f"--rounds is {args.rounds}, but must be at least 1.")
+    lines, ways = prompts(args), parse_ways(args.methods) if args.methods is not None else None
+    pipeline = load_pipeline(args)
+    if ways is None:
+        usable = [name for name, method in METHODS.items() if (pipeline.head or not method.needs_head) and (method.compiles or not args.compile)]
+        ways = {name: {"method": name} for name in usable}
+    given = asked(args, pipeline.checkpoint.family)
+    ways = {name: {**given, **way} for name, way in ways.items()}
+    rows = compare(pipeline, list(lines.values()), ways, negative=args.negative, seed=args.seed, rounds=args.rounds)
+    print(table(rows, pipeline))
+    if args.report:
+        write_report(args.report, [asdict(row) for row in rows])
+
+
+def _fill_evaluate(parser: Parser) -> None:
+    from .options import add_settings
+
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the working folder of the training commands")
+    parser.add_argument("--model", metavar="PATH", help="a checkpoint (default: checkpoint/ in FOLDER); demo is the bundled model")
+    parser.add_argument("--head", metavar="PATH", help="default: head/shortcut.safetensors in FOLDER, or the bundled one")
+    parser.add_argument("--device", metavar="D", help="default: cuda where there is one")
+    parser.add_argument("--dtype", metavar="T", default="auto", help="auto, bf16, fp16 or fp32 (default: auto)")
+    parser.add_argument("--methods", metavar="TEXT", help=f"{METHODS_HELP} (default: vanilla and, with a head, shortcut)")
+    parser.add_argument("--prompts", metavar="K", type=int, default=500, help="how many (default: 500)")
+    parser.add_argument("--split", choices=("train", "dev", "test"), default="test", help="default: test, scenes that training never shows")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="default: 0")
+    parser.add_argument("--out", metavar="PATH", type=Path, help="a .json file for the numbers")
+    add_settings(parser, method=False)
+
+
+def _evaluate(args) -> None:
+    from ..bench.ways import parse_ways
+    from ..outputs import check_writable
+    from ..pipeline import Pipeline
+    from ..worlds.shapes.evaluate import evaluate, round_trip, save, table
+    from .options import asked
+
+    if args.out:
+        check_writable(args.out, ".json")
+    ways = parse_ways(args.methods) if args.methods is not None else None
+    own = args.folder / "head" / "shortcut.safetensors"
+    head = None if args.head == "none" else args.head or (own if own.exists() else "auto")
+    pipeline = Pipeline.load(args.model or args.folder / "checkpoint", head, dtype=args.dtype, device=args.device)
+    if ways is None:
+        ways = parse_ways("vanilla" if pipeline.head is None else "vanilla; shortcut")
+    given = asked(args, pipeline.checkpoint.family)
+    ways = {name: {**given, **way} for name, way in ways.items()}
+    rows = evaluate(pipeline, ways, prompts=args.prompts, split=args.split, seed=args.seed)
+    print(table(rows, pipeline))
+    tokenizer = round_trip(pipeline, args.prompts, args.split, args.seed)
+    print(
+        f"\nThe judge finds no fault in {tokenizer['rendered']:.1%} of the renderer's own images, and in {tokenizer['tokenized']:.1%} of them "
+        f"after the image tokenizer ({tokenizer['psnr']:.1f} dB)."
+    )
+    if args.out:
+        save(rows, args.out)

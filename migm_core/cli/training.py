@@ -1,0 +1,368 @@
+"""The commands that make a model: `migm train-tokenizer`, `train-base`, `collect`, `train-head`.
+
+All share one working folder: codebook.safetensors, tokenizer/, base/, checkpoint/ (the finished model), trajectories/, head/.
+Each resumes where it stopped. Under `torchrun --nproc-per-node N -m migm_core ...` the training commands share their work.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from .parser import Parser
+
+SMALLEST = 1e-12  # of what is divided by
+COUNT = 2000  # of runs, where no file names any
+# What suits the bundled model; a checkpoint's generation_config.json carries it from here on.
+DEMO_SETTINGS = {
+    **{"width": 64, "height": 64, "steps": 64, "budget": 9, "guidance_scale": 0.0, "temperature": 0.2},
+    "trained": {"sizes": [[64, 64]], "guidance": False},
+}
+
+
+def add_commands(commands) -> None:
+    """Add the four commands to an argparse subparsers object."""
+    tokenizer = _add(commands, "train-tokenizer", _train_tokenizer, "fit the codebook and train the image tokenizer, on the CPU")
+    tokenizer.add_argument("--steps", metavar="N", type=_whole(0), default=2000, help="default: 2000")
+    tokenizer.add_argument("--batch", metavar="K", type=_whole(1), default=16, help="images a step, over all processes (default: 16)")
+
+    _add_start(tokenizer)
+
+    base = _add(commands, "train-base", _train_base, "train the base model on the CPU and write FOLDER/checkpoint")
+    base.add_argument("--steps", metavar="N", type=_whole(0), default=3000, help="default: 3000")
+    base.add_argument("--lr", metavar="R", type=_number(SMALLEST), default=0.01, help="peak learning rate (default: 0.01; 0.005 to go on from a trained model)")
+    base.add_argument("--layers", metavar="N", type=_whole(1, 1024), help="more than --init-from has: added as blocks that change nothing at first (default: as --init-from, or 16)")
+    base.add_argument("--on-policy", action="store_true", help="take half of the images from the model's own runs, for one that generates some scenes right already")
+    base.add_argument("--compile", action="store_true", help="fuse the blocks: a third faster, after a minute of compiling")
+
+    _add_start(base)
+
+    collect = _add(commands, "collect", _collect, "record runs of a base model, to train a head on", _fill_collect)
+    _add_model(collect)
+
+    head = _add(commands, "train-head", _train_head, "train a shortcut head on recorded runs")
+    _add_model(head)
+    head.add_argument("--steps", metavar="N", type=_whole(0), default=20000, help="default: 20000")
+    head.add_argument("--batch", metavar="K", type=_whole(1), default=1, help="trajectories a step and process (default: 1)")
+    head.add_argument("--lr", metavar="R", type=_number(SMALLEST), help="learning rate (default: as published for this kind of model)")
+    head.add_argument("--min-lr", metavar="R", type=_number(), help="learning rate after --decay-steps (default: a tenth of --lr)")
+    head.add_argument("--decay-steps", metavar="N", type=_whole(0), default=1000, help="step from which the learning rate is --min-lr (default: 1000)")
+    head.add_argument("--ratio", metavar="R", type=_number(SMALLEST), help="how many times narrower than the base (default: 2, as published, or as --init-from)")
+    head.add_argument("--muon-lr", metavar="R", type=_number(), default=0.0, help="train the blocks' matrices with Muon at this peak rate (default: 0, AdamW as published)")
+    head.add_argument("--rollout", metavar="N", type=_whole(1, 1023), default=1, help="steps predicted in turn from the head's own features (default: 1, as published)")
+    head.add_argument("--sample-rollout", action="store_true", help="sample the tokens within a rollout from the head, and learn its last step (default: follow the recorded tokens)")
+    head.add_argument("--kl", metavar="W", type=_number(), default=0.0, help="weight of the codes' KL divergence in the loss (default: 0, as published)")
+    head.add_argument("--unconditional-every", metavar="N", type=_whole(1), default=1, help="learn the unconditional branch at every N-th step (default: 1)")
+    head.add_argument("--focus", metavar="S", type=_number(0, 1), default=0.0, help="share of the steps that favour transitions with a large feature drift (default: 0, as published)")
+    head.add_argument("--resample-every", metavar="N", type=_whole(0), default=0, help="sample recorded runs on at every N-th step, and learn these (default: 0, never, as published)")
+    head.add_argument("--clip", metavar="N", type=_number(), default=0.0, help="largest norm of the gradients (default: 0, none, as published)")
+    head.add_argument("--init-from", metavar="PATH", help="begin with a head's weights, made wider where --ratio says so (demo: the bundled head)")
+    head.add_argument("--ema", metavar="D", type=_number(0, 1), default=0.9999, help="decay of the weights' average (default: 0.9999)")
+
+
+def _whole(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
+    """The type of an option that takes a whole number in a range."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number from {low} to {high}")
+        return value
+
+    return read
+
+
+def _number(low: float = 0.0, high: float = 1e6) -> Callable[[str], float]:
+    """The type of an option that takes a number in a range."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number from {low:g} to {high:g}")
+        return value
+
+    return read
+
+
+def _fill_collect(parser: Parser) -> None:
+    from .options import add_settings
+
+    parser.add_argument(
+        "--prompt-file",
+        metavar="FILE",
+        type=Path,
+        help="a prompt or class from each line, or of a .jsonl file a task's request (default: scenes of the synthetic domain, or random classes)",
+    )
+    parser.add_argument("--count", metavar="K", type=_whole(1), help="how many; lines are taken in turn, with other seeds (default: each line once, or 2000)")
+    parser.add_argument("--task", metavar="NAME=SHARE", type=_share, action="append", help="record so large a share of this task; once for each task of the .jsonl file")
+    parser.add_argument("--batch", metavar="K", type=_whole(1), default=1, help="prompts of one length run together (default: 1)")
+    parser.add_argument("--no-features", action="store_true", help="store tokens only, a few kB a run; train-head then computes features again")
+    parser.add_argument("--published", action="store_true", help="write tar shards as published, for a model whose trajectories have such a form")
+    parser.add_argument("--dry-run", action="store_true", help="say what it takes, and record nothing")
+    add_settings(parser, method=False, of_methods=False)
+    parser.add_argument("--image-cfg", dest="image_guidance_scale", metavar="G", type=float, help="how closely to follow the pictures, in tasks whose prompt shows some")
+
+
+def _share(text: str) -> tuple[str, float]:
+    """The type of --task: a task and its share."""
+    name, _, share = text.partition("=")
+    try:
+        return name, _number(SMALLEST)(share)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no NAME=SHARE, for example edit=0.5") from None
+
+
+def _add(commands, name: str, run, summary: str, fill=None) -> Parser:
+    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", fill=fill)
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the working folder of all training commands")
+    parser.add_argument("--seed", metavar="S", type=_whole(0, 2**63 - 1), default=0, help="default: 0")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_start(parser) -> None:
+    parser.add_argument("--init-from", metavar="PATH", help="begin with a checkpoint's weights and codebook (demo: the bundled model)")
+
+
+def _add_model(parser) -> None:
+    parser.add_argument("--model", metavar="PATH", help="a checkpoint (default: checkpoint/ in FOLDER); demo is the bundled model")
+    parser.add_argument("--device", metavar="D", help="default: cuda where there is one")
+    parser.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="that the model computes in (default: auto)")
+
+
+def _train_tokenizer(args) -> None:
+    from ..training.distributed import joined_world
+    from ..worlds.shapes.patches import PatchCodebook
+    from ..worlds.shapes.scenes import TOKEN_PIXELS
+    from ..worlds.shapes.train_tokenizer import train_tokenizer
+    from ..writing import locked
+
+    path = args.folder / "codebook.safetensors"
+    start = _start(args)
+    with joined_world("cpu") as world:
+        if world.first:
+            with locked(args.folder):
+                if not path.exists():
+                    codebook = PatchCodebook.fit(TOKEN_PIXELS, args.seed) if start is None else PatchCodebook.load(start.path / path.name)
+                    codebook.save(path)
+        world.wait()
+        train_tokenizer(
+            args.folder / "tokenizer",
+            PatchCodebook.load(path),
+            steps=args.steps,
+            batch=args.batch,
+            seed=args.seed,
+            start=start and start.image_tokenizer,
+            world=world,
+        )
+
+
+def _train_base(args) -> None:
+    import torch
+
+    from ..families.lumina_dimoo.initial import deepened
+    from ..training.distributed import joined_world
+    from ..training.progress import say
+    from ..worlds.shapes.assemble import assemble, trained_image_tokenizer
+    from ..worlds.shapes.patches import PatchCodebook
+    from ..worlds.shapes.train_base import LAYERS, demo_config, train_base
+
+    start = _start(args)
+    trained = (args.folder / "tokenizer" / "checkpoint.pt").exists()
+    if not trained and start is None:
+        raise ValueError(f"{args.folder / 'tokenizer/checkpoint.pt'} does not exist. Run `migm train-tokenizer {args.folder}` first, or give --init-from.")
+    codebook = PatchCodebook.load((args.folder if trained else start.path) / "codebook.safetensors")
+    if start is not None and not torch.equal(PatchCodebook.load(start.path / "codebook.safetensors").centres, codebook.centres):
+        raise ValueError(
+            f"{args.folder / 'codebook.safetensors'} is not the codebook that {start.path} was trained with. Begin the tokenizer too with "
+            f"--init-from {args.init_from}, in a folder of its own."
+        )
+    base = start and start.base
+    if base is not None and args.layers is not None:
+        if args.layers < base.config.n_layers:
+            raise ValueError(f"--layers is {args.layers}, but {start.path} has {base.config.n_layers}, and layers can only be added.")
+        base = deepened(base, args.layers)
+    with joined_world("cpu") as world:
+        model = train_base(
+            args.folder / "base",
+            codebook,
+            steps=args.steps,
+            lr=args.lr,
+            seed=args.seed,
+            start=base,
+            config=demo_config(len(codebook.centres), args.layers or LAYERS),
+            on_policy=args.on_policy,
+            compile=args.compile,
+            world=world,
+        )
+        if world.first:
+            image_tokenizer = trained_image_tokenizer(args.folder, len(codebook.centres)) if trained else start.image_tokenizer
+            say(f"{assemble(args.folder, model, image_tokenizer, codebook, DEMO_SETTINGS)} holds the model.")
+
+
+def _collect(args) -> None:
+    from ..training.collect import Collection
+    from ..training.distributed import joined_world
+    from ..training.progress import say
+    from .options import asked
+
+    with joined_world(args.device) as world:
+        pipeline = _pipeline(args, None, world.device)
+        conditions = _conditions(args, pipeline)
+        given = {**asked(args, pipeline.checkpoint.family), "method": "vanilla", "seed": args.seed, "batch": args.batch}
+        of_pictures = given.pop("image_guidance_scale", None)
+        with Collection(
+            pipeline,
+            conditions,
+            args.folder / "trajectories",
+            pipeline.settings(**given),
+            of_tasks=_of_tasks(pipeline, conditions, given, of_pictures),
+            keep_features=not args.no_features,
+            published=args.published,
+            world=world,
+        ) as collection:
+            if world.first and collection.missing:
+                cost = collection.cost()
+                say(f"{cost}.")
+                collection.check_disk(cost)
+            world.wait()
+            if not args.dry_run:
+                collection.record()
+
+
+def _conditions(args, pipeline) -> list:
+    """What to record runs of: the lines of a file, mixed by share where that is asked for; or something random that the model knows."""
+    import numpy as np
+
+    from ..training.requests import mixed, read_requests
+    from .options import lines_of
+
+    family, shares = pipeline.checkpoint.family, dict(args.task or [])
+    if len(shares) < len(args.task or []):
+        raise ValueError("--task names a task twice. Give each its share once.")
+    for name in shares:
+        family.task(name)
+    if args.prompt_file is None:
+        if shares:
+            raise ValueError("--task needs requests to choose from: give them by --prompt-file FILE.jsonl.")
+        count = args.count or COUNT
+        if family.takes == "classes":
+            return np.random.default_rng((args.seed, 3)).integers(pipeline.checkpoint.base.config.n_classes, size=count).tolist()
+        return _scenes(count, args.seed)
+    requests = read_requests(args.prompt_file, family) if args.prompt_file.suffix == ".jsonl" else list(lines_of(args.prompt_file).values())
+    if shares:
+        return mixed(requests, shares, args.count or len(requests))
+    return [requests[index % len(requests)] for index in range(args.count or len(requests))]
+
+
+def _of_tasks(pipeline, conditions: list, given: dict, image_guidance_scale: float | None) -> dict:
+    """The settings of each task's runs; of those with pictures without a size, which these decide."""
+    from ..families.request import TaskRequest
+
+    found = {}
+    for name in sorted({each.task for each in conditions if isinstance(each, TaskRequest)}):
+        task = pipeline.checkpoint.family.task(name)
+        of_task = {key: value for key, value in given.items() if not task.pictures or key not in ("width", "height")}
+        if task.guides_by_pictures:
+            of_task["image_guidance_scale"] = image_guidance_scale
+        found[name] = pipeline.settings(**of_task, task=name)
+    if image_guidance_scale is not None and not any(settings.image_guidance_scale is not None for settings in found.values()):
+        raise ValueError("--image-cfg counts only for tasks whose prompt shows pictures, and none of the requests is of one. Leave it out.")
+    return found
+
+
+def _train_head(args) -> None:
+    import torch
+
+    from ..checkpoints import load_head, save_head
+    from ..checkpoints.fingerprint import KEY, fingerprint
+    from ..pipeline import DEMO_HEAD
+    from ..training.distributed import joined_world
+    from ..training.head import Objective, train_head, zero_init
+    from ..training.progress import say_written
+    from ..training.trajectories import check_alike, open_folder
+
+    with joined_world(args.device) as world:
+        checkpoint = _pipeline(args, None, world.device).checkpoint
+        base, family = checkpoint.base, checkpoint.family
+        trajectories = open_folder(args.folder / "trajectories", family, base.config)
+        if not trajectories:
+            raise ValueError(f"{args.folder / 'trajectories'} holds no trajectories. Run `migm collect {args.folder}` first.")
+        check_alike(trajectories, fingerprint(base), base.config)
+        torch.manual_seed(args.seed)
+        if args.init_from is None:
+            head = family.new_head(base.config, 2 if args.ratio is None else args.ratio)
+            zero_init(head)
+        else:
+            head = load_head(DEMO_HEAD if args.init_from == "demo" else args.init_from, base.config, dtype=torch.float32)
+            if args.ratio is not None and round(base.config.width / args.ratio) != head.config.width:
+                head = family.widened_head(head, args.ratio)
+        published = family.head_training
+        lr = published.lr if args.lr is None else args.lr
+        head = train_head(
+            args.folder / "head",
+            trajectories,
+            base,
+            head,
+            family.sampling({**checkpoint.settings, **trajectories[0].run.get("settings", {})}),
+            objective=Objective(
+                masked_only=published.masked_only,
+                one_branch=published.one_branch,
+                kl=args.kl,
+                horizon=args.rollout,
+                sampled=args.sample_rollout,
+                unconditional_every=args.unconditional_every,
+            ),
+            steps=args.steps,
+            batch=args.batch,
+            lr=lr,
+            min_lr=lr * published.min_lr / published.lr if args.min_lr is None else args.min_lr,
+            decay_steps=args.decay_steps,
+            muon_lr=args.muon_lr,
+            focus=args.focus,
+            resample_every=args.resample_every,
+            clip=args.clip,
+            ema=args.ema,
+            seed=args.seed,
+            world=world,
+        )
+        if world.first:
+            path = args.folder / "head" / "shortcut.safetensors"
+            save_head(path, head, dtype=torch.float16, extra={KEY: fingerprint(base)})
+            say_written(path)
+
+
+def _start(args):
+    """The checkpoint to begin with, or None: with the codebook beside it, which its codes are defined by."""
+    from ..checkpoints import load_checkpoint
+    from ..pipeline import DEMO
+
+    if args.init_from is None:
+        return None
+    path = DEMO if args.init_from == "demo" else Path(args.init_from)
+    checkpoint = load_checkpoint(path, dtype="fp32", output_rows="all")
+    if not (path / "codebook.safetensors").exists():
+        raise ValueError(f"{path / 'codebook.safetensors'} does not exist. Expected the codebook that {path} was trained with beside it.")
+    return checkpoint
+
+
+def _pipeline(args, head, device):
+    from ..pipeline import Pipeline
+
+    return Pipeline.load(args.model or args.folder / "checkpoint", head, dtype=args.dtype, device=None if device is None else str(device))
+
+
+def _scenes(count: int, seed: int) -> list[str]:
+    import numpy as np
+
+    from ..worlds.shapes.scenes import random_scene
+
+    rng = np.random.default_rng((seed, 3))
+    objects = rng.choice([1, 2, 3], count, p=[0.1, 0.45, 0.45])  # a single object leaves little to learn
+    return [random_scene(rng, int(n), "train").caption for n in objects]

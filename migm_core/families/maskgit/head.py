@@ -1,0 +1,127 @@
+"""MaskGIT's shortcut head: how the base model's feature moves in one step (MIGM-Shortcut, arXiv 2602.23996, section 4).
+
+    f_{t+1} = f_t + S(f_t, tokens unmasked at step t, mask ratio)
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ...modules.time_embedding import TimeEmbedder
+from .config import layer_macs
+from .layers import Attention, FeedForward, OutputLayer
+
+
+@dataclass(frozen=True)
+class MaskGitHeadConfig:
+    """Architecture of a head. ``n_heads`` is the base's: the head's own file does not tell it."""
+
+    d_model: int
+    n_heads: int
+    n_blocks: int = 1
+    bottleneck_ratio: float = 2
+    time_embedding: bool = True
+
+    def __post_init__(self):
+        if self.width < 1 or self.width % self.n_heads:
+            raise ValueError(f"a head of width {self.width}, d_model {self.d_model} / bottleneck_ratio {self.bottleneck_ratio:g}, does not divide into n_heads {self.n_heads}")
+
+    @property
+    def width(self) -> int:
+        """Width of the head's residual stream."""
+        return round(self.d_model / self.bottleneck_ratio)
+
+    @property
+    def projects(self) -> bool:
+        return self.width != self.d_model
+
+    def step_macs(self, positions: int) -> int:
+        """Multiply-adds of one step of one sequence. The new tokens of a step are few, so what is computed of them is left out."""
+        ends = 2 * self.d_model * self.width if self.projects else 0
+        reading = 2 * self.width**2 + 8 * self.width**2  # queries, the projection of what attention gives, the MLP
+        block = reading + layer_macs(self.width, 4 * self.width, positions)
+        return positions * (ends + self.n_blocks * block + self.width**2)
+
+
+class HeadBlock(nn.Module):
+    """The feature reads the new tokens, then itself.
+
+    Norms act on queries only. Keys and values come from the raw new tokens, and from the raw feature. The published head was trained so.
+    """
+
+    def __init__(self, width: int, n_heads: int, **kw):
+        super().__init__()
+        self.cross_attn = Attention(width, n_heads, **kw)
+        self.cross_attn_ff = FeedForward(width, 4 * width, **kw)
+        self.self_attn = Attention(width, n_heads, **kw)
+        self.self_attn_ff = FeedForward(width, 4 * width, **kw)
+
+    def forward(self, x: Tensor, new_tokens: Tensor) -> Tensor:
+        if new_tokens.shape[1]:  # else there is nothing to read
+            x = x + self.cross_attn(self.cross_attn.norm(x), new_tokens, varying=True)
+        x = x + self.cross_attn_ff(x)
+        x = x + self.self_attn(self.self_attn.norm(x), x)
+        return x + self.self_attn_ff(x)
+
+
+class MaskGitHead(nn.Module):
+    """Predict the next step's feature.
+
+    Args:
+        config: architecture.
+        dtype, device: of the parameters.
+        operations: namespace with Linear; torch.nn by default.
+    """
+
+    def __init__(self, config: MaskGitHeadConfig, *, dtype=None, device=None, operations=nn):
+        super().__init__()
+        self.config = config
+        width, d_model = config.width, config.d_model
+        factory_kwargs = {"dtype": dtype, "device": device}
+        kw = {**factory_kwargs, "operations": operations}
+        if config.projects:
+            self.proj_in = operations.Linear(d_model, width, **factory_kwargs)
+            self.new_token_proj_in = operations.Linear(d_model, width, **factory_kwargs)
+            self.proj_out = operations.Linear(width, d_model, **factory_kwargs)
+        self.blocks = nn.ModuleList(HeadBlock(width, config.n_heads, **kw) for _ in range(config.n_blocks))
+        self.last_layer = OutputLayer(width, **kw)
+        if config.time_embedding:
+            self.time_embedder = TimeEmbedder(width, **kw)
+            self.adaLN_modulation = operations.Linear(width, 2 * width, **factory_kwargs)
+
+    def tables(self, length: int, device: torch.device) -> None:
+        """Nothing to make once a run: positions come with the embeddings."""
+
+    def forward(self, features: Tensor, new_tokens: Tensor, new_positions: Tensor, mask_ratio: Tensor, tables: None = None) -> Tensor:
+        """One shortcut step.
+
+        Args:
+            features: the last step's, (B, T, d_model).
+            new_tokens: the base's embeddings of the tokens unmasked at the last step, with their positions in them, (B, n, d_model). n may be 0.
+            new_positions: where they stand, int64 (B, n); not read.
+            mask_ratio: masked tokens before this step / all tokens of the canvas, (B,).
+
+        Returns:
+            The predicted features, (B, T, d_model).
+        """
+        return self.step(features, new_tokens, new_positions, self.modulation(mask_ratio, features.dtype), tables)
+
+    def modulation(self, mask_ratio: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """Scale and shift of the output by the mask ratio, (B,) to (B, 1, 2 * width); a run makes it for all its steps at once."""
+        if not self.config.time_embedding:
+            return None
+        return self.adaLN_modulation(self.time_embedder(1000 * mask_ratio, dtype)).unsqueeze(1)
+
+    def step(self, features: Tensor, new_tokens: Tensor, new_positions: Tensor, modulation: Tensor | None, tables: None = None) -> Tensor:
+        """``forward`` with the rows of ``modulation`` in place of the mask ratio."""
+        x, context = features, new_tokens
+        if self.config.projects:
+            x, context = self.proj_in(x), self.new_token_proj_in(context)
+        for block in self.blocks:
+            x = block(x, context)
+        x = self.last_layer(x)
+        if self.config.time_embedding:
+            scale, shift = modulation.chunk(2, dim=-1)
+            x = x * (1 + scale) + shift
+        return features + (self.proj_out(x) if self.config.projects else x)

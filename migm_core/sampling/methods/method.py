@@ -1,0 +1,120 @@
+"""What the sampling loop asks of a method: a class with its settings and costs, and a run that computes features."""
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, fields
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from ..backbone import Backbone, BackboneConfig, Head, HeadConfig, Sequence
+from ..setting import check_settings, settings_of
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the loop stands before a step.
+
+    Attributes:
+        index: 0..steps-1.
+        masked: tokens that are masked, indices in reading order, int64 (B, m), ascending.
+        new: tokens that the previous step unmasked, int64 (B, n), ascending; n = 0 before the first.
+        branches: how many branches, from the first, count at this step; None for all.
+    """
+
+    index: int
+    masked: Tensor
+    new: Tensor
+    branches: int | None = None
+
+
+class MethodRun(Protocol):
+    """The state of one run; it dies with it. One that measures itself has ``measured``, see ``loop.StepReport``."""
+
+    def features(self, step: Step) -> list[Tensor]:
+        """For each branch that counts, the features at the masked tokens, (B, m, width); those of others are ignored.
+
+        At a full step they follow from the tokens alone.
+        """
+
+
+class Method(ABC):
+    """A frozen dataclass without state. Its fields made by ``setting`` are what users set: in Python, on the command line and in the nodes.
+
+    Attributes:
+        name: as users write it.
+        about: what it does, in a few words.
+        needs_head: whether it takes a shortcut head, as the field ``head``.
+        compiles: whether it runs with compiled blocks.
+        own_steps: its own kinds of step, each with a sentence that says what happens there.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    needs_head: ClassVar[bool] = False
+    compiles: ClassVar[bool] = True
+    own_steps: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    def __post_init__(self):
+        """Raise a ValueError that names the first setting out of its range."""
+        check_settings(self)
+
+    @classmethod
+    def settings(cls) -> dict[str, Field]:
+        """The fields that its users may set, by name."""
+        return settings_of(cls)
+
+    @classmethod
+    def build(cls, options: Mapping[str, Any], head: Head | None = None, of_family: Mapping[str, Any] = MappingProxyType({})) -> "Method":
+        """Build a method from options, of which None counts as not given. Options of other methods are ignored.
+
+        Args:
+            of_family: fields that a family fixes for its models; those that the method lacks are ignored.
+
+        Raises:
+            ValueError: a value out of its range.
+        """
+        chosen = {name: options[name] for name in cls.settings() if options.get(name) is not None}
+        chosen |= {each.name: of_family[each.name] for each in fields(cls) if each.name in of_family}
+        return cls(**chosen, **({"head": head} if cls.needs_head else {}))
+
+    def probed(self) -> "Method":
+        """The same method, measuring how far its guesses are off where it can, see ``probe``. What it samples stays the same."""
+        return self
+
+    @abstractmethod
+    def kinds(self, steps: int) -> list[str]:
+        """Name the kind of each step of a run: "full" where the base model computes all features, else one of ``own_steps``.
+
+        Raises:
+            ValueError: a setting does not fit the number of steps.
+        """
+
+    @abstractmethod
+    def start(self, backbone: Backbone, sequences: list[Sequence], mask_ratios: list[float]) -> MethodRun:
+        """Start a run.
+
+        Args:
+            mask_ratios: for each step, the head's input, as the rule defines it: usually masked tokens before it / masked tokens at the start.
+        """
+
+    def kept_bytes(self, config: BackboneConfig, dtype: torch.dtype, lengths: list[int]) -> int:
+        """Bytes that a run keeps from step to step.
+
+        Args:
+            lengths: positions of each branch, times the images of the batch.
+        """
+        return 0
+
+    def step_macs(self, kind: str, config: BackboneConfig, head: HeadConfig | None, positions: int) -> int:
+        """Multiply-adds of the features of one sequence at a step of one of the ``own_steps``."""
+        raise NotImplementedError(f"{self.name} does not say what a {kind} step costs.")
+
+
+def unknown_setting(name: str, known: list[str]) -> ValueError:
+    """The error for an unknown setting. It names the nearest known one."""
+    near = difflib.get_close_matches(name, known, 1)
+    return ValueError(f"There is no setting {name!r}. " + (f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(known)}."))

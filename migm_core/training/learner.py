@@ -1,0 +1,98 @@
+"""A model in training: its loss, its optimisers with their learning rates, the moving average of its weights."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from .distributed import World, parallel
+
+
+class Learner:
+    """Call it for the loss of a batch, then ``update`` with that.
+
+    Args:
+        model: on its device.
+        loss: function of the model and a batch; called in every process with its own batch, it gives the mean that this process minimises.
+        optimizers: with the peak learning rates.
+        rate: share of the peak at a step, of all optimisers; see ``falling`` and ``stepped``.
+        ema: decay of the weights' average, smaller in the first steps, where there is little to average; None for no average.
+        clip: largest norm of the gradients; 0 for any.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[..., object],
+        optimizers: Sequence[Optimizer],
+        rate: Callable[[int], float],
+        *,
+        ema: float | None = None,
+        clip: float = 0.0,
+        world: World = World(),
+    ):
+        self.model, self.optimizers, self.clip, self.world = model, list(optimizers), clip, world
+        self._loss = loss
+        self.average = None if ema is None else AveragedModel(model, multi_avg_fn=_warmed_up(ema)).requires_grad_(False)
+        self.schedulers = [LambdaLR(optimizer, rate) for optimizer in optimizers]
+        self.wrap()
+
+    def wrap(self) -> None:
+        """Find out anew which parameters learn: after some were frozen."""
+        self._parallel = parallel(self.model, self._loss, self.world)
+
+    def __call__(self, *args, **kw):
+        return self._parallel(*args, **kw)
+
+    def update(self, loss: Tensor) -> None:
+        """One step down the loss's gradient."""
+        loss.backward()
+        if self.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        for optimizer, scheduler in zip(self.optimizers, self.schedulers):
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The model with averaged weights; before the first step, and without an average, with its own."""
+        return self.model if self.average is None else self.average.module
+
+    def state_dict(self) -> dict:
+        return {name: part.state_dict() for name, part in self._parts()}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name, part in self._parts():
+            part.load_state_dict(state[name])
+
+    def _parts(self):
+        yield "model", self.model
+        if self.average is not None:
+            yield "average", self.average
+        for k, (optimizer, scheduler) in enumerate(zip(self.optimizers, self.schedulers)):
+            yield f"optimizer.{k}", optimizer
+            yield f"scheduler.{k}", scheduler
+
+
+def _warmed_up(decay: float):
+    """An exponential moving average whose decay rises to ``decay``; at the n-th update it averages over some n / 9."""
+
+    def update(averaged, current, count) -> None:
+        get_ema_multi_avg_fn(min(decay, (1 + int(count)) / (10 + int(count))))(averaged, current, count)
+
+    return update
+
+
+def falling(progress: float, step: int, *, level: float, warm_up: int = 100) -> float:
+    """Share of the peak learning rate: up over the first ``warm_up`` steps, level, and from the share ``level`` of the run on down to zero."""
+    return min(1.0, (step + 1) / warm_up, max(0.0, (1 - progress) / (1 - level)))
+
+
+def stepped(step: int, *, lr: float, min_lr: float, decay_steps: int, warm_up: int = 50) -> float:
+    """Share of the peak ``lr``: all of it for ``decay_steps`` steps, then that of ``min_lr``; the first ``warm_up`` steps go up."""
+    return (1.0 if step < decay_steps else min_lr / lr) * min(1.0, (step + 1) / warm_up)

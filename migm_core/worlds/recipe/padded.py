@@ -1,0 +1,156 @@
+"""Prompts of different lengths in one batch: filled up on the left with a token that attention never sees.
+
+Rotary positions are relative, so a sequence computes the same wherever it begins: its features are those of the sequence without
+the fill. All sequences of a batch then have one length, and their image tokens the same positions.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...canvas import Canvas
+from ...families.lumina_dimoo.backbone import Lumina
+from ...families.lumina_dimoo.head import ShortcutHead
+from ...families.lumina_dimoo.prompts import PromptEncoder
+from ...families.lumina_dimoo.sequence import LuminaSequence
+from ...families.lumina_dimoo.tasks import text_guidance
+from ...modules.transformer import Rotary
+from ...sampling.backbone import Branch
+
+
+@dataclass(frozen=True)
+class PaddedPrompts:
+    """Texts to prompts of one length.
+
+    Attributes:
+        length: of every prompt, in tokens.
+    """
+
+    encoder: PromptEncoder
+    length: int
+
+    @property
+    def fill(self) -> int:
+        return self.encoder.layout.end_of_text
+
+    def prompts(self, texts: list[str]) -> Tensor:
+        """int64 (N, length).
+
+        Raises:
+            ValueError: a prompt has more tokens.
+        """
+        return torch.stack([self._filled(self.encoder.prompt(text)) for text in texts])
+
+    def unconditional(self) -> Tensor:
+        """int64 (length,)."""
+        return self._filled(self.encoder.unconditional())
+
+    def _filled(self, ids: Tensor) -> Tensor:
+        if len(ids) > self.length:
+            raise ValueError(f"A prompt has {len(ids)} tokens, expected at most {self.length}.")
+        return torch.cat([ids.new_full((self.length - len(ids),), self.fill), ids])
+
+
+class PaddedBase:
+    """A base model as rounds and the evaluation see it (``batched.Batched``), for sequences whose prompts are filled up.
+
+    Args:
+        base: on any device, in any dtype; under autocast its features are in autocast's dtype.
+    """
+
+    def __init__(self, base: Lumina):
+        self.base, self.config = base, base.config
+        self.wte, self.code_logits, self.rotary = base.wte, base.code_logits, base.rotary
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.base.dtype
+
+    def sequence(self, branch: Branch, canvas: Canvas) -> LuminaSequence:
+        return LuminaSequence(branch, canvas, self)
+
+    def features(self, sequence: LuminaSequence) -> Tensor:
+        return self.hidden(sequence.tokens, sequence.rotary)
+
+    def visible(self, tokens: Tensor) -> Tensor:
+        """The keys of tokens (B, T) that attention sees: bool (B, 1, 1, T)."""
+        return (tokens != self.config.tokens.end_of_text)[:, None, None]
+
+    def hidden(self, tokens: Tensor, rotary: Rotary) -> Tensor:
+        """As ``Lumina.forward``; positions of the fill hold numbers without meaning."""
+        kind = tokens.device.type
+        x, visible = self.wte(tokens), self.visible(tokens)
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            x = x.to(torch.get_autocast_dtype(kind))
+        for block in self.base.blocks:
+            x = block(x, rotary, visible=visible)
+        return self.base.ln_f(x)
+
+    def branches(self, prompts: Tensor, unconditional: Tensor, guidance_scale: float) -> list[Branch]:
+        return text_guidance(prompts, unconditional.expand(len(prompts), -1), guidance_scale)
+
+    def features_of(self, sequences: list[LuminaSequence]) -> Tensor:
+        return self.hidden(torch.cat([s.tokens for s in sequences]), sequences[0].rotary)
+
+    def counted(self, sequences: list[LuminaSequence]) -> Tensor:
+        return self.visible(torch.cat([s.tokens for s in sequences]))[:, 0, 0, :, None]
+
+    def predicted(self, head: ShortcutHead, features: Tensor, sequences: list[LuminaSequence], new: Tensor, mask_ratio: float) -> Tensor:
+        there, positions, known = new_tokens(sequences, new, self.config.tokens.end_of_text)
+        tokens = torch.cat([s.tokens for s in sequences])
+        ratio = torch.full((len(tokens),), mask_ratio, device=tokens.device)
+        embeddings = self.wte(there).detach().to(features.dtype)
+        return predict(head, features, embeddings, positions, known, self.visible(tokens), ratio, head.tables(tokens.shape[1], tokens.device))
+
+
+def predict(
+    head: ShortcutHead, features: Tensor, embeddings: Tensor, positions: Tensor, known: Tensor, visible: Tensor, mask_ratio: Tensor, rotary: Rotary
+) -> Tensor:
+    """``ShortcutHead.forward`` for sequences that are filled up.
+
+    Args:
+        features, embeddings, positions, mask_ratio, rotary: as there; (B, T, d_model), (B, n, d_model), (B, n), (B,).
+        known: which of the n new tokens an image has, bool (B, n); may be none of them.
+        visible: as ``PaddedBase.visible`` gives it.
+    """
+    x, context = head.proj_in(features), head.new_token_proj_in(embeddings)
+    any_known = known.any(1)
+    seen = (known | ~any_known[:, None])[:, None, None]  # attention needs something to look at
+    context_rotary = rotary.rows(positions)
+    for block in head.blocks:
+        cross = block.cross_attn
+        if positions.shape[1]:
+            attended = cross._attention(x, rotary, context, context_rotary, None, 0, None, seen)
+            x = x + attended * any_known[:, None, None].to(attended.dtype)
+        x = x + cross.mlp(x)
+        x = block.self_attn(x, rotary, visible=visible)
+    scale, shift = head.modulation(mask_ratio, x.dtype).chunk(2, dim=-1)
+    return features + head.proj_out(head.ln_f(x) * (1 + scale) + shift)
+
+
+def new_tokens(sequences: list[LuminaSequence], fixed: Tensor, fill: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What the head reads at a step, for branches one after the other as one batch.
+
+    Args:
+        fixed: cells that the last step fixed, (B, n).
+
+    Returns:
+        Tokens, positions and which of them count, (branches * B, prompt + n): the prompt, where the branch shows it, and the fixed cells.
+    """
+    tokens, positions, known = [], [], []
+    for s in sequences:
+        prompt = torch.arange(s.prompt_length, device=fixed.device).expand(len(fixed), -1)
+        where = torch.cat([prompt, s.positions[fixed]], 1)
+        there = s.tokens.gather(1, where)
+        counts = there != fill
+        if not len(s.context):
+            counts = counts & (torch.arange(where.shape[1], device=fixed.device) >= s.prompt_length)
+        tokens.append(there)
+        positions.append(where)
+        known.append(counts)
+    return torch.cat(tokens), torch.cat(positions), torch.cat(known)

@@ -1,0 +1,98 @@
+"""MIGM MaskGIT Class and MIGM MaskGIT Sampler: images of classes."""
+
+from comfy_api.latest import io
+
+from ..migm_core.families import family_named
+from ..migm_core.families.maskgit.classes import ClassNames, imagenet_names
+from . import choices
+from .sampler import cfg, links, results, sampled, seed, split, steps
+from .sockets import CLASSES, ClassList, advanced, expect, schema
+
+FAMILY = family_named("maskgit")
+PUBLISHED = FAMILY.defaults
+IMAGENET = ClassNames.of(len(imagenet_names()))
+FIRST = "golden retriever"
+MORE = {
+    "schedule": "arccos, the published one, begins with few.",
+    "softmax_temperature": "Tokens are sampled at every value.",
+    "choice_temperature": "It falls to nothing at the last step, and counts only where randomize is linear.",
+    "randomize": "linear: its log-probability and noise. no: its probability. random: chance. warm_up: chance at the first two steps, then its probability.",
+}
+SHOWN = {"choice_temperature"}  # not advanced
+
+
+class MaskGITClass(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="MIGMMaskGITClass",
+            display_name="MIGM MaskGIT Class",
+            category="MIGM",
+            search_aliases=["class", "imagenet", "label", "category", "maskgit", "prompt"],
+            description="What a MaskGIT model is to generate: one class of ImageNet, or several at once, an image of each.",
+            inputs=[
+                io.Combo.Input(
+                    "class_name",
+                    options=IMAGENET.labels(),
+                    default=FIRST,
+                    tooltip="One of the 1,000 classes of ImageNet. Type to search.",
+                ),
+                io.String.Input(
+                    "several",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    tooltip="Instead of the name: classes by name or number, one a line or with commas between them. Each gives an image, in this order. "
+                    "One class with a canvas of several images gives that many.",
+                ),
+            ],
+            outputs=[CLASSES.Output("classes", display_name="classes", tooltip="For MIGM MaskGIT Sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, class_name, several="") -> io.NodeOutput:
+        return io.NodeOutput(ClassList(several if several.strip() else class_name))
+
+
+class MaskGITSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        rule = {name: each if name in SHOWN else advanced(each) for name, each in choices.rule_settings(FAMILY, MORE).items()}
+        return schema(
+            node_id="MIGMMaskGITSampler",
+            display_name="MIGM MaskGIT Sampler",
+            category="MIGM",
+            search_aliases=["KSampler", "sampler", "generate", "class to image", "inpaint", "accelerate", "maskgit", "imagenet"],
+            description="Generate the masked tokens of a canvas by classes, and watch them appear. With a shortcut head most steps skip the large model.",
+            has_intermediate_output=True,
+            inputs=[
+                *links(CLASSES.Input("classes", tooltip="From MIGM MaskGIT Class."), "MIGM Load MaskGIT"),
+                seed("The same seed gives the same image, alone or in a batch; image i of a batch has the seed plus i."),
+                steps(PUBLISHED["steps"], f"The published model takes {PUBLISHED['steps']}.", least=2),
+                choices.budget(PUBLISHED["budget"], f"The published model takes 7 or 8 of {PUBLISHED['steps']} steps."),
+                cfg(PUBLISHED["guidance_scale"], "class"),
+                *rule.values(),
+                choices.method(),
+                *choices.other_settings(),
+            ],
+            outputs=results(),
+        )
+
+    @classmethod
+    def validate_inputs(cls, method=None):
+        return choices.check_method(method)
+
+    @classmethod
+    def execute(cls, model, classes, seed, steps, budget, cfg, method, head=None, canvas=None, **settings) -> io.NodeOutput:
+        expect(ClassList, classes=classes)
+        return sampled(
+            model,
+            classes,
+            head,
+            canvas,
+            method=method,
+            seed=seed,
+            steps=steps,
+            guidance_scale=cfg,
+            **split(FAMILY, {"budget": budget, **settings}),
+        )

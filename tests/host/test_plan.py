@@ -1,0 +1,103 @@
+"""What the page learns of a run before it starts."""
+
+import shutil
+
+import pytest
+from api import plan, summary, text_to_image
+from client import Refused
+from small_model import SETTINGS, edit_json
+
+from migm_core.pipeline import Pipeline
+
+
+def test_the_page_learns_a_runs_steps_before_it_starts(client):
+    answer = plan(client)
+    assert answer["kinds"] == ["full", "shortcut", "shortcut", "full", "shortcut", "full", "shortcut", "shortcut"]
+    assert answer["method"] == "shortcut" and answer["notes"] == answer["cautions"] == []
+    assert answer["own"] == {"cfg" if name == "guidance_scale" else name: value for name, value in SETTINGS.items()}
+    assert answer["presets"]["Balanced"] == {"steps": SETTINGS["steps"], "budget": SETTINGS["budget"]}
+    assert [preset["budget"] for preset in answer["presets"].values()] == [4, 3, 2]
+    assert plan(client, steps=5, budget=2)["kinds"].count("full") == 2
+    assert set(plan(client, method="vanilla")["kinds"]) == {"full"}
+
+
+@pytest.mark.parametrize("asked, note", [({"head": 0}, "No shortcut head is connected"), ({"steps": 5, "budget": 5}, "not below the number of steps")])
+def test_the_page_learns_why_something_else_runs_than_was_asked_for(client, asked, note):
+    answer = plan(client, **asked)
+    assert answer["method"] == "vanilla" and set(answer["kinds"]) == {"full"} and answer["speed_up"] is None
+    assert note in answer["notes"][0]
+
+
+def test_the_page_learns_what_the_model_cannot_do(client):
+    assert not plan(client, model="bundled demo")["cautions"]
+    said = plan(client, model="bundled demo", width=128, height=128, cfg=4)["cautions"]
+    assert "128x128" in said[0] and "cfg" in said[1]
+    assert "negative" in plan(client, model="bundled demo", negative=1)["cautions"][0]
+
+
+def test_a_promise_is_bounded_by_the_models_sizes_until_there_are_measurements(client):
+    asked = {"model": "bundled demo", "width": 72, "height": 72}  # which no other test runs
+    steps, budget = 64, 9
+    promise = plan(client, **asked)["speed_up"]
+    assert promise["source"] == "sizes" and 1 < promise["value"] < steps / budget
+    graph = text_to_image(head="bundled demo", empty={"width": 72, "height": 72}, steps=steps, budget=budget, cfg=0)
+    graph["model"]["inputs"]["model"] = "bundled demo"
+    outcome = client.run(graph)
+    measured = plan(client, **asked)["speed_up"]
+    assert measured["source"] == "measured"
+    assert measured["value"] == pytest.approx(summary(outcome)["speed_up"])
+
+
+@pytest.mark.parametrize(
+    "asked, words",
+    [
+        ({"steps": 50_000_000}, "steps is 50000000, but must be from 1 to"),
+        ({"steps": "many"}, "steps is 'many', expected a whole number"),
+        ({"steps": "1e999"}, "expected a whole number"),
+        ({"steps": 0}, "steps is 0"),
+        ({"budget": 1}, "budget is 1"),
+        ({"method": "magic"}, "method is 'magic', expected one of"),
+        ({"cfg": "nan"}, "cfg is nan"),
+        ({"cfg": -1}, "cfg is -1"),
+        ({"temperature": -1}, "temperature is -1"),
+        ({"width": 1_000_000_000}, "size is"),
+        ({"height": 3}, "height is 3"),
+        ({"model": "../../secret"}, "There is no model"),
+        ({"model": ""}, "There is no model"),
+    ],
+    ids=str,
+)
+def test_a_plan_of_nonsense_is_refused_in_words(client, asked, words):
+    with pytest.raises(Refused) as refused:
+        plan(client, **asked)
+    assert refused.value.status == 400 and words in refused.value.answer["error"]
+
+
+@pytest.mark.parametrize("value", [50_000_000, -3, "many", None, True, [64], 1e300, {"a": 1}], ids=str)
+def test_a_plan_survives_what_a_model_says_of_itself(server, client, value):
+    folder = shutil.copytree(server.small.folder, server.base / "models/migm/odd")
+    try:
+        edit_json(folder / "generation_config.json", steps=value)
+        if value is None:  # as if it were not there
+            assert plan(client, model="odd")["own"]["steps"] == 64
+        else:
+            for asked in ({}, {"steps": 8}):
+                with pytest.raises(Refused) as refused:
+                    plan(client, model="odd", **asked)
+                assert refused.value.status == 400 and "steps" in refused.value.answer["error"] and "odd" in refused.value.answer["error"]
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_the_page_is_told_the_engines_numbers_of_a_model(server, client):
+    folder = shutil.copytree(server.small.folder, server.base / "models/migm/odd")
+    try:
+        edit_json(folder / "generation_config.json", steps=32, budget=None)  # a budget in proportion
+        own = Pipeline.load(folder, device="cpu").checkpoint.settings
+        told = plan(client, model="odd")
+        assert told["own"] == {"cfg" if name == "guidance_scale" else name: value for name, value in own.items()}
+        edit_json(folder / "generation_config.json", steps=8, budget=500)
+        with pytest.raises(Refused, match="budget is 500"):
+            plan(client, model="odd")
+    finally:
+        shutil.rmtree(folder)
