@@ -4,16 +4,20 @@ import os
 import signal
 import sys
 
+UNBEGUN = "migm: Stopped before it began. Nothing was written."
+
 
 def main() -> int | str | None:
     """Run a command of this process's arguments; its exit status, as ``cli.main`` says."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise it is to be ignored, as under nohup
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         _open_streams()
         from .cli import main as run  # takes a moment, in which Ctrl-C is heard, too
 
         status = run()
     except KeyboardInterrupt:
-        print("migm: Stopped before it began. Nothing was written.", file=sys.stderr)
+        print(UNBEGUN, file=sys.stderr)
         status = 130
     except SystemExit as end:  # of --help, and of SIGTERM
         status = end.code
@@ -24,6 +28,15 @@ def main() -> int | str | None:
         sys.stderr.flush()
         os._exit(status)
     return status
+
+
+def _interrupt(number: int, frame) -> None:
+    """Answer Ctrl-C. While PyTorch is imported its C++ code runs Python, and would abort the process where that raises KeyboardInterrupt."""
+    torch = sys.modules.get("torch")
+    if torch is not None and getattr(torch.__spec__, "_initializing", False):
+        os.write(2, f"{UNBEGUN}\n".encode())
+        os._exit(130)
+    signal.default_int_handler(number, frame)
 
 
 def _open_streams() -> None:

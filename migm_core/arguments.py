@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MOST_SHOWN = 4  # values of a list
+LARGEST_TEXT = 2**26  # bytes of a list of prompts or requests: a million of them
+
 
 def whole(name: str, value: Any, low: int | None = None, high: int | None = None) -> int:
     """A whole number within bounds, both included."""
@@ -35,6 +38,28 @@ def path(name: str, value: Any) -> Path:
     if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
         raise ValueError(f"{name} is {shown(value)}, but must be a path.")
     return Path(value)
+
+
+def read_text(path: Path, holds: str) -> str:
+    """A text in UTF-8 from a regular file, with or without a mark at its start.
+
+    Args:
+        holds: what it should, for messages.
+
+    Raises:
+        ValueError: it is no such file, no text, or larger than any that is meant.
+        OSError: naming the file, which cannot be read.
+    """
+    if path.exists() and not path.is_file():  # a pipe would be waited for, and a device has no end
+        raise ValueError(f"{path} is a folder, a device or a pipe. Expected a file with {holds}.")
+    with path.open("rb") as file:
+        content = file.read(LARGEST_TEXT + 1)
+    if len(content) > LARGEST_TEXT:
+        raise ValueError(f"{path} has more than {LARGEST_TEXT:,} bytes. Expected a file with {holds}: split it.")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text in UTF-8. Expected {holds}.") from None
 
 
 def switch(name: str, value: Any) -> bool:
@@ -85,10 +110,15 @@ def tensor(name: str, value: Any, *, data: bool = True) -> Tensor:
 
 def shown(value: Any) -> str:
     """A value as a message shows it, in few words whatever it is."""
+    if isinstance(value, type):
+        return repr(value)[:80]
     if value is None or isinstance(value, (bool, float, str, bytes)):
         return repr(value[:80] if isinstance(value, (str, bytes)) else value)
     if isinstance(value, int):
         return str(value) if abs(value) < 10**40 else "a number of too many digits"
+    if type(value) in (list, tuple) and len(value) <= MOST_SHOWN and all(isinstance(each, (str, int, float, type(None))) for each in value):
+        begin, end = "[]" if type(value) is list else "()"
+        return begin + ", ".join(map(shown, value)) + end
     return f"a {type(value).__name__}"
 
 

@@ -1,6 +1,7 @@
 """The canvas: a grid of image codes, some of them masked. It knows nothing of text, classes or vocabularies."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -108,6 +109,19 @@ class Canvas:
                 f"The canvas holds the code {wrong}, but this model's codebook has {codebook_size:,} codes, from 0. "
                 "Encode the image with the image tokenizer of this model."
             )
+
+
+def check_canvas(canvas: Any, batch: int, codebook_size: int) -> None:
+    """Raise a ValueError if it is no canvas for a run of ``batch`` images with a codebook of that size."""
+    arguments.instance("canvas", canvas, Canvas)
+    if canvas.shape[0] not in (1, batch):
+        raise ValueError(f"The canvas holds {canvas.shape[0]} images; expected one, or {batch}, as many as are generated.")
+    canvas.check_codes(codebook_size)
+
+
+def scaled_mask(mask: tuple[int, int], picture: tuple[int, int]) -> str:
+    """A sentence on a mask of another size than its picture, (width, height) each."""
+    return f"The mask has {mask[0]}x{mask[1]} pixels and the picture {picture[0]}x{picture[1]}: the mask is scaled."
 
 
 def touched_tokens(mask: Tensor, height: int, width: int) -> Tensor:

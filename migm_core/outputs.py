@@ -22,7 +22,6 @@ from .sampling.timing import median_seconds, speed_up
 from .settings import Settings
 from .writing import as_json, replacing
 
-
 OF_IMAGE = ("prompt", "class")  # what may differ from image to image
 
 
@@ -105,8 +104,8 @@ def summary(result: Result, pipeline: Pipeline, masked: int | None = None) -> st
     counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(sorted(kinds, key=SKIPPED.__eq__))]
     listed = " and ".join(filter(None, [", ".join(counts[:-1]), *counts[-1:]]))
     parts = [f"{result.seconds:.2f} s", f"{listed} steps"]
-    if set(kinds) - {"full", SKIPPED}:
-        parts.append(f"{result.speed_up:.2f} times as fast as {passes} full steps")
+    if set(kinds) - {"full", SKIPPED} and (times := result.speed_up) is not None:
+        parts.append(f"{times:.2f} times as fast as {passes} full steps")
     if result.head_report is not None:
         parts.append(f"the head's predictions {result.head_report}")
     return ", ".join(parts)
@@ -139,7 +138,7 @@ def report(
         "vanilla_passes": passes,
         "seconds": sum(result.seconds for result in results),
         "seconds_per_step": median_seconds(steps),
-        "speed_up": speed_up(steps, sum(result.vanilla_passes for result in results)),
+        "speed_up": speed_up(steps, sum(result.vanilla_passes for result in results), bool(probed)),
         **of_head,
         "images": [
             {"path": str(path), **_of_image(about, index), "seed": settings.seed + index, "log_likelihood": likelihood}

@@ -73,5 +73,5 @@ class Result:
 
     @property
     def speed_up(self) -> float | None:
-        """Against the vanilla method, at the median times; None where no step was full."""
-        return speed_up(self.step_seconds, self.vanilla_passes)
+        """Against the vanilla method, at the median times; None where no step was full, or times say nothing. What probing the head took counts against this run."""
+        return speed_up(self.step_seconds, self.vanilla_passes, bool(self.probed))

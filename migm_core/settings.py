@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .arguments import shown
 from .sampling.backbone import Head
 from .sampling.methods import METHODS, Method
 from .sampling.rule import MAX_SCALE, Rule
@@ -57,7 +58,7 @@ class Settings:
             ValueError: there is no such method, or a setting of it is out of its range.
         """
         if not isinstance(self.method, str) or self.method not in METHODS:
-            raise ValueError(f"method is {self.method!r}, expected one of {', '.join(METHODS)}.")
+            raise ValueError(f"method is {shown(self.method)}, expected one of {', '.join(METHODS)}.")
         return METHODS[self.method].build(self.method_settings, head, of_family or {})
 
     def used(self) -> dict[str, Any]:
@@ -87,29 +88,30 @@ class Settings:
             value = getattr(self, name)
             _whole(name, value)
             if value < downscale_factor or value % downscale_factor:
-                raise ValueError(f"{name} is {value}, but must be a positive multiple of {downscale_factor} pixels, the size of an image token.")
+                raise ValueError(f"{name} is {shown(value)}, but must be a positive multiple of {downscale_factor} pixels, the size of an image token.")
         tokens = (self.width // downscale_factor) * (self.height // downscale_factor)
         if tokens > MAX_TOKENS:
-            raise ValueError(f"size is {self.width}x{self.height}, {tokens:,} image tokens; the limit is {MAX_TOKENS:,}. Choose a smaller size.")
+            count = f"{tokens:,}" if tokens < 10**15 else shown(tokens)
+            raise ValueError(f"size is {shown(self.width)}x{shown(self.height)}, {count} image tokens; the limit is {MAX_TOKENS:,}. Choose a smaller size.")
         _whole("steps", self.steps)
         if not 1 <= self.steps <= MAX_STEPS:
-            raise ValueError(f"steps is {self.steps}, but must be from 1 to {MAX_STEPS}.")
+            raise ValueError(f"steps is {shown(self.steps)}, but must be from 1 to {MAX_STEPS}.")
         for name in ("guidance_scale", "image_guidance_scale"):
             value = getattr(self, name)
             if value is None and name == "image_guidance_scale":
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_SCALE:
-                raise ValueError(f"{name} is {value!r}, but must be a number from 0 to {MAX_SCALE}.")
+                raise ValueError(f"{name} is {shown(value)}, but must be a number from 0 to {MAX_SCALE}.")
         _whole("batch", self.batch)
         if not 1 <= self.batch <= MAX_BATCH:
-            raise ValueError(f"batch is {self.batch}, but must be from 1 to {MAX_BATCH} images.")
+            raise ValueError(f"batch is {shown(self.batch)}, but must be from 1 to {MAX_BATCH} images.")
         _whole("seed", self.seed)
         if not 0 <= self.seed <= 2**64 - self.batch:
-            raise ValueError(f"seed is {self.seed}, but must be from 0 to 2**64 - 1, with room for one seed an image.")
+            raise ValueError(f"seed is {shown(self.seed)}, but must be from 0 to 2**64 - 1, with room for one seed an image.")
         self.build_method().kinds(self.steps)
         self.rule.keep(tokens, tokens, self.steps)
 
 
 def _whole(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} is {value!r}, but must be a whole number.")
+        raise ValueError(f"{name} is {shown(value)}, but must be a whole number.")

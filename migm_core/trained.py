@@ -11,11 +11,13 @@ class Trained:
         sizes: (width, height) in pixels; empty where the model does not say, or makes any size.
         guidance: whether guidance above 0 serves it.
         tasks: by name in its family's ``tasks``, and "understanding"; empty where the model does not say.
+        doubts: what its files leave open and its family assumed, a sentence each. No file says them.
     """
 
     sizes: tuple[tuple[int, int], ...] = ()
     guidance: bool = True
     tasks: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, values: object, source: str) -> "Trained":
@@ -51,7 +53,7 @@ def cautions(trained: Trained, settings, negative: str = "") -> list[str]:
         settings: the run's ``Settings``.
         negative: the negative prompt.
     """
-    said = [caution] if settings.task and (caution := trained.caution(settings.task)) else []
+    said = [*trained.doubts, *([caution] if settings.task and (caution := trained.caution(settings.task)) else [])]
     if trained.sizes and (settings.width, settings.height) not in trained.sizes:
         sizes = " and ".join(f"{width}x{height}" for width, height in trained.sizes)
         said.append(f"This model was trained for {sizes} pixels only; an image of {settings.width}x{settings.height} will be noise.")

@@ -2,8 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..migm_core.canvas import Canvas, touched_tokens
+from ..migm_core import arguments
+from ..migm_core.canvas import Canvas, scaled_mask, touched_tokens
 from ..migm_core.settings import MAX_BATCH, Settings
+from ..migm_core.tokenizers.tiled_decoding import SMALLEST_TILE
 from .host import pictures
 from .host.weights import LoadedModel
 from .sockets import CANVAS, MODEL, ModelCanvas, advanced, expect, schema
@@ -33,6 +35,8 @@ class EmptyCanvas(io.ComfyNode):
     @classmethod
     def execute(cls, model, width, height, batch) -> io.NodeOutput:
         expect(LoadedModel, model=model)
+        for name, side in (("width", width), ("height", height)):
+            arguments.whole(name, side, 0)
         own = model.checkpoint.settings
         size = {"width": width or own["width"], "height": height or own["height"]}
         Settings(**size, steps=own["steps"], guidance_scale=0, rule=model.checkpoint.family.sampling({}), batch=batch).check(model.downscale_factor)
@@ -70,15 +74,22 @@ class EncodeImageToCanvas(io.ComfyNode):
     @classmethod
     def execute(cls, model, image, variation, variation_seed, mask=None) -> io.NodeOutput:
         expect(LoadedModel, model=model)
+        arguments.share("variation", variation)
+        arguments.whole("variation_seed", variation_seed, 0, 2**64 - 1)
+        image = pictures.picture_batch("image", image)
         height, width = image.shape[1:3]
         rows, columns = height // model.downscale_factor, width // model.downscale_factor
         if not rows or not columns:
             raise ValueError(f"The image has {width}x{height} pixels; a single token of this model covers {model.downscale_factor}x{model.downscale_factor}. Use a larger image.")
         codes = pictures.encode(model, _whole_tokens(image, model.downscale_factor))
-        canvas = Canvas(codes, codes < 0)
+        canvas, notes = Canvas(codes, codes < 0), ()
         if mask is not None:
-            canvas = canvas.masked_with(_touched(mask, image, model.downscale_factor))
-        return io.NodeOutput(ModelCanvas(canvas.varied(variation, variation_seed), model))
+            mask = pictures.mask_batch(mask, len(image))
+            touched = _touched(mask, image, model.downscale_factor)
+            canvas = canvas.masked_with(touched)
+            if mask.shape[-2:] != image.shape[1:3] and touched.any():  # an empty one of another size is what Load Image gives beside an opaque picture
+                notes = (scaled_mask((mask.shape[-1], mask.shape[-2]), (width, height)),)
+        return io.NodeOutput(ModelCanvas(canvas.varied(variation, variation_seed), model, notes=notes))
 
 
 def _whole_tokens(pixels, downscale_factor: int):
@@ -89,10 +100,7 @@ def _whole_tokens(pixels, downscale_factor: int):
 
 
 def _touched(mask, image, downscale_factor: int):
-    """The tokens that a MASK (B, h, w) or (h, w) of any size touches, laid over the whole image."""
-    mask = mask.reshape(-1, *mask.shape[-2:])
-    if mask.shape[0] not in (1, image.shape[0]):
-        raise ValueError(f"There are {mask.shape[0]} masks for {image.shape[0]} images. Give one mask, or one an image.")
+    """The tokens that a MASK (B, h, w) of any size touches, laid over the whole image."""
     on_pixels = touched_tokens(mask, *image.shape[1:3])
     cropped = _whole_tokens(on_pixels, downscale_factor)
     return touched_tokens(cropped, cropped.shape[1] // downscale_factor, cropped.shape[2] // downscale_factor)
@@ -128,4 +136,6 @@ class DecodeCanvas(io.ComfyNode):
     @classmethod
     def execute(cls, canvas, tile_size=0) -> io.NodeOutput:
         expect(ModelCanvas, canvas=canvas)
+        if arguments.whole("tile_size", tile_size, 0) and tile_size < SMALLEST_TILE:
+            raise ValueError(f"tile_size is {tile_size}, but must be 0, to decode an image whole, or at least {SMALLEST_TILE} pixels.")
         return io.NodeOutput(pictures.canvas_image(canvas.model, canvas.canvas, tile_size, canvas.finish))

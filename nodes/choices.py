@@ -7,6 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..migm_core import arguments
 from ..migm_core.families import Family
 from ..migm_core.sampling.methods import METHODS
 from ..migm_core.sampling.methods.shortcut import Shortcut
@@ -25,7 +26,7 @@ def method() -> io.Input:
 
 def check_method(name: Any) -> bool | str:
     """For validation. A linked one is not known yet, and of a list that is no link the host complains itself."""
-    return True if name is None or isinstance(name, list) or isinstance(name, str) and name in METHODS else f"method is {name!r}, expected one of {', '.join(METHODS)}."
+    return True if name is None or isinstance(name, list) or isinstance(name, str) and name in METHODS else f"method is {arguments.shown(name)}, expected one of {', '.join(METHODS)}."
 
 
 def settings_of_methods() -> dict[str, Field]:

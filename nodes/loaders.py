@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..migm_core import arguments
 from ..migm_core.families import Family, family_named
 from .host import folders, weights
 from .sockets import HEAD, MODEL, advanced, schema
@@ -48,7 +49,7 @@ class LoadModel(io.ComfyNode):
     @classmethod
     def execute(cls, model, dtype) -> io.NodeOutput:
         if dtype not in weights.dtypes():  # from a link: the host has checked what is chosen on the node
-            raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(weights.dtypes())}.")
+            raise ValueError(f"dtype is {arguments.shown(dtype)}, expected one of {', '.join(weights.dtypes())}.")
         return io.NodeOutput(weights.load_model(model, dtype, cls.family))
 
 

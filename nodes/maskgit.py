@@ -2,10 +2,11 @@
 
 from comfy_api.latest import io
 
+from ..migm_core import arguments
 from ..migm_core.families import family_named
 from ..migm_core.families.maskgit.classes import ClassNames, imagenet_names
 from . import choices
-from .sampler import cfg, links, results, sampled, seed, split, steps
+from .sampler import Sampler, cfg, links, seed, steps
 from .sockets import CLASSES, ClassList, advanced, expect, schema
 
 FAMILY = family_named("maskgit")
@@ -51,21 +52,19 @@ class MaskGITClass(io.ComfyNode):
 
     @classmethod
     def execute(cls, class_name, several="") -> io.NodeOutput:
+        for name, text in (("class_name", class_name), ("several", several)):
+            arguments.text(name, text)
         return io.NodeOutput(ClassList(several if several.strip() else class_name))
 
 
-class MaskGITSampler(io.ComfyNode):
+class MaskGITSampler(Sampler):
+    family = FAMILY
+
     @classmethod
     def define_schema(cls):
         rule = {name: each if name in SHOWN else advanced(each) for name, each in choices.rule_settings(FAMILY, MORE).items()}
-        return schema(
-            node_id="MIGMMaskGITSampler",
-            display_name="MIGM MaskGIT Sampler",
-            category="MIGM",
-            search_aliases=["KSampler", "sampler", "generate", "class to image", "inpaint", "accelerate", "maskgit", "imagenet"],
-            description="Generate the masked tokens of a canvas by classes, and watch them appear. With a shortcut head most steps skip the large model.",
-            has_intermediate_output=True,
-            inputs=[
+        return cls.of_family(
+            [
                 *links(CLASSES.Input("classes", tooltip="From MIGM MaskGIT Class."), "MIGM Load MaskGIT"),
                 seed("The same seed gives the same image, alone or in a batch; image i of a batch has the seed plus i."),
                 steps(PUBLISHED["steps"], f"The published model takes {PUBLISHED['steps']}.", least=2),
@@ -73,26 +72,14 @@ class MaskGITSampler(io.ComfyNode):
                 cfg(PUBLISHED["guidance_scale"], "class"),
                 *rule.values(),
                 choices.method(),
-                *choices.other_settings(),
             ],
-            outputs=results(),
+            node_id="MIGMMaskGITSampler",
+            display_name="MIGM MaskGIT Sampler",
+            search_aliases=["KSampler", "sampler", "generate", "class to image", "inpaint", "accelerate", "maskgit", "imagenet"],
+            description="Generate the masked tokens of a canvas by classes, and watch them appear. With a shortcut head most steps skip the large model.",
         )
 
     @classmethod
-    def validate_inputs(cls, method=None):
-        return choices.check_method(method)
-
-    @classmethod
-    def execute(cls, model, classes, seed, steps, budget, cfg, method, head=None, canvas=None, **settings) -> io.NodeOutput:
+    def execute(cls, model, classes, head=None, canvas=None, **settings) -> io.NodeOutput:
         expect(ClassList, classes=classes)
-        return sampled(
-            model,
-            classes,
-            head,
-            canvas,
-            method=method,
-            seed=seed,
-            steps=steps,
-            guidance_scale=cfg,
-            **split(FAMILY, {"budget": budget, **settings}),
-        )
+        return cls.sample(model, classes, head, canvas, **settings)

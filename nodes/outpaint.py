@@ -6,6 +6,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..migm_core import arguments
 from ..migm_core.canvas import Canvas
 from ..migm_core.families import family_named
 from ..migm_core.families.lumina_dimoo.painting import MAX_REACH, Painting
@@ -13,9 +14,10 @@ from ..migm_core.families.request import TaskRequest
 from ..migm_core.settings import MAX_TOKENS
 from . import choices
 from .host import pictures
+from .host.pictures import mask_batch, picture_batch
 from .host.weights import LoadedModel
 from .sockets import CANVAS, MODEL, ModelCanvas, advanced, expect, optional, schema
-from .tasks import TaskPrompt, as_images, expect_family, picture_batch
+from .tasks import TaskPrompt, as_images, expect_family
 
 SIDES = ("left", "top", "right", "bottom")
 FAMILY = family_named("lumina-dimoo")
@@ -55,6 +57,8 @@ class Outpaint(io.ComfyNode):
         expect_family(model, TaskPrompt)
         image = picture_batch("image", image)
         extend = (left, top, right, bottom)
+        for side, pixels in zip(SIDES, extend):
+            arguments.whole(side, pixels, 0, MAX_REACH)
         _check_size(image, extend, model.downscale_factor)
         masks = _masks(mask, len(image), extends=any(extend))
         encode, options = pictures.encode_pixels(model), {**joining, "extend": extend}
@@ -81,9 +85,4 @@ def _masks(mask: Tensor | None, images: int, *, extends: bool) -> list[Tensor | 
     """
     if mask is None:
         return [None] * images
-    if not isinstance(mask, Tensor) or mask.dim() not in (2, 3):
-        raise ValueError("The input mask got no mask. Connect one, or none.")
-    mask = mask.reshape(-1, *mask.shape[-2:])
-    if mask.shape[0] not in (1, images):
-        raise ValueError(f"There are {mask.shape[0]} masks for {images} images. Give one mask, or one an image.")
-    return [None if extends and not torch.count_nonzero(each) else each for each in mask.expand(images, -1, -1)]
+    return [None if extends and not torch.count_nonzero(each) else each for each in mask_batch(mask, images).expand(images, -1, -1)]

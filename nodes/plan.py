@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..migm_core import arguments
 from ..migm_core.checkpoints import CheckpointError, TensorSource
 from ..migm_core.families import Family, detect
 from ..migm_core.sampling import schedules
 from ..migm_core.sampling.backbone import BackboneConfig, HeadConfig
-from ..migm_core.sampling.cost import largest_speed_up
+from ..migm_core.sampling.cost import PROMPT, largest_speed_up
 from ..migm_core.sampling.methods import METHODS, Method
 from ..migm_core.sampling.rule import Rule
 from ..migm_core.sampling.setting import settings_of
+from ..migm_core.sampling.timing import speed_up
 from ..migm_core.settings import MAX_BATCH, MAX_STEPS, Settings
 from ..migm_core.trained import Trained, cautions
 from . import step_times
@@ -54,13 +57,12 @@ def resolve(method: str, has_head: bool, steps: int, settings: Mapping[str, Any]
         ValueError: there is no such method, or so few or so many steps.
     """
     if not isinstance(method, str) or method not in METHODS:
-        raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}.")
-    if not 1 <= steps <= MAX_STEPS:
-        raise ValueError(f"steps is {steps}, but must be from 1 to {MAX_STEPS}.")
+        raise ValueError(f"method is {arguments.shown(method)}, expected one of {', '.join(METHODS)}.")
+    arguments.whole("steps", steps, 1, MAX_STEPS)
     settings, budget = dict(settings), settings.get("budget")
     if METHODS[method].needs_head and not has_head:
         return Resolved("vanilla", steps, settings, (NO_HEAD,))
-    if "budget" in METHODS[method].settings() and budget is not None and budget >= steps:
+    if "budget" in METHODS[method].settings() and budget is not None and arguments.whole("budget", budget) >= steps:
         return Resolved("vanilla", steps, settings, (NO_SHORTCUT,))
     return Resolved(method, steps, settings, ())
 
@@ -129,21 +131,32 @@ def answer(asked: Mapping[str, str]) -> dict:
     _check_known(asked.get("unknown", "").split(","), ["method", "steps", *uses])
     path = folders.chosen(asked.get("model", folders.BUNDLED), folders.models(), "model")
     family, base, downscale_factor, own, trained = outline(path)
-    steps, width, height = (_whole(asked, name, own[name]) for name in ("steps", "width", "height"))
+    task = asked.get("task", "")
+    if task:
+        family.task(task)  # raises for one that there is not
+        own = {**own, **family.task_settings(trained, task)}
+    guidance_scale, image_scale = _number(asked, "cfg", own["guidance_scale"]), _number(asked, "image_cfg", own.get("image_guidance_scale", 0.0))
+    of_task = family.task_sizes(task, _sizes(asked), trained, downscale_factor, guidance_scale, image_scale) if task else None
+    own_size = dict(zip(("width", "height"), of_task.size)) if of_task else own
+    width, height = (_whole(asked, name, own_size[name]) for name in ("width", "height"))
+    steps = _whole(asked, "steps", own["steps"])
     batch = _whole(asked, "batch", 0)
     if not 0 <= batch <= MAX_BATCH:
         raise ValueError(f"batch is {batch}, but must be from 1 to {MAX_BATCH} images.")
     settings = {name: like(field.default, asked, name, own.get(name, field.default)) for name, field in settings_of_methods().items()}
     resolved = resolve(method, has_head, steps, settings)
-    guidance_scale = _number(asked, "cfg", own["guidance_scale"])
     rule = {name: like(field.default, asked, name, own.get(name, field.default)) for name, field in settings_of(family.rule).items()}
     rule = family.sampling(rule)
-    run = Settings(width, height, resolved.steps, guidance_scale, rule, resolved.method, resolved.settings)
+    run = Settings(
+        width, height, resolved.steps, guidance_scale, rule, resolved.method, resolved.settings, image_guidance_scale=image_scale if of_task else None, task=task or None
+    )
     check(run, downscale_factor)
     rows, columns = height // downscale_factor, width // downscale_factor
     as_run = run.build_method(of_family=family.method_fields)
     kinds = schedules.step_kinds(as_run.kinds(resolved.steps), rule.keep(rows * columns, rows * columns, resolved.steps), rows * columns)
-    size = step_times.Size(folders.fingerprint(path), rows * columns, 2 if guidance_scale > 0 else 1)
+    branches, pictures = (len(of_task.branches), of_task.pictures) if of_task else (2 if guidance_scale > 0 else 1, 0)
+    size = step_times.Size(folders.fingerprint(path), rows * columns, branches, pictures)
+    prompts = [PROMPT + of_branch for of_branch in of_task.branches] if of_task else [PROMPT]
     return {
         "method": resolved.method,
         "steps": resolved.steps,
@@ -156,7 +169,7 @@ def answer(asked: Mapping[str, str]) -> dict:
         "uses": uses,
         "method_settings": list(settings),
         "legend": legend(kinds),
-        "speed_up": promise(kinds, step_times.recall(size, batch), family, base, as_run, rule, rows, columns),
+        "speed_up": promise(kinds, step_times.recall(size, batch), family, base, as_run, rule, rows, columns, prompts, probed=bool(of_task) and METHODS[resolved.method].needs_head),
     }
 
 
@@ -167,19 +180,34 @@ def legend(kinds: list[str]) -> list[dict[str, str]]:
 
 
 def promise(
-    kinds: list[str], seconds: Mapping[str, float], family: Family, base: BackboneConfig, method: Method, rule: Rule, rows: int, columns: int
+    kinds: list[str],
+    seconds: Mapping[str, float],
+    family: Family,
+    base: BackboneConfig,
+    method: Method,
+    rule: Rule,
+    rows: int,
+    columns: int,
+    prompts: Sequence[int] = (PROMPT,),
+    probed: bool = False,
 ) -> dict | None:
-    """How many times as fast as vanilla a run will be: by measured step times, or at most, by the sizes of the models."""
+    """How many times as fast as vanilla a run will be: by measured step times, or at most, by the sizes of the models.
+
+    Args:
+        probed: whether the full steps run the head as well.
+    """
     run = {kind for kind in kinds if kind != schedules.SKIPPED}
     if run == {"full"}:
         return None
     if all(seconds.get(kind, 0) > 0 for kind in run | {"full"}):
         tokens = rows * columns
         passes = schedules.step_kinds(["full"] * len(kinds), rule.keep(tokens, tokens, len(kinds)), tokens).count("full")
-        return {"value": seconds["full"] * passes / sum(seconds.get(kind, 0) for kind in kinds), "source": "measured"}
+        measured = speed_up([(kind, seconds.get(kind, 0.0)) for kind in kinds], passes, probed)
+        if measured is not None:
+            return {"value": measured, "source": "measured"}
     head = cheapest_head(family, base) if method.needs_head else None
     try:
-        return {"value": largest_speed_up(base, head, method, rule, kinds, rows, columns), "source": "sizes"}
+        return {"value": largest_speed_up(base, head, method, rule, kinds, rows, columns, prompts), "source": "sizes"}
     except NotImplementedError:  # a method need not say what its steps cost
         return None
 
@@ -214,6 +242,12 @@ def like(default: Any, asked: Mapping[str, str], name: str, otherwise: Any) -> A
     if isinstance(default, int):
         return _whole(asked, name, otherwise)
     return _number(asked, name, otherwise) if isinstance(default, float) else asked.get(name, otherwise)
+
+
+def _sizes(asked: Mapping[str, str]) -> list[tuple[int, int] | None]:
+    """Sizes such as "512x768", with commas; anything else is one that is not known."""
+    sizes = [re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", each) for each in asked.get("pictures", "").split(",")[:MAX_BATCH]]
+    return [(int(size[1]), int(size[2])) if size else None for size in sizes]
 
 
 def _whole(asked: Mapping[str, str], name: str, otherwise: int) -> int:

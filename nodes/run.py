@@ -72,7 +72,7 @@ class Run:
     @property
     def speed_up(self) -> float | None:
         """Against the vanilla method, which runs the whole model at each step that unmasks something; None where nothing was run."""
-        return speed_up(self._steps, sum(result.vanilla_passes for result in self.results))
+        return speed_up(self._steps, sum(result.vanilla_passes for result in self.results), any(result.probed for result in self.results))
 
     @property
     def _steps(self) -> list[tuple[str, float]]:
@@ -207,7 +207,7 @@ def generate(
             of_part = replace(settings, seed=settings.seed + first, batch=part.shape[0])
             results.append(pipeline.sample(_of_images(branches, first, part.shape[0]), of_part, part, after_step, method=method))
         run = Run(plan, Canvas.stacked([result.canvas.to("cpu") for result in results]), results)
-        size = step_times.Size(fingerprint(model.checkpoint.path), canvas.codes[0].numel(), len(branches))
+        size = step_times.Size(fingerprint(model.checkpoint.path), canvas.codes[0].numel(), len(branches), condition.picture_tokens)
         step_times.remember(size, of_plan[0][1].shape[0], run.step_seconds)
         runs.append(run)
     return runs
@@ -256,8 +256,10 @@ def report(model: LoadedModel, head: HeadFile | None, run: Run) -> str:
         + (f"; {skipped} skipped, as they unmask nothing" if skipped else "")
     )
     lines.append(", ".join(f"{kind} step {_time(seconds)}" for kind, seconds in run.step_seconds.items() if kind != SKIPPED) + " (median)")
-    accelerated = f"{run.speed_up:.2f}x as fast as the vanilla method at these times" if set(kinds) - {"full", SKIPPED} else "Not accelerated"
-    lines.append(f"{_time(run.seconds)} in all. {accelerated}.")
+    accelerated = "Not accelerated."
+    if set(kinds) - {"full", SKIPPED}:
+        accelerated = f"{run.speed_up:.2f}x as fast as the vanilla method at these times." if run.speed_up else ""
+    lines.append(f"{_time(run.seconds)} in all. {accelerated}".rstrip())
     unknown = [f"The model does not know: {', '.join(plan.unknown_words)}."] if plan.unknown_words else []
     probed = probe_summary([each for result in run.results for each in result.probed])
     if probed:

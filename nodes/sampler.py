@@ -29,7 +29,7 @@ def links(condition: io.Input, loader: str) -> list[io.Input]:
 
 def of_text() -> list[io.Input]:
     """The links of a node that samples by a text."""
-    return links(PROMPT.Input("prompt", tooltip="From MIGM Prompt, MIGM Edit Image or MIGM Image Task."), "MIGM Load Lumina-DiMOO")
+    return links(PROMPT.Input("prompt", tooltip="From MIGM Prompt or MIGM Edit Image."), "MIGM Load Lumina-DiMOO")
 
 
 def seed(about: str, *, changes: bool = True) -> io.Input:
@@ -56,55 +56,28 @@ def of_rule() -> dict[str, io.Input]:
     return {name: advanced(each) for name, each in choices.rule_settings(FAMILY, {"temperature": "Lumina-DiMOO takes 1, the bundled demo 0.2."}).items()}
 
 
-def results() -> list[io.Output]:
-    return [
-        io.Image.Output("image", display_name="image", tooltip="The finished canvas, decoded."),
-        CANVAS.Output("canvas_out", display_name="canvas", tooltip="The finished canvas."),
-        io.String.Output("report", display_name="report", tooltip="Steps, times, speed-up, and why it was not faster. Connect Preview Any to read it."),
-    ]
+class Sampler(io.ComfyNode):
+    """What the nodes that sample have in common.
 
+    Attributes:
+        family: whose sampling rule the node's inputs set.
+    """
 
-def sampled(model: LoadedModel, condition: Condition, head: HeadFile | None, canvas: ModelCanvas | None, **plan) -> io.NodeOutput:
-    """What a sampler node gives; ``plan`` as for ``make_plan``."""
-    blank = canvas_for(model, condition, head, canvas)
-    (run,) = generate(model, head, condition, blank, [make_plan(model, head, blank, condition, painted=canvas, **plan)], tell_step)
-    finished = ModelCanvas(run.canvas, model, canvas.finish if canvas is not None else ())
-    image = pictures.canvas_image(model, run.canvas, finish=finished.finish)
-    return io.NodeOutput(image, finished, report(model, head, run), ui={"migm_run": [run.summary()]})
+    family: Family
 
-
-def split(family: Family, settings: dict) -> dict:
-    """A node's settings, those of the family's rule apart from those of methods, as ``make_plan`` takes them."""
-    of_rule = family.rule_settings()
-    return {
-        "rule": {name: value for name, value in settings.items() if name in of_rule},
-        "method_settings": {name: value for name, value in settings.items() if name not in of_rule},
-    }
-
-
-class ShortcutSampler(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
-        rule = of_rule()
+    def of_family(cls, inputs: list[io.Input], **values) -> io.Schema:
+        """The schema; the settings of methods but the budget come after ``inputs``."""
         return schema(
-            node_id="MIGMShortcutSampler",
-            display_name="MIGM KSampler (Shortcut)",
             category="MIGM",
-            search_aliases=["KSampler", "sampler", "generate", "text to image", "inpaint", "accelerate", "teacache", "lumina", "dimoo"],
-            description="Generate the masked tokens of a canvas, and watch them appear. With a shortcut head most steps skip the large model.",
             has_intermediate_output=True,
-            inputs=[
-                *of_text(),
-                seed("The same seed gives the same image, alone or in a batch."),
-                steps(PUBLISHED["steps"], "Both models take 64."),
-                choices.budget(PUBLISHED["budget"], "Lumina-DiMOO takes 11, the bundled demo 9."),
-                how_closely(),
-                rule.pop("temperature"),
-                choices.method(),
-                *map(optional, rule.values()),
-                *choices.other_settings(),
+            inputs=[*inputs, *choices.other_settings()],
+            outputs=[
+                io.Image.Output("image", display_name="image", tooltip="The finished canvas, decoded."),
+                CANVAS.Output("canvas_out", display_name="canvas", tooltip="The finished canvas."),
+                io.String.Output("report", display_name="report", tooltip="Steps, times, speed-up, and why it was not faster. Connect Preview Any to read it."),
             ],
-            outputs=results(),
+            **values,
         )
 
     @classmethod
@@ -113,16 +86,42 @@ class ShortcutSampler(io.ComfyNode):
         return choices.check_method(method)
 
     @classmethod
-    def execute(cls, model, prompt, seed, steps, budget, cfg, method, head=None, canvas=None, **settings) -> io.NodeOutput:
-        expect(PromptText, prompt=prompt)
-        return sampled(
-            model,
-            prompt,
-            head,
-            canvas,
-            method=method,
-            seed=seed,
-            steps=steps,
-            guidance_scale=cfg,
-            **split(FAMILY, {"budget": budget, **settings}),
+    def sample(cls, model: LoadedModel, condition: Condition, head: HeadFile | None, canvas: ModelCanvas | None, *, cfg: float, **settings) -> io.NodeOutput:
+        """What the node gives; ``settings`` are its inputs after the links."""
+        of_run = {name: settings.pop(name) for name in ("method", "seed", "steps")}
+        rule = {name: settings.pop(name) for name in cls.family.rule_settings() if name in settings}
+        blank = canvas_for(model, condition, head, canvas)
+        plan = make_plan(model, head, blank, condition, painted=canvas, guidance_scale=cfg, rule=rule, method_settings=settings, **of_run)
+        (run,) = generate(model, head, condition, blank, [plan], tell_step)
+        finished = ModelCanvas(run.canvas, model, canvas.finish if canvas is not None else ())
+        image = pictures.canvas_image(model, run.canvas, finish=finished.finish)
+        return io.NodeOutput(image, finished, report(model, head, run), ui={"migm_run": [run.summary()]})
+
+
+class ShortcutSampler(Sampler):
+    family = FAMILY
+
+    @classmethod
+    def define_schema(cls):
+        rule = of_rule()
+        return cls.of_family(
+            [
+                *of_text(),
+                seed("The same seed gives the same image, alone or in a batch."),
+                steps(PUBLISHED["steps"], "Both models take 64."),
+                choices.budget(PUBLISHED["budget"], "Lumina-DiMOO takes 11, the bundled demo 9."),
+                how_closely(),
+                rule.pop("temperature"),
+                choices.method(),
+                *map(optional, rule.values()),
+            ],
+            node_id="MIGMShortcutSampler",
+            display_name="MIGM KSampler (Shortcut)",
+            search_aliases=["KSampler", "sampler", "generate", "text to image", "inpaint", "accelerate", "teacache", "lumina", "dimoo"],
+            description="Generate the masked tokens of a canvas, and watch them appear. With a shortcut head most steps skip the large model.",
         )
+
+    @classmethod
+    def execute(cls, model, prompt, head=None, canvas=None, **settings) -> io.NodeOutput:
+        expect(PromptText, prompt=prompt)
+        return cls.sample(model, prompt, head, canvas, **settings)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from comfy_api.latest import io
 from PIL import Image
 
+from ..migm_core import arguments
+
 if TYPE_CHECKING:
     from ..migm_core.canvas import Canvas
     from ..migm_core.sampling.backbone import Branch
@@ -34,12 +36,14 @@ class Condition:
         settings: of a run, by their names in ``Settings``, that come with it.
         probes: whether a shortcut head is watched, as it may not know what is asked.
         notes: sentences for the report.
+        picture_tokens: of the pictures in a prompt that shows them.
     """
 
     takes: ClassVar[str]
     settings: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     probes: ClassVar[bool] = False
     notes: tuple[str, ...] = ()
+    picture_tokens: ClassVar[int] = 0
 
     def size(self, model: LoadedModel) -> tuple[int, int]:
         """Width and height in pixels where no canvas says them."""
@@ -132,6 +136,12 @@ def advanced(widget: io.Input) -> io.Input:
     return widget
 
 
+def unused(widget: io.Input, **where: list[str]) -> io.Input:
+    """A widget that the page takes away where a list of the node, by its name, is set to one of some values."""
+    widget.extra_dict["migm_unused"] = where
+    return widget
+
+
 def optional(widget: io.Input) -> io.Input:
     """An input that a prompt may leave out: one that was not there in earlier versions."""
     widget.optional = True
@@ -164,11 +174,11 @@ SAMPLERS = {"text": "MIGM KSampler (Shortcut)", "classes": "MIGM MaskGIT Sampler
 SOURCES = {
     "LoadedModel": "MIGM Load Lumina-DiMOO or MIGM Load MaskGIT",
     "HeadFile": "MIGM Load Shortcut Head",
-    "PromptText": "MIGM Prompt, MIGM Edit Image or MIGM Image Task",
+    "PromptText": "MIGM Prompt or MIGM Edit Image",
     "ClassList": "MIGM MaskGIT Class",
     "ModelCanvas": "MIGM Empty Canvas, MIGM Encode Image to Canvas or MIGM Outpaint",
 }
 
 
 def _shown(value: object) -> str:
-    return "nothing" if value is None else repr(value)[:60] if isinstance(value, (str, int, float, list, dict)) else f"a {type(value).__name__}"
+    return "nothing" if value is None else arguments.shown(value)

@@ -1,4 +1,4 @@
-"""MIGM Edit Image and MIGM Image Task: what Lumina-DiMOO makes of pictures, by the words that it was trained with."""
+"""What Lumina-DiMOO makes of pictures, by the words that it was trained with: MIGM Edit Image, and what MIGM Prompt has for tasks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..migm_core import arguments
 from ..migm_core.families import family_named
 from ..migm_core.families.lumina_dimoo.inputs import Inputs
 from ..migm_core.families.lumina_dimoo.prompts import MAPS
-from ..migm_core.families.lumina_dimoo.tasks import IMAGE_SCALE, TASKS
+from ..migm_core.families.lumina_dimoo.sequence import image_length
+from ..migm_core.families.lumina_dimoo.tasks import IMAGE_SCALE, TASKS, Task
 from ..migm_core.families.request import TaskRequest
 from ..migm_core.sampling.backbone import Branch
 from ..migm_core.sampling.rule import MAX_SCALE
-from ..migm_core.settings import MAX_BATCH, Settings
+from ..migm_core.settings import Settings
 from .host import pictures
+from .host.pictures import picture_batch
 from .host.weights import LoadedModel
 from .sockets import MODEL, PROMPT, PromptText, advanced, expect, expect_family, optional, schema
 
@@ -27,6 +30,7 @@ FAMILY = family_named("lumina-dimoo")
 OFFERED = [task for task in TASKS.values() if task.pictures and not task.paints]
 DYNAMIC = hasattr(io, "DynamicCombo")  # a list whose choice decides what other inputs there are; older hosts show all of them
 FIRST_VIEW = "left"
+TEXT = "text-to-image"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +57,10 @@ class TaskPrompt(PromptText):
     @cached_property
     def notes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(note for each in self.inputs for note in each.notes))
+
+    @property
+    def picture_tokens(self) -> int:
+        return sum(image_length(*codes.shape) for codes in self.inputs[0].codes)
 
     def size(self, model: LoadedModel) -> tuple[int, int]:
         return self.inputs[0].size
@@ -88,27 +96,22 @@ def read_pictures(model: LoadedModel, request: TaskRequest, given: Mapping[str, 
     expect(LoadedModel, model=model)
     expect_family(model, TaskPrompt)
     batches = [picture_batch(name, image) for name, image in given.items() if image is not None]
-    count = max(map(len, batches), default=1)
-    if wrong := [len(batch) for batch in batches if len(batch) not in (1, count)]:
-        raise ValueError(f"There are {count} pictures at one input and {wrong[0]} at another. Give one picture, or as many as there are at the other.")
-    requests = [replace(request, pictures=[batch[index if len(batch) > 1 else 0] for batch in batches]) for index in range(count)]
+    requests = [replace(request, pictures=together) for together in side_by_side(batches)]
     encode = pictures.encode_pixels(model)
     inputs = tuple(model.checkpoint.family.task_inputs(model.checkpoint, each, encode) for each in requests)
     return TaskPrompt(request.prompt, request.negative, model, tuple(replace(each, pictures=()) for each in requests), inputs, scale)
 
 
-def picture_batch(name: str, image: Any) -> Tensor:
-    """An IMAGE (B, h, w, 3 or 4) at an input.
+def side_by_side(batches: list[Tensor]) -> list[list[Tensor]]:
+    """Picture i of each input (B, h, w, 3 or 4) with picture i of the others; a single one counts for all.
 
     Raises:
-        ValueError: it is none, or has too many pictures.
+        ValueError: the inputs have different numbers of pictures.
     """
-    if not isinstance(image, Tensor) or image.dim() != 4:
-        found = f"the shape {tuple(image.shape)}" if isinstance(image, Tensor) else repr(image)[:60]
-        raise ValueError(f"The input {name} got {found}, but needs a picture. Connect Load Image.")
-    if not 1 <= len(image) <= MAX_BATCH:
-        raise ValueError(f"The input {name} got {len(image)} pictures, but takes 1 to {MAX_BATCH}.")
-    return image
+    count = max(map(len, batches), default=1)
+    if wrong := [len(batch) for batch in batches if len(batch) not in (1, count)]:
+        raise ValueError(f"There are {count} pictures at one input and {wrong[0]} at another. Give one picture, or as many as there are at the other.")
+    return [[batch[index if len(batch) > 1 else 0] for batch in batches] for index in range(count)]
 
 
 def as_images(seen: tuple[Inputs, ...], which: int) -> Tensor:
@@ -165,55 +168,108 @@ class EditImage(io.ComfyNode):
         return io.NodeOutput(prompt, as_images(prompt.inputs, 0))
 
 
-# The inputs of tasks, by task; a name means the same in each.
-FIELDS = {
-    "edit": ("image", "prompt"),
-    "control": ("image", "prompt"),
-    "dense": ("image", "map"),
-    "subject": ("image", "prompt"),
-    "style": ("image", "style_image"),
-    "multi-view": ("image", "view"),
-    "free": ("image", "prompt"),
-}
-KINDS = {"dense": "map", "multi-view": "view"}
+PICTURES = ("image", "style_image")  # inputs, as many as a task takes
+MAP, VIEW = "map", "view"  # inputs of a task's kind: one of a list, or any word
 
 
-def _fields(names: tuple[str, ...]) -> list[io.Input]:
-    """The inputs of a task, made anew."""
-    pictures_of = "; ".join(f"{task.name}: {task.pictures[0]}" for task in OFFERED)
+def kind_of(task: Task) -> tuple[str, ...]:
+    """The input of a task's kind, where it has kinds."""
+    return () if task.kinds is None else (MAP,) if task.kinds else (VIEW,)
+
+
+def _field(name: str) -> io.Input:
+    """An input of one or several tasks, made anew; a name means the same in each."""
+    of_pictures = "; ".join(f"{task.name}: {task.pictures[0]}" for task in OFFERED)
     every = {
-        "image": lambda: io.Image.Input("image", tooltip=f"{pictures_of}. Scaled and cropped around its middle to a size that the model knows."),
+        "model": model_link,
+        "image": lambda: io.Image.Input("image", tooltip=f"{of_pictures}. Scaled and cropped around its middle to a size that the model knows."),
         "prompt": lambda: io.String.Input("prompt", multiline=True, dynamic_prompts=True, default="", tooltip="What to generate; for edit, what to change."),
         "map": lambda: io.Combo.Input("map", options=list(MAPS), tooltip=f"What to make of the picture. {'; '.join(f'{name}: {about}' for name, about in MAPS.items())}."),
         "style_image": lambda: io.Image.Input("style_image", tooltip="The picture whose style the other one gets. The result has its size where the sampler has no canvas."),
         "view": lambda: io.String.Input("view", default=FIRST_VIEW, tooltip="From where to see the object, in a word such as left, right or back. The model's makers name no list."),
+        "image_cfg": image_cfg,
     }
-    return [every[name]() for name in names]
+    return every[name]()
 
 
-def _task_inputs() -> list[io.Input]:
-    tooltip = f"{'; '.join(f'{task.name}: {task.about}' for task in OFFERED)}."
-    names = [task.name for task in OFFERED]
+def task_inputs(fields: Mapping[str, tuple[str, ...]], *, must: bool = True) -> list[io.Input]:
+    """A list of tasks whose choice decides what other inputs there are; on older hosts all of these, under the names that newer ones give them.
+
+    Args:
+        fields: by task, the names of its inputs.
+        must: whether a prompt has to name a task; where not, it is the first.
+    """
+    about = {**{task.name: task.about for task in OFFERED}, TEXT: TASKS[TEXT].about}
+    tooltip = f"{'; '.join(f'{name}: {about[name]}' for name in fields)}."
     if DYNAMIC:
-        return [io.DynamicCombo.Input("task", options=[io.DynamicCombo.Option(name, _fields(FIELDS[name])) for name in names], tooltip=tooltip)]
-    shown = _fields(tuple(dict.fromkeys(name for fields in FIELDS.values() for name in fields)))
-    for each in shown:  # under the names that newer hosts give them
+        options = [io.DynamicCombo.Option(name, [_field(each) for each in names]) for name, names in fields.items()]
+        return [io.DynamicCombo.Input("task", options=options, optional=not must, tooltip=tooltip)]
+    choice = io.Combo.Input("task", options=list(fields), default=next(iter(fields)), optional=not must, tooltip=tooltip)
+    shown = [_field(name) for name in dict.fromkeys(name for names in fields.values() for name in names)]
+    for each in shown:
         each.id = f"task.{each.id}"
-    return [io.Combo.Input("task", options=names, tooltip=tooltip), *map(optional, shown)]
+    return [choice, *(optional(each if must else advanced(each)) for each in shown)]
+
+
+def chosen_task(task: Any, flat: Mapping[str, Any], otherwise: str | None = None) -> tuple[Task, dict[str, Any]]:
+    """A task and its inputs by name, as a host of either age hands them on.
+
+    Args:
+        task: what the host gives for the list of tasks.
+        flat: inputs of an older host, by its names for them.
+        otherwise: the task where none is named.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    given = dict(task) if isinstance(task, dict) else {"task": task, **{name.removeprefix("task."): value for name, value in flat.items()}}
+    name = given.pop("task", None)
+    name = otherwise if name is None or isinstance(name, str) and not name else name
+    names = [TEXT, *(each.name for each in OFFERED)]
+    if not isinstance(name, str) or name not in names:
+        raise ValueError(f"task is {arguments.shown(name)}, expected one of {', '.join(names)}.")
+    return TASKS[name], given
+
+
+def read_task(model: LoadedModel, task: Task, given: Mapping[str, Any], text: str, negative: str, scale: float) -> TaskPrompt:
+    """A task with pictures.
+
+    Args:
+        given: its inputs by name.
+
+    Raises:
+        ValueError: it is not what the task takes.
+    """
+    kind = next((given.get(name) for name in kind_of(task)), "") or ""
+    request = TaskRequest(task.name, text if task.takes_text else "", negative, kind)
+    return read_pictures(model, request, {name: given.get(name) for name in PICTURES[: len(task.pictures)]}, scale)
+
+
+def seen_pictures(prompt: TaskPrompt) -> list[Tensor]:
+    """An IMAGE for each picture that the task takes, as the model sees it."""
+    return [as_images(prompt.inputs, which) for which in range(len(TASKS[prompt.requests[0].task].pictures))]
+
+
+# What MIGM Prompt adds for a task. image_cfg stands before a map or a view, so that older hosts, which have all of these, read the values of the
+# other tasks from workflows of newer ones.
+OF_PROMPT = {TEXT: (), **{task.name: ("model", *PICTURES[: len(task.pictures)], "image_cfg", *kind_of(task)) for task in OFFERED}}
+# What MIGM Image Task shows, in the order of the workflows that were saved with it.
+OF_IMAGE_TASK = {task.name: (*PICTURES[: len(task.pictures)], *(("prompt",) if task.takes_text else ()), *kind_of(task)) for task in OFFERED}
 
 
 class ImageTask(io.ComfyNode):
+    """MIGM Prompt does all of this; for workflows that were saved with it."""
+
     @classmethod
     def define_schema(cls):
-        aliases = ["edit", "controlnet", "canny", "hed", "depth", "openpose", "normal", "segmentation", "preprocessor", "dense prediction"]
-        aliases += ["subject driven", "ip adapter", "reference image", "style transfer", "multi view", "novel view", "image to image", "lumina"]
         return schema(
             node_id="MIGMImageTask",
             display_name="MIGM Image Task",
             category="MIGM",
-            search_aliases=aliases,
-            description="What Lumina-DiMOO makes of pictures: edits, pictures laid out by a map, maps, pictures of an object, a style's transfer, other views.",
-            inputs=[model_link(), *_task_inputs(), image_cfg(), negative_prompt()],
+            search_aliases=[],
+            description="What Lumina-DiMOO makes of pictures. MIGM Prompt does all of this: choose its task.",
+            is_deprecated=True,
+            inputs=[model_link(), *task_inputs(OF_IMAGE_TASK), image_cfg(), negative_prompt()],
             outputs=[
                 prompt_output(),
                 io.Image.Output("seen", display_name="images", is_output_list=True, tooltip="The task's pictures as the model sees them, in their order."),
@@ -222,12 +278,6 @@ class ImageTask(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, image_cfg, task=None, negative="", **flat) -> io.NodeOutput:
-        given = dict(task) if isinstance(task, dict) else {"task": task, **{name.removeprefix("task."): value for name, value in flat.items()}}
-        name = given.pop("task")
-        if name not in FIELDS:
-            raise ValueError(f"task is {name!r:.60}, expected one of {', '.join(FIELDS)}.")
-        given = {each: given.get(each) for each in FIELDS[name]}
-        kind = given.pop(KINDS[name]) if name in KINDS else ""
-        request = TaskRequest(name, given.pop("prompt", None) or "", negative, kind or "")
-        prompt = read_pictures(model, request, given, image_cfg)
-        return io.NodeOutput(prompt, [as_images(prompt.inputs, which) for which in range(len(TASKS[name].pictures))])
+        task, given = chosen_task(task, flat)
+        prompt = read_task(model, task, given, given.get("prompt") or "", negative, image_cfg)
+        return io.NodeOutput(prompt, seen_pictures(prompt))

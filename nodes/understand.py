@@ -8,19 +8,21 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..migm_core import arguments
 from ..migm_core.families import family_named
 from ..migm_core.families.lumina_dimoo import reading
 from ..migm_core.families.lumina_dimoo.inputs import Inputs, for_reading
 from ..migm_core.families.lumina_dimoo.reading import Choice, Reply
-from ..migm_core.families.lumina_dimoo.understanding import TextSettings
+from ..migm_core.families.lumina_dimoo.text_settings import TextSettings
 from . import choices
 from .host import pictures
+from .host.pictures import picture_batch
 from .host.text import prepare_text
 from .host.text_progress import TextProgress
 from .host.weights import LoadedModel
 from .sampler import MAX_SEED, seed
 from .sockets import MODEL, advanced, expect, expect_family, optional, schema
-from .tasks import TaskPrompt, picture_batch
+from .tasks import TaskPrompt, side_by_side
 
 FAMILY = family_named("lumina-dimoo")
 PLACES = ("image", "image_2", "image_3")
@@ -44,6 +46,7 @@ class AskAboutImage(io.ComfyNode):
             category="MIGM",
             search_aliases=["ask", "question", "caption", "describe", "interrogate", "vqa", "vlm", "llm", "image to text", "img2txt", "understand", "ocr", "prompt from image", "lumina"],
             description="Ask Lumina-DiMOO about pictures, or without one. The answer appears on the node while it is written.",
+            is_output_node=True,  # what it shows is on itself; so the host sends it again after a cached run
             inputs=[
                 MODEL.Input("model", tooltip="From MIGM Load Lumina-DiMOO."),
                 io.String.Input("question", multiline=True, dynamic_prompts=True, default=EXAMPLE, tooltip="What to ask, or to tell the model to do with the pictures."),
@@ -65,7 +68,7 @@ class AskAboutImage(io.ComfyNode):
             ],
             outputs=[
                 io.String.Output("answer", display_name="answer", is_output_list=True, tooltip="The answer, or one for each picture. It can be a prompt, or a part of one."),
-                io.Image.Output("seen", display_name="images", is_output_list=True, tooltip="The pictures as the model sees them."),
+                io.Image.Output("seen", display_name="images", is_output_list=True, tooltip="The pictures as the model sees them; nothing where there is none."),
                 io.String.Output("report", display_name="report", tooltip="Passes, times, and what became of pictures and answer. Connect Preview Any to read it."),
             ],
         )
@@ -86,6 +89,8 @@ class AskAboutImage(io.ComfyNode):
     def execute(cls, model, question, options="", one_by_one=False, seed=0, image=None, image_2=None, image_3=None, **settings) -> io.NodeOutput:
         expect(LoadedModel, model=model)
         expect_family(model, TaskPrompt)
+        for name, text in (("question", question), ("options", options)):
+            arguments.text(name, text)
         settings = TextSettings(**{"guidance_scale" if name == "cfg" else name: value for name, value in settings.items()}, seed=seed)
         groups = grouped({name: each for name, each in zip(PLACES, (image, image_2, image_3)) if each is not None}, one_by_one)
         encode = pictures.encode_pixels(model)
@@ -93,8 +98,10 @@ class AskAboutImage(io.ComfyNode):
         lines = [line.strip() for line in options.splitlines() if line.strip()]
         answered = choose(model, question, lines, inputs) if lines else write(model, question, inputs, settings)
         text = "\n\n".join(_report(model, each, lines) for each in answered)
-        seen = [pictures.as_image(each) for group in inputs for each in group.pictures]
-        return io.NodeOutput([each.option if lines else each.text for each in answered], seen, text)
+        seen = [pictures.as_image(each) for group in inputs for each in group.pictures] or pictures.no_pictures()
+        answers = [each.option if lines else each.text for each in answered]
+        notes = list(dict.fromkeys(note for each in answered for note in each.notes))
+        return io.NodeOutput(answers, seen, text, ui={"text": answers, "migm_notes": notes})
 
 
 def grouped(given: dict[str, Any], one_by_one: bool) -> list[list[Tensor]]:
@@ -104,12 +111,7 @@ def grouped(given: dict[str, Any], one_by_one: bool) -> list[list[Tensor]]:
         ValueError: an input is no picture, or the inputs have different numbers of them.
     """
     batches = [picture_batch(name, image) for name, image in given.items()]
-    if not one_by_one:
-        return [[picture for batch in batches for picture in batch]]
-    count = max(map(len, batches), default=1)
-    if wrong := [len(batch) for batch in batches if len(batch) not in (1, count)]:
-        raise ValueError(f"There are {count} pictures at one input and {wrong[0]} at another. Give one picture, or as many as there are at the other.")
-    return [[batch[index if len(batch) > 1 else 0] for batch in batches] for index in range(count)]
+    return side_by_side(batches) if one_by_one else [[picture for batch in batches for picture in batch]]
 
 
 def write(model: LoadedModel, question: str, inputs: list[Inputs], settings: TextSettings) -> list[Reply]:

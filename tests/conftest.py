@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,56 @@ def pipeline(small):
     from migm_core.pipeline import Pipeline
 
     return Pipeline.load(small.folder, small.head, dtype="fp32", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def painter(pipeline):
+    """The tiny model with small sizes of its own: its input pictures take these."""
+    from task_pictures import SIZES
+
+    from migm_core.pipeline import Pipeline
+    from migm_core.trained import Trained
+
+    return Pipeline(replace(pipeline.checkpoint, trained=Trained(SIZES)), pipeline.head)
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """One of those sizes."""
+    from task_pictures import noisy
+
+    return noisy(64, 64)
+
+
+@pytest.fixture
+def generate(small, tmp_path, monkeypatch):
+    """Run ``migm generate`` with the tiny model in an empty folder; it must succeed."""
+    from commands import migm
+    from small_model import PROMPT
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*options, prompt=PROMPT, head=small.head):
+        assert migm("generate", prompt, "--model", small.folder, "--head", head, "--dtype", "fp32", "--device", "cpu", *options) == 0
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def codebook():
+    """Of a drawn world, with few codes, so that models are small."""
+    from training_runs import small_codebook
+
+    return small_codebook()
+
+
+@pytest.fixture(scope="session")
+def trained(codebook, tmp_path_factory):
+    """A folder with a checkpoint that went through a few steps of training and trajectories of it, and that checkpoint, loaded. Tests only read them."""
+    from training_runs import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, train(codebook, folder)
 
 
 def pytest_xdist_make_scheduler(config, log):

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Iterable
 
 from nodes_without_host import schemas
-from workflows import TITLE, inputs_of_schema, page_order
+from workflows import TITLE, chosen, inputs_of_schema, page_order
 
 PACK = "migm-shortcut"  # in the Comfy Registry
 PAD, HEADING, GAP = 16, 44, 14  # pixels: inside a group's border, for its title, between nodes
@@ -16,6 +16,7 @@ NOTE = {"color": "#333", "bgcolor": "#444"}
 # Sockets and widgets of the host's nodes: inputs (name, type, widget or not), outputs (name, type).
 HOST_NODES = {
     "SaveImage": ([("images", "IMAGE", False), ("filename_prefix", "STRING", True)], []),
+    "LoadImage": ([("image", "COMBO", True)], [("IMAGE", "IMAGE"), ("MASK", "MASK")]),
     "PreviewImage": ([("images", "IMAGE", False)], []),
     "PreviewAny": ([("source", "*", False)], []),
     "EmptyImage": ([("width", "INT", True), ("height", "INT", True), ("batch_size", "INT", True), ("color", "INT", True)], [("IMAGE", "IMAGE")]),
@@ -50,7 +51,9 @@ class Graph:
             pack = "comfy-core"
         else:
             schema, pack = schemas()[kind], PACK
-            sockets = [_input(each.name, each.io_type, each.is_widget, each.optional) for each in page_order(inputs_of_schema(schema)) if not each.is_extra]
+            values = list(values)
+            inputs = chosen(page_order(inputs_of_schema(schema)), values)
+            sockets = [_input(each.name, each.io_type, each.is_widget, each.optional) for each in inputs if not each.is_extra]
             outputs = [(each.display_name, each.io_type) for each in schema.outputs]
         properties = {"cnr_id": pack, "Node name for S&R": kind, **({"models": models} if models else {})}
         return self._add(kind, title, size, sockets, outputs, list(values), properties)

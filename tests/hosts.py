@@ -149,10 +149,12 @@ def make_base(setting: Setting, folder: Path) -> Path:
     for name in ("custom_nodes", "input", "output", "models/migm", "elsewhere"):
         (folder / name).mkdir(parents=True)
     (folder / "custom_nodes" / EXTENSION).symlink_to(REPOSITORY)
+    (folder / "custom_nodes/odd_pictures").symlink_to(REPOSITORY / "tests/host/odd_pictures")
     made = make_small_model(folder / "made")
     shutil.move(made.folder, folder / "models/migm/small")
     shutil.move(made.head, folder / "models/migm/small.safetensors")
     make_small_head(folder / "models/migm/foreign.safetensors", small_config(d_model=48, n_heads=2))
+    shutil.copy(setting.path / "input/example.png", folder / "input")
     shutil.copy(folder / "models/migm/small.safetensors", folder / "elsewhere/other.safetensors")
     copy_maskgit(folder / "models/migm")
     write_paths(setting, folder, migm="elsewhere")

@@ -1,7 +1,8 @@
-"""Generate the thumbnails of the example workflows, and the registry's pictures, with the bundled model: python tests/make_thumbnails.py
+"""Generate the thumbnails of the example workflows, and the registry's pictures, with the bundled model: python tests/make_thumbnails.py [NAME ...]
 
-Each thumbnail shows what its workflow gives, by the same prompts, seeds and numbers. The one for Lumina-DiMOO shows how an image of the
-bundled model fills in, and says so: nobody has Lumina-DiMOO's weights here.
+Each thumbnail shows what its workflow gives, by the same prompts, seeds and numbers. Nobody has Lumina-DiMOO's weights here: of its text to
+image a thumbnail shows how an image of the bundled model fills in, and says so; of its other tasks what goes in, a drawn picture and the
+workflow's own words, and an empty place where its result would be.
 """
 
 import sys
@@ -15,11 +16,15 @@ from workflows import FOLDER, NAMES, inputs_of_schema, load, values
 
 sys.path.insert(0, str(REPOSITORY))
 from migm_core.pipeline import Pipeline  # noqa: E402
+from migm_core.worlds.lakeside import render, sample_scenes  # noqa: E402
 from migm_core.worlds.shapes.evaluate import unseen_scenes  # noqa: E402
 
 SIDE = 512  # pixels
 GAP = 12
 DARK = (24, 24, 27)
+LIGHT, GREY, EMPTY = (240, 240, 240), (165, 165, 170), (44, 44, 49)
+SCENE_SEED = 5
+NO_RESULT = "Needs Lumina-DiMOO's files.", "No result is shown: they were never run here."
 NOT_OF_LUMINA = "Not made by Lumina-DiMOO", "but by the bundled model, while it fills in"
 
 
@@ -81,6 +86,89 @@ def lumina_dimoo_text_to_image(pipeline: Pipeline) -> Image.Image:
     return picture
 
 
+class Sheet:
+    """A thumbnail of what goes into a task: pictures, words, and empty places for what would come out."""
+
+    def __init__(self):
+        self.picture = Image.new("RGB", (SIDE, SIDE), DARK)
+        self.pen = ImageDraw.Draw(self.picture)
+        for line, (text, size) in enumerate(zip(NO_RESULT, (22, 18))):
+            self.write(text, SIDE // 2, SIDE - 52 + 28 * line, size, GREY)
+
+    def write(self, text: str, x: int, y: int, size: int, colour: tuple = LIGHT) -> None:
+        """One line, its middle at x, y."""
+        self.pen.text((x, y), text, fill=colour, font=ImageFont.load_default(size), anchor="mm")
+
+    def words(self, text: str, x: int, y: int, width: int, size: int = 20) -> None:
+        """Words in lines of a width, in quotation marks, around x and from y down."""
+        font, line, lines = ImageFont.load_default(size), "", []
+        for word in f"\u201c{text}\u201d".split():
+            if line and font.getlength(f"{line} {word}") > width:
+                lines, line = [*lines, line], ""
+            line = f"{line} {word}".strip()
+        for index, each in enumerate([*lines, line]):
+            self.write(each, x, y + index * (size + 6), size)
+
+    def scene(self, left: int, top: int, side: int) -> None:
+        """The drawn picture that stands for the user's."""
+        scene = render(sample_scenes(1, torch.Generator().manual_seed(SCENE_SEED)), 256)[0]
+        picture = Image.fromarray((scene.permute(1, 2, 0) * 255).round().byte().numpy())
+        self.picture.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (left, top))
+
+    def empty(self, left: int, top: int, side: int, what: str) -> None:
+        """The place of what the model would make."""
+        self.pen.rectangle((left, top, left + side, top + side), fill=EMPTY, outline=GREY)
+        self.write(what, left + side // 2, top + side // 2, 18, GREY)
+
+    def arrow(self, left: int, right: int, y: int) -> None:
+        self.pen.line((left, y, right - 8, y), fill=LIGHT, width=4)
+        self.pen.polygon([(right, y), (right - 14, y - 9), (right - 14, y + 9)], fill=LIGHT)
+
+
+def lumina_dimoo_edit(pipeline: Pipeline) -> Image.Image:
+    (edit,), sheet = nodes("lumina_dimoo_edit", "MIGMEditImage"), Sheet()
+    sheet.write("Edit", SIDE // 2, 40, 40)
+    sheet.scene(28, 90, 200)
+    sheet.arrow(238, 278, 190)
+    sheet.empty(286, 90, 198, "edited picture")
+    sheet.words(edit["instruction"], SIDE // 2, 340, 420)
+    return sheet.picture
+
+
+def lumina_dimoo_control(pipeline: Pipeline) -> Image.Image:
+    (to_map, by_map), sheet = nodes("lumina_dimoo_control", "MIGMPrompt"), Sheet()
+    sheet.write("Picture to map to picture", SIDE // 2, 40, 32)
+    sheet.scene(16, 100, 140)
+    sheet.arrow(161, 181, 170)
+    sheet.empty(186, 100, 138, f"{to_map['task.map']} map")
+    sheet.arrow(329, 349, 170)
+    sheet.empty(356, 100, 138, "new picture")
+    sheet.words(by_map["text"], SIDE // 2, 300, 420)
+    return sheet.picture
+
+
+def lumina_dimoo_ask(pipeline: Pipeline) -> Image.Image:
+    (ask,), sheet = nodes("lumina_dimoo_ask", "MIGMAskAboutImage"), Sheet()
+    sheet.write("Ask about a picture", SIDE // 2, 40, 36)
+    sheet.scene(28, 90, 200)
+    sheet.arrow(238, 278, 190)
+    sheet.empty(286, 90, 198, "answer in words")
+    sheet.words(ask["question"], SIDE // 2, 340, 420)
+    return sheet.picture
+
+
+def lumina_dimoo_caption_and_redraw(pipeline: Pipeline) -> Image.Image:
+    (ask,), sheet = nodes("lumina_dimoo_caption_and_redraw", "MIGMAskAboutImage"), Sheet()
+    sheet.write("Picture to words to picture", SIDE // 2, 40, 32)
+    sheet.scene(16, 100, 140)
+    sheet.arrow(161, 181, 170)
+    sheet.empty(186, 100, 138, "its caption")
+    sheet.arrow(329, 349, 170)
+    sheet.empty(356, 100, 138, "new picture")
+    sheet.words(ask["question"], SIDE // 2, 310, 420)
+    return sheet.picture
+
+
 def inpainting(pipeline: Pipeline) -> Image.Image:
     (before, after), (first, second) = (nodes("inpainting", kind) for kind in ("MIGMPrompt", "MIGMShortcutSampler"))
     start = pipeline.generate(before["text"], **asked(first))
@@ -140,7 +228,11 @@ def banner(pipeline: Pipeline) -> Image.Image:
 
 
 if __name__ == "__main__":
-    demo = Pipeline.load(dtype="fp32")
+    demo, chosen = Pipeline.load(dtype="fp32"), sys.argv[1:]  # names of thumbnails; all and the registry's pictures without
+    for name in chosen:
+        globals()[name](demo).save(FOLDER / f"{name}.jpg", quality=90)
+    if chosen:
+        sys.exit()
     icon(demo).save(REPOSITORY / ".github/registry" / "icon.png", optimize=True)
     banner(demo).save(REPOSITORY / ".github/registry" / "banner.jpg", quality=85)
     for name in NAMES:

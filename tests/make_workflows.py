@@ -11,6 +11,8 @@ from workflows import FOLDER, SUBGRAPHS
 
 BUNDLED = "bundled demo"
 APART = 24  # pixels between columns
+PROMPT_HEIGHT = 300  # pixels: older hosts show the inputs of all tasks
+TEXT = "text-to-image"  # the task of MIGM Prompt
 PROMPT = "a large red heart left of a small yellow star on a navy background"
 LOAD, SAY, MAKE, LOOK = "#3f789e", "#3f8f4f", "#a1309b", "#3f789e"  # colours of groups
 
@@ -70,20 +72,23 @@ COMPARE_NOTE = """Press **Run**: nothing to download. One prompt and one seed, f
 The gain grows with the model. The bundled one is small, so its head saves less than Lumina-DiMOO's.
 """
 
-LUMINA_NOTE = f"""In a terminal, in ComfyUI's folder. The model, 16 GB:
-
-```
+DOWNLOAD_MODEL = f"""```
 hf download {BASE} \\
   --local-dir models/migm/Lumina-DiMOO
-```
-
-The head, half a gigabyte:
-
-```
+```"""
+DOWNLOAD_HEAD = f"""```
 hf download {HEAD_REPOSITORY} \\
   {HEAD_FOLDER}/{HEAD} \\
   --local-dir models/migm
-```
+```"""
+
+LUMINA_NOTE = f"""In a terminal, in ComfyUI's folder. The model, 16 GB:
+
+{DOWNLOAD_MODEL}
+
+The head, half a gigabyte:
+
+{DOWNLOAD_HEAD}
 
 Then press **R** to refresh the lists, choose both in the loaders (the head lies in **{HEAD_FOLDER}**), and **Run**.
 
@@ -96,6 +101,61 @@ SETTINGS_NOTE = """**64 steps, budget 11, cfg 4, temperature 1** are the paper's
 
 In bfloat16 a 24 GB card holds all of it. With less, ComfyUI keeps a part of the weights off the card; float8 halves them.
 """
+
+
+FOR_LUMINA = f"""For Lumina-DiMOO's own files: the bundled model was not trained for this, and makes noise of it. In a terminal, in ComfyUI's folder, the model, 16 GB:
+
+{DOWNLOAD_MODEL}
+"""
+AND_HEAD = f"""
+The head, half a gigabyte:
+
+{DOWNLOAD_HEAD}
+"""
+THEN = """
+Then press **R** to refresh the lists, choose {files}, and **Run**.
+"""
+BOTH, MODEL_ALONE = f"both in the loaders (the head lies in **{HEAD_FOLDER}**)", "it in the loader"
+
+OTHER_HEAD = """The head was trained for text to image only. **Report** says how well it serves here: *good*, *fair* or *poor*. Where it is poor, raise **budget**, or set **method** to vanilla.
+"""
+
+EDIT_NOTE = f"""Say in **MIGM Edit Image** what to change: *Remove the dog.* *Make it winter.* The picture is cropped to a size that the model knows, about 512x512, and so is the result.
+
+**image_cfg** 4 and **cfg** 2.5 are the published ones: more of the first keeps the picture, more of the second does what you say.
+
+{OTHER_HEAD}"""
+
+CONTROL_NOTE = f"""Two tasks of **MIGM Prompt**, one after the other: *dense* makes a map of a picture, and *control* a new picture that is laid out as the map.
+
+**map**: canny, hed, depth, normal, openpose or sam2mask; *control* knows the maps canny, hed, depth and openpose. With a map of your own, connect it to the second prompt's **image**.
+
+{OTHER_HEAD}"""
+
+ASK_NOTE = """Ask anything. The answer appears on the node while it is written, block by block; **answer** can go wherever ComfyUI takes text.
+
+**options**, one a line: the likeliest is chosen, in a single pass. **length**: room for the answer, in tokens. Behind *Show advanced inputs*: **steps** 64 writes two tokens a pass, in half the time; **cache** keeps what the picture came to during a block, for speed.
+"""
+
+REDRAW_NOTE = """The model describes the picture in words, and generates another one from these: **answer** is the **text** of **MIGM Prompt**.
+
+Ask for what matters: *Describe the colours and the light.* Of a batch each picture gets its caption, and each caption its picture.
+"""
+
+EXAMPLE = "example.png"  # comes with ComfyUI
+EDIT = [64, 11, 2.5, 1.0, "shortcut"]  # steps, budget, cfg, temperature, method: the published ones, with image_cfg
+IMAGE_CFG = 4.0
+ANSWER = ["", False, 128, 0]  # options, one_by_one, length, seed: of a question
+
+
+def note_on_files(graph: Graph, size: tuple[int, int], head: bool = True) -> dict:
+    text = FOR_LUMINA + (AND_HEAD if head else "") + THEN.format(files=BOTH if head else MODEL_ALONE)
+    return graph.note("Files to download first", text, size)
+
+
+def lumina_loaders(graph: Graph) -> tuple[dict, dict]:
+    """The published model and head, which the page can offer to download."""
+    return loaders(graph, "Lumina-DiMOO", HEAD, [{"name": HEAD, "url": HEAD_URL, "directory": "migm"}])
 
 
 def loaders(graph: Graph, model: str = BUNDLED, head: str = BUNDLED, models: list[dict] | None = None) -> tuple[dict, dict]:
@@ -112,7 +172,7 @@ def demo_text_to_image() -> dict:
     graph = Graph()
     note = graph.note("Start here", DEMO_NOTE, (0, 470))
     model, head = loaders(graph)
-    prompt = graph.node("MIGMPrompt", (0, 200), [PROMPT, ""])
+    prompt = graph.node("MIGMPrompt", (0, PROMPT_HEIGHT), [PROMPT, "", TEXT])
     sampler = graph.node("MIGMShortcutSampler", (0, 640), [7, "randomize", *DEMO])
     save = graph.node("SaveImage", (0, 340), ["migm"])
     report = graph.node("PreviewAny", (0, 250), title="Report")
@@ -130,11 +190,11 @@ def lumina_dimoo_text_to_image() -> dict:
     graph = Graph()
     note = graph.note("Files to download first", LUMINA_NOTE, (0, 500))
     settings = graph.note("Settings", SETTINGS_NOTE, (0, 240))
-    model, head = loaders(graph, "Lumina-DiMOO", HEAD, [{"name": HEAD, "url": HEAD_URL, "directory": "migm"}])
+    model, head = lumina_loaders(graph)
     prompt = graph.node(
         "MIGMPrompt",
-        (0, 200),
-        ["A striking photograph of a lighthouse on a rocky coast at dusk, waves breaking below, warm light in its windows, dramatic clouds", ""],
+        (0, PROMPT_HEIGHT),
+        ["A striking photograph of a lighthouse on a rocky coast at dusk, waves breaking below, warm light in its windows, dramatic clouds", "", TEXT],
     )
     canvas = graph.node("MIGMEmptyCanvas", (0, 142), [1024, 1024, 1])
     sampler = graph.node("MIGMShortcutSampler", (0, 640), [7, "randomize", *LUMINA])
@@ -153,6 +213,107 @@ def lumina_dimoo_text_to_image() -> dict:
     return graph.workflow("lumina_dimoo_text_to_image", inputs, [save])
 
 
+def lumina_dimoo_edit() -> dict:
+    graph = Graph()
+    files, note = note_on_files(graph, (0, 470)), graph.note("Editing", EDIT_NOTE, (0, 340))
+    model, head = lumina_loaders(graph)
+    picture = graph.node("LoadImage", (0, 340), [EXAMPLE])
+    edit = graph.node("MIGMEditImage", (0, 280), ["Make it winter, with snow on the ground.", IMAGE_CFG, ""])
+    seen = graph.node("PreviewImage", (0, 270), title="As the model sees it")
+    sampler = graph.node("MIGMShortcutSampler", (0, 640), [7, "randomize", *EDIT])
+    save = graph.node("SaveImage", (0, 340), ["lumina_dimoo_edit"])
+    report = graph.node("PreviewAny", (0, 220), title="Report")
+    graph.link(model, "model", edit, "model")
+    graph.link(picture, "IMAGE", edit, "image")
+    graph.link(edit, "image", seen, "images")
+    join(graph, sampler, model, head, edit)
+    graph.link(sampler, "image", save, "images")
+    graph.link(sampler, "report", report, "source")
+    x = graph.column(0, 0, 320, (None, "", [files, note]))
+    x = graph.column(x + APART, 0, 250, ("1. Load", LOAD, [model, head]), ("2. Picture", SAY, [picture]))
+    x = graph.column(x + APART, 0, 250, ("3. What to change", SAY, [edit, seen]))
+    x = graph.column(x + APART, 0, 290, ("4. Generate", MAKE, [sampler]))
+    graph.column(x + APART, 0, 250, ("5. Look", LOOK, [save, report]))
+    return graph.workflow("lumina_dimoo_edit", [(picture, "image"), (edit, "instruction"), (sampler, "seed"), (sampler, "budget")], [save])
+
+
+CONTROL_MAP, CONTROL_PROMPT = "canny", "An oil painting of a summer evening, with thick brush strokes and warm light"
+
+
+def lumina_dimoo_control() -> dict:
+    graph = Graph()
+    files, note = note_on_files(graph, (0, 470)), graph.note("Maps", CONTROL_NOTE, (0, 400))
+    model, head = lumina_loaders(graph)
+    picture = graph.node("LoadImage", (0, 340), [EXAMPLE])
+    to_map = graph.node("MIGMPrompt", (0, PROMPT_HEIGHT), ["", "", "dense", IMAGE_CFG, CONTROL_MAP], title="MIGM Prompt: a map of it")
+    first = graph.node("MIGMShortcutSampler", (0, 540), [7, "fixed", *EDIT], title="MIGM KSampler: the map")
+    by_map = graph.node("MIGMPrompt", (0, PROMPT_HEIGHT), [CONTROL_PROMPT, "", "control", IMAGE_CFG], title="MIGM Prompt: a picture by it")
+    second = graph.node("MIGMShortcutSampler", (0, 540), [7, "randomize", *EDIT], title="MIGM KSampler: the picture")
+    map_ = graph.node("PreviewImage", (0, 240), title="The map")
+    save = graph.node("SaveImage", (0, 280), ["lumina_dimoo_control"], title="The picture")
+    report = graph.node("PreviewAny", (0, 180), title="Report")
+    for prompt, image in ((to_map, (picture, "IMAGE")), (by_map, (first, "image"))):
+        graph.link(model, "model", prompt, "task.model")
+        graph.link(*image, prompt, "task.image")
+    join(graph, first, model, head, to_map)
+    join(graph, second, model, head, by_map)
+    graph.link(first, "image", map_, "images")
+    graph.link(second, "image", save, "images")
+    graph.link(second, "report", report, "source")
+    x = graph.column(0, 0, 320, (None, "", [files, note]))
+    x = graph.column(x + APART, 0, 250, ("1. Load", LOAD, [model, head]), ("2. Picture", SAY, [picture]))
+    x = graph.column(x + APART, 0, 270, ("3. Picture to map", MAKE, [to_map, first]))
+    x = graph.column(x + APART, 0, 270, ("4. Map to picture", MAKE, [by_map, second]))
+    graph.column(x + APART, 0, 250, ("5. Look", LOOK, [map_, save, report]))
+    inputs = [(picture, "image"), (to_map, "task.map"), (by_map, "text"), (second, "seed"), (second, "budget")]
+    return graph.workflow("lumina_dimoo_control", inputs, [map_, save])
+
+
+def lumina_dimoo_ask() -> dict:
+    graph = Graph()
+    files, note = note_on_files(graph, (0, 290), head=False), graph.note("Asking", ASK_NOTE, (0, 300))
+    model = graph.node("MIGMLoadLumina", (0, 110), ["Lumina-DiMOO", "auto"])
+    picture = graph.node("LoadImage", (0, 340), [EXAMPLE])
+    ask = graph.node("MIGMAskAboutImage", (0, 560), ["What is in this picture, and how was it made?", *ANSWER])
+    answer = graph.node("PreviewAny", (0, 260), title="Answer")
+    report = graph.node("PreviewAny", (0, 200), title="Report")
+    graph.link(model, "model", ask, "model")
+    graph.link(picture, "IMAGE", ask, "image")
+    graph.link(ask, "answer", answer, "source")
+    graph.link(ask, "report", report, "source")
+    x = graph.column(0, 0, 350, (None, "", [files, note]))
+    x = graph.column(x + APART, 0, 250, ("1. Load", LOAD, [model]), ("2. Picture", SAY, [picture]))
+    x = graph.column(x + APART, 0, 350, ("3. Ask", MAKE, [ask]))
+    graph.column(x + APART, 0, 350, ("4. Look", LOOK, [answer, report]))
+    return graph.workflow("lumina_dimoo_ask", [(picture, "image"), (ask, "question"), (ask, "options"), (ask, "length")], [answer])
+
+
+def lumina_dimoo_caption_and_redraw() -> dict:
+    graph = Graph()
+    files, note = note_on_files(graph, (0, 470)), graph.note("From words to a picture", REDRAW_NOTE, (0, 220))
+    model, head = lumina_loaders(graph)
+    picture = graph.node("LoadImage", (0, 340), [EXAMPLE])
+    ask = graph.node("MIGMAskAboutImage", (0, 530), ["Describe this picture in detail.", *ANSWER])
+    prompt = graph.node("MIGMPrompt", (0, PROMPT_HEIGHT), ["", "", TEXT])
+    sampler = graph.node("MIGMShortcutSampler", (0, 640), [7, "randomize", *LUMINA])
+    caption = graph.node("PreviewAny", (0, 170), title="Caption")
+    save = graph.node("SaveImage", (0, 340), ["lumina_dimoo_redraw"])
+    report = graph.node("PreviewAny", (0, 170), title="Report")
+    graph.link(model, "model", ask, "model")
+    graph.link(picture, "IMAGE", ask, "image")
+    graph.link(ask, "answer", prompt, "text")
+    graph.link(ask, "answer", caption, "source")
+    join(graph, sampler, model, head, prompt)
+    graph.link(sampler, "image", save, "images")
+    graph.link(sampler, "report", report, "source")
+    x = graph.column(0, 0, 320, (None, "", [files, note]))
+    x = graph.column(x + APART, 0, 250, ("1. Load", LOAD, [model, head]), ("2. Picture", SAY, [picture]))
+    x = graph.column(x + APART, 0, 270, ("3. Ask for its caption, and take that as prompt", SAY, [ask, prompt]))
+    x = graph.column(x + APART, 0, 290, ("4. Generate", MAKE, [sampler]))
+    graph.column(x + APART, 0, 250, ("5. Look", LOOK, [caption, save, report]))
+    return graph.workflow("lumina_dimoo_caption_and_redraw", [(picture, "image"), (ask, "question"), (sampler, "seed"), (sampler, "budget")], [save])
+
+
 INPAINT_PROMPTS = PROMPT, "a large red heart left of a large blue circle on a navy background"
 INPAINT_SEEDS = 7, 3
 
@@ -164,13 +325,13 @@ def inpainting() -> dict:
     keep = graph.node("SolidMask", (0, 118), [0, 64, 64], title="Keep all of 64x64 pixels ...")
     hole = graph.node("SolidMask", (0, 118), [1, 32, 64], title="... but these 32x64 ...")
     mask = graph.node("MaskComposite", (0, 138), [32, 0, "add"], title="... from x = 32, y = 0")
-    before = graph.node("MIGMPrompt", (0, 196), [INPAINT_PROMPTS[0], ""], title="MIGM Prompt: first image")
-    first = graph.node("MIGMShortcutSampler", (0, 600), [INPAINT_SEEDS[0], "fixed", *DEMO], title="MIGM KSampler: first image")
+    before = graph.node("MIGMPrompt", (0, PROMPT_HEIGHT), [INPAINT_PROMPTS[0], "", TEXT], title="MIGM Prompt: first image")
+    first = graph.node("MIGMShortcutSampler", (0, 540), [INPAINT_SEEDS[0], "fixed", *DEMO], title="MIGM KSampler: first image")
     encode = graph.node("MIGMEncodeImage", (0, 150), [0.0, 0])
     decode = graph.node("MIGMDecodeCanvas", (0, 86))
     masked = graph.node("PreviewImage", (0, 270), title="Masked")
-    after = graph.node("MIGMPrompt", (0, 196), [INPAINT_PROMPTS[1], ""], title="MIGM Prompt: new half")
-    second = graph.node("MIGMShortcutSampler", (0, 600), [INPAINT_SEEDS[1], "fixed", *DEMO], title="MIGM KSampler: new half")
+    after = graph.node("MIGMPrompt", (0, PROMPT_HEIGHT), [INPAINT_PROMPTS[1], "", TEXT], title="MIGM Prompt: new half")
+    second = graph.node("MIGMShortcutSampler", (0, 540), [INPAINT_SEEDS[1], "fixed", *DEMO], title="MIGM KSampler: new half")
     save = graph.node("SaveImage", (0, 300), ["migm_inpainting"], title="After")
     join(graph, first, model, head, before)
     join(graph, second, model, head, after)
@@ -198,14 +359,14 @@ def outpainting() -> dict:
     graph = Graph()
     note = graph.note("Start here", OUTPAINTING_NOTE, (0, 510))
     model, head = loaders(graph)
-    before = graph.node("MIGMPrompt", (0, 196), [INPAINT_PROMPTS[0], ""], title="MIGM Prompt: first image")
-    first = graph.node("MIGMShortcutSampler", (0, 600), [INPAINT_SEEDS[0], "fixed", *DEMO], title="MIGM KSampler: first image")
+    before = graph.node("MIGMPrompt", (0, PROMPT_HEIGHT), [INPAINT_PROMPTS[0], "", TEXT], title="MIGM Prompt: first image")
+    first = graph.node("MIGMShortcutSampler", (0, 540), [INPAINT_SEEDS[0], "fixed", *DEMO], title="MIGM KSampler: first image")
     room = graph.node("EmptyImage", (0, 142), [STRIP, 64, 1, 0], title=f"{STRIP}x64 pixels ...")
     strip = graph.node("ImageCompositeMasked", (0, 162), [0, 0, False], title="... of the first image's left side")
     extend = graph.node("MIGMOutpaint", (0, 340), [0, 0, 64 - STRIP, 0, 0])
     seen = graph.node("PreviewImage", (0, 270), title="Before: as the model sees it")
-    after = graph.node("MIGMPrompt", (0, 196), [INPAINT_PROMPTS[1], ""], title="MIGM Prompt: whole picture")
-    second = graph.node("MIGMShortcutSampler", (0, 600), [OUTPAINT_SEED, "fixed", *DEMO], title="MIGM KSampler: extension")
+    after = graph.node("MIGMPrompt", (0, PROMPT_HEIGHT), [INPAINT_PROMPTS[1], "", TEXT], title="MIGM Prompt: whole picture")
+    second = graph.node("MIGMShortcutSampler", (0, 540), [OUTPAINT_SEED, "fixed", *DEMO], title="MIGM KSampler: extension")
     save = graph.node("SaveImage", (0, 300), ["migm_outpainting"], title="After")
     report = graph.node("PreviewAny", (0, 160), title="Report")
     join(graph, first, model, head, before)
@@ -231,7 +392,7 @@ def compare_methods() -> dict:
     graph = Graph()
     note = graph.note("Start here", COMPARE_NOTE, (0, 470))
     model, head = loaders(graph)
-    prompt = graph.node("MIGMPrompt", (0, 200), [PROMPT, ""])
+    prompt = graph.node("MIGMPrompt", (0, PROMPT_HEIGHT), [PROMPT, "", TEXT])
     compare = graph.node("MIGMCompareMethods", (0, 550), [7, "fixed", "vanilla\nquality\nbalanced\nfast", *DEMO[2:4]])
     sheet = graph.node("SaveImage", (0, 380), ["migm_compare"], title="Contact sheet")
     images = graph.node("PreviewImage", (0, 270), title="The images alone")
@@ -267,7 +428,8 @@ def class_to_image(model: str, head: str, classes: str = "") -> dict:
     return graph.workflow("class_to_image", [(class_, "class_name"), (sampler, "seed"), (sampler, "budget")], [save])
 
 
-WORKFLOWS = (demo_text_to_image, lumina_dimoo_text_to_image, inpainting, outpainting, compare_methods)
+WORKFLOWS = (demo_text_to_image, inpainting, outpainting, compare_methods, lumina_dimoo_text_to_image)
+WORKFLOWS += (lumina_dimoo_edit, lumina_dimoo_control, lumina_dimoo_ask, lumina_dimoo_caption_and_redraw)
 
 NUMBERS = "It starts with the bundled model and its numbers. For Lumina-DiMOO choose both files, steps 64, budget 11, cfg 4 and temperature 1."
 
@@ -275,7 +437,7 @@ NUMBERS = "It starts with the bundled model and its numbers. For Lumina-DiMOO ch
 def text_to_image_subgraph() -> dict:
     graph = Graph()
     model, head = loaders(graph)
-    prompt = graph.node("MIGMPrompt", (0, 200), [PROMPT, ""])
+    prompt = graph.node("MIGMPrompt", (0, PROMPT_HEIGHT), [PROMPT, "", TEXT])
     canvas = graph.node("MIGMEmptyCanvas", (0, 142), [0, 0, 1])
     sampler = graph.node("MIGMShortcutSampler", (0, 640), [7, "randomize", *DEMO])
     graph.link(model, "model", canvas, "model")
@@ -293,7 +455,7 @@ def text_to_image_subgraph() -> dict:
 def inpainting_subgraph() -> dict:
     graph = Graph()
     model, head = loaders(graph)
-    prompt = graph.node("MIGMPrompt", (0, 200), [PROMPT, ""])
+    prompt = graph.node("MIGMPrompt", (0, PROMPT_HEIGHT), [PROMPT, "", TEXT])
     encode = graph.node("MIGMEncodeImage", (0, 150), [0.0, 0])
     sampler = graph.node("MIGMShortcutSampler", (0, 640), [7, "randomize", *DEMO])
     graph.link(model, "model", encode, "model")

@@ -16,7 +16,7 @@ from unittest.mock import MagicMock
 
 REPOSITORY = Path(__file__).parents[1]
 NAME = "extension_without_host"
-HOST = ["comfy", "comfy.cli_args", "comfy.ldm", "comfy.ldm.modules", "comfy.ldm.modules.attention", "comfy.model_management", "comfy.model_patcher", "comfy.ops", "comfy.utils", "comfy_execution", "comfy_execution.utils"]
+HOST = ["comfy", "comfy.cli_args", "comfy.ldm", "comfy.ldm.modules", "comfy.ldm.modules.attention", "comfy.model_management", "comfy.model_patcher", "comfy.ops", "comfy.utils", "comfy_execution", "comfy_execution.graph_utils", "comfy_execution.utils"]
 HOST += ["folder_paths", "latent_preview", "server", "aiohttp"]
 
 
@@ -54,6 +54,8 @@ class Schema:
     outputs: list[Output] = field(default_factory=list)
     search_aliases: list[str] = field(default_factory=list)
     has_intermediate_output: bool = False
+    is_deprecated: bool = False
+    is_output_node: bool = False
 
 
 def _stand_ins() -> dict[str, ModuleType]:
@@ -61,6 +63,8 @@ def _stand_ins() -> dict[str, ModuleType]:
     latest.ComfyExtension = object
     names = {"Int": "INT", "Float": "FLOAT", "String": "STRING", "Boolean": "BOOLEAN", "Combo": "COMBO", "Image": "IMAGE", "Mask": "MASK"}
     types = {name: _io_type(io_type) for name, io_type in names.items()}
+    types["DynamicCombo"] = _io_type("COMFY_DYNAMICCOMBO_V3")  # of newer hosts
+    types["DynamicCombo"].Option = lambda key, inputs: SimpleNamespace(key=key, inputs=inputs)
     latest.io = SimpleNamespace(**types, Custom=_io_type, Schema=Schema, ComfyNode=Node, Input=Input, Output=Output, NodeOutput=SimpleNamespace)
     folders = MagicMock(folder_names_and_paths=defaultdict(lambda: ([], set())), get_filename_list=lambda folder: [])
     return {**{name: MagicMock() for name in HOST}, "folder_paths": folders, "comfy_api": ModuleType("comfy_api"), "comfy_api.latest": latest}
@@ -80,6 +84,15 @@ def schemas() -> dict[str, Schema]:
     finally:
         for name in stand_ins:
             del sys.modules[name]
+
+
+def all_inputs(schema) -> list:
+    """A node's inputs, with those that a choice brings, which the page names after its list."""
+    found = {each.id: each for each in schema.inputs}
+    for each in schema.inputs:
+        for option in each.options["options"] if each.io_type == "COMFY_DYNAMICCOMBO_V3" else ():
+            found |= {f"{each.id}.{inner.id}": SimpleNamespace(id=f"{each.id}.{inner.id}", tooltip=inner.tooltip, io_type=inner.io_type) for inner in option.inputs}
+    return list(found.values())
 
 
 def outcome(coroutine):

@@ -1,11 +1,15 @@
 """An argument of another kind than the public functions take: one clear error that names it, before anything is computed."""
 
+import os
+import sys
+
 import numpy as np
 import pytest
 import torch
 from small_model import PROMPT
 
 from migm_core import Pipeline, Settings
+from migm_core.arguments import read_text
 from migm_core.canvas import Canvas
 from migm_core.families.lumina_dimoo.rule import LuminaRule
 from migm_core.families.lumina_dimoo.tasks import text_guidance
@@ -159,3 +163,21 @@ def test_settings_may_be_made_by_hand(pipeline):
     branches = text_guidance(prompts.prompt(PROMPT), prompts.unconditional(), 2.0)
     assert torch.equal(pipeline.run(branches, settings).tokens, pipeline.generate(PROMPT, steps=6, budget=2, seed=4).tokens)
     assert set(METHODS) >= {"vanilla", "shortcut", "ml-cache"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such files")
+@pytest.mark.parametrize("what", ["a pipe", "a device", "a folder"])
+def test_a_list_that_is_no_regular_file_is_not_waited_for(tmp_path, what):
+    path = tmp_path / "prompts.txt"
+    {"a pipe": lambda: os.mkfifo(path), "a device": lambda: path.symlink_to("/dev/zero"), "a folder": path.mkdir}[what]()
+    with pytest.raises(ValueError, match="prompts.txt is a folder, a device or a pipe. Expected a file with a prompt a line."):
+        read_text(path, "a prompt a line")
+
+
+def test_a_list_has_an_end(tmp_path, monkeypatch):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\n")
+    assert read_text(path, "a prompt a line") == "one\ntwo\n"
+    monkeypatch.setattr("migm_core.arguments.LARGEST_TEXT", 10)
+    with pytest.raises(ValueError, match="prompts.txt has more than 10 bytes"):
+        read_text(path, "a prompt a line")

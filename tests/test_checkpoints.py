@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from small_model import FACTOR, PROMPT, SETTINGS, edit_json, edit_tensors, make_small_head, make_small_model, shard, small_config, write_json
 
 from migm_core import devices as loading
-from migm_core.checkpoints import convert, describe, load_checkpoint, load_head
+from migm_core.checkpoints import CheckpointError, convert, describe, load_checkpoint, load_head
+from migm_core.checkpoints.fill import converted
 from migm_core.devices import resolve_dtype
 from migm_core.families.lumina_dimoo.config import LuminaConfig
 from migm_core.families.lumina_dimoo.write import save_checkpoint
@@ -31,6 +32,21 @@ def assert_same_weights(a, b):
     assert list(a) == list(b)
     for name in a:
         assert torch.equal(a[name], b[name]), name
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float8_e4m3fn, 448.0), (torch.float8_e5m2, 57344.0), (torch.float16, 65504.0)], ids=str)
+def test_a_number_past_the_end_of_a_dtype_is_refused_and_not_cut_to_it(dtype, most):
+    for kind in (torch.float32, torch.float64):
+        assert converted(torch.tensor([1.0, -most]).to(kind), dtype, "file: name").float().tolist() == [1.0, -most]
+        with pytest.raises(CheckpointError, match="file: name holds .* ends at"):
+            converted(torch.tensor([1.0, -2 * most]).to(kind), dtype, "file: name")
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_8_bits_take_nothing_that_is_not_finite(value):
+    with pytest.raises(CheckpointError, match="file: name holds values that are not finite"):
+        converted(torch.tensor([1.0, value]), torch.float8_e4m3fn, "file: name")
+    assert not converted(torch.tensor([1.0, value]), torch.float16, "file: name").isfinite().all()  # a run then names the tensor
 
 
 def test_a_folder_written_again_is_the_same(small, tmp_path):

@@ -89,6 +89,16 @@ def test_the_head_is_measured_when_it_is_asked_for(migm, capsys):
     assert "migm: --probe changes nothing with the vanilla method.\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+def test_every_shortcut_run_of_every_task_says_how_the_head_does(migm, task, capsys):
+    argv = ["--task", task.name, *(part for picture in ["house.png", "wide.png"][: len(task.pictures)] for part in ("--image", picture))]
+    argv += [PROMPT] * task.takes_text + ["--kind", next(iter(task.kinds or ()), "left")] * (task.kinds is not None) + ["--mask", "mask.png"] * task.paints
+    assert migm("generate", *argv, *SHORT, "--batch", 2, "--out", "run.png", "--report", "run.json") == 0
+    printed, report = capsys.readouterr().out, json.loads(Path("run.json").read_text())
+    (word,) = {said["head_fits"] for said in (said_by("run-0.png"), said_by("run-1.png"), report)}
+    assert word in ("good", "fair", "poor") and f"the head's predictions {word}: off by " in printed and len(report["probed"]) == 2
+
+
 def test_without_the_head_nothing_is_said_of_it(migm, capsys):
     assert migm("edit", "a red roof", "--image", "house.png", "--steps", 3, "--method", "vanilla", "--report", "run.json") == 0
     assert "head" not in capsys.readouterr().out

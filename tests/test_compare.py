@@ -1,13 +1,27 @@
 """`migm compare`: ways of sampling in a user's words, and what is measured of them."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
-from small_model import PROMPT
+import torch
+from PIL import Image
+from small_model import PROMPT, edit_json
 
-from migm_core.bench.compare import compare, table
+from migm_core.bench.compare import compare, likeness, steps_of_passes, table
+from migm_core.bench.divergence import divergence
 from migm_core.bench.ways import parse_ways
+from migm_core.canvas import Canvas
 from migm_core.cli import main
+from migm_core.families.request import TaskRequest
+from migm_core.outputs import plan
+from migm_core.pipeline import Pipeline
+from migm_core.sampling.memory import run_bytes
+from migm_core.sampling.methods import METHODS
+from migm_core.sampling.schedules import SKIPPED
+from migm_core.sampling.timing import StepTimer
+from migm_core.trained import Trained
 
 
 @pytest.mark.parametrize(
@@ -18,6 +32,7 @@ from migm_core.cli import main
         ("vanilla of 16", {"method": "vanilla", "steps": 16}),
         ("shortcut 9", {"method": "shortcut", "budget": 9}),
         ("shortcut 8 of 48", {"method": "shortcut", "budget": 8, "steps": 48}),
+        ("vanilla cfg=0 image-cfg=2.5", {"method": "vanilla", "guidance_scale": 0, "image_guidance_scale": 2.5}),
         ("shortcut of 48", {"method": "shortcut", "steps": 48}),
         ("ml-cache 20 interval=3 ratio=0.5", {"method": "ml-cache", "steps": 20, "interval": 3, "ratio": 0.5}),
         ("shortcut cfg=2.5 choice-temperature=1 schedule=root guidance-ramp=false",
@@ -61,8 +76,128 @@ def test_ways_are_measured_against_the_first(pipeline):
     assert short.settings["budget"] == 2 and "budget" not in vanilla.settings and "seed" not in vanilla.settings
     lines = table(rows, pipeline).splitlines()
     assert "1 CPU thread, cpu, float32; Lumina-DiMOO, 32x32" in lines[0]
-    assert lines[5].startswith("| vanilla | 8 | 8 | ") and lines[-1].startswith("| vanilla 2 | 2 | 2 | ")
-    assert len({line.count("|") for line in lines[3:]}) == 1
+    assert lines[7].startswith("| vanilla | 8 | 8 | ") and lines[-1].startswith("| vanilla 2 | 2 | 2 | ")
+    assert len({line.count("|") for line in lines[5:]}) == 1
+    assert vanilla.kl == whole.kl == few.kl == 0 < min(short.kl, cached.kl), "fewer steps are exact, each by itself"
+    assert vanilla.pixel_difference == whole.pixel_difference == 0 < min(short.pixel_difference, few.pixel_difference)
+    # Prompts take turns, so that rounds 0 and 2 have the first.
+    images = [pipeline.generate(PROMPT, seed=seed, method="vanilla") for seed in (0, 2)]
+    assert (vanilla.same_tokens_of_seeds, vanilla.pixel_difference_of_seeds) == likeness(*images, torch.ones(1, 4, 4, dtype=torch.bool))
+    assert f"Between seeds of the first row: {vanilla.same_tokens_of_seeds:.1%}" in lines[2]
+    (once,) = compare(pipeline, [PROMPT], parse_ways("vanilla"), rounds=1)
+    assert once.same_tokens_of_seeds is None and "Between seeds" not in table([once], pipeline)
+
+
+def test_the_divergence_is_that_of_each_step_from_a_pass_of_the_base(pipeline):
+    base, settings = pipeline.checkpoint.base, pipeline.settings(method="shortcut", steps=8, budget=3)
+    canvases = []
+    result = pipeline.generate(PROMPT, seed=4, steps=8, budget=3, record=True, callback=lambda report: canvases.append(report.canvas))
+    before = [Canvas.empty(1, 4, 4), *canvases]
+    branches = pipeline.checkpoint.family.branches(pipeline.checkpoint, PROMPT, "", settings.guidance_scale, 1)
+    expected = []
+    for step, (kind, _) in enumerate(result.step_seconds):
+        if kind == SKIPPED:
+            continue
+        recorded = result.recorded[0][len(expected)]
+        sequences = [base.sequence(branch, before[step]) for branch in branches]
+        with torch.inference_mode():
+            logits = [base.code_logits(base.features(each)[:, each.positions[recorded.masked[0]]]) * branch.weight for each, branch in zip(sequences, branches)]
+        expected.append(torch.nn.functional.kl_div(recorded.logits.log_softmax(-1), sum(logits).log_softmax(-1), log_target=True, reduction="none").sum(-1).mean().item())
+    assert len(expected) > 3 and max(expected) > 0.1
+    assert divergence(pipeline, branches, Canvas.empty(1, 4, 4), settings, 4) == pytest.approx(sum(expected) / len(expected), rel=1e-4)
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((32, 32))
+
+
+@pytest.fixture
+def painter(pipeline) -> Pipeline:
+    """The tiny model, whose input pictures have its own size."""
+    return Pipeline(replace(pipeline.checkpoint, trained=Trained(((32, 32),))), pipeline.head)
+
+
+@pytest.mark.parametrize("task", ["edit", "paint"])
+def test_ways_are_measured_on_a_task(painter, picture, task):
+    mask = torch.zeros(32, 32)
+    mask[:, 16:] = 1
+    given = {"mask": mask} if task == "paint" else {}
+    ways = parse_ways("vanilla; " + "; ".join(f"{name} 6" for name in METHODS))
+    rows = compare(painter, ["red heart"], ways, rounds=2, request=TaskRequest(task, pictures=picture, **given))
+    assert [row.settings["task"] for row in rows] == [task] * (len(METHODS) + 1)
+    assert rows[0].settings["width"] == 32 and f"Lumina-DiMOO, {task}, 32x32" in table(rows, painter)
+    first, *_ = rows
+    generated = torch.ones(1, 4, 4, dtype=torch.bool) if task == "edit" else torch.tensor([[False, False, True, True]]).repeat(4, 1)[None]
+    for row, name in zip(rows[1:], METHODS):
+        results = [[painter.generate("red heart", task=task, images=picture, seed=seed, **way, **given) for way in (ways["vanilla"], ways[f"{name} 6"])] for seed in (0, 1)]
+        tokens, pixels = zip(*(likeness(*pair, generated) for pair in results))
+        assert (row.same_tokens, row.pixel_difference) == (pytest.approx(sum(tokens) / 2), pytest.approx(sum(pixels) / 2))
+    prompts, system = painter.checkpoint.prompts, "editing" if task == "edit" else "text_to_image"
+    lengths = [len(prompt) + 24 for prompt in (prompts.prompt("red heart", system), prompts.unconditional("", system))]
+    if task == "edit":  # three branches, two of which read the picture's tokens
+        lengths = [lengths[0] + 22, lengths[1] + 22, lengths[0]]
+    method = painter.method(painter.settings(method="vanilla"))
+    assert first.memory_bytes == run_bytes(painter.checkpoint.base.config, painter.dtype, lengths, int(generated.sum()), method)
+
+
+def test_only_what_was_generated_is_held_against_each_other(painter, picture):
+    mask = torch.zeros(32, 32)
+    mask[:, 16:] = 1
+    one, other = (painter.generate("red heart", task="paint", images=picture, mask=mask, method="vanilla", seed=seed) for seed in (0, 1))
+    generated = torch.tensor([[False, False, True, True]]).repeat(4, 1)[None]
+    tokens, pixels = likeness(one, other, generated)
+    everywhere = likeness(one, other, torch.ones_like(generated))
+    assert everywhere == (pytest.approx((tokens + 1) / 2), pytest.approx(pixels / 2)), "the left half is the picture's own"
+    assert likeness(one, one, generated) == (1, 0)
+
+
+def test_vanilla_in_the_time_of_each_other_method(painter, picture, monkeypatch):
+    # A full step takes a second, any other 0.2: shortcut 4 of 8 takes 4.8, ml-cache with 3 full steps 4.
+    monkeypatch.setattr(StepTimer, "seconds", lambda timer: [(kind, {"full": 1.0, SKIPPED: 0.0}.get(kind, 0.2)) for kind, *_ in timer._laps])
+    ways = parse_ways("vanilla; shortcut 4; ml-cache 8 warmup=0; shortcut 8; shortcut 3")
+    request = TaskRequest("edit", pictures=picture)
+    plain = compare(painter, ["red heart"], ways, rounds=1, request=request)
+    rows = compare(painter, ["red heart"], ways, rounds=1, request=request, same_time=True)
+    assert [row.way for row in rows[: len(ways)]] == [*ways] == [row.way for row in plain]
+    assert [(row.way, row.settings["steps"], row.settings["method"]) for row in rows[len(ways) :]] == [
+        ("vanilla 5, in the time of shortcut 4", 5, "vanilla"),
+        ("vanilla 3, in the time of ml-cache 8 warmup=0", 3, "vanilla"),
+        ("vanilla 4, in the time of shortcut 3", 4, "vanilla"),
+    ]
+
+
+def test_steps_that_unmask_nothing_cost_no_pass(painter):
+    settings, canvas = painter.settings(steps=64, method="vanilla"), Canvas.empty(1, 4, 4)
+    for passes in (1, 3, 7.4, 7.6, 12):
+        steps = steps_of_passes(settings, passes, canvas)
+        assert plan(painter, replace(settings, steps=steps))[1] <= round(passes) < plan(painter, replace(settings, steps=steps + 1))[1]
+    assert steps_of_passes(settings, 0.1, canvas) == 1 and steps_of_passes(settings, 99, canvas) == 64
+
+
+def test_the_command_compares_on_a_task(copy, picture, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    edit_json(copy.folder / "generation_config.json", trained={"sizes": [[32, 32]]})
+    picture.save("house.png"), Image.new("L", (16, 16), 255).save("mask.png")
+    options = ["--model", str(copy.folder), "--head", str(copy.head), "--device", "cpu", "--dtype", "fp32", "--rounds", "1", "--steps", "4", "--image", "house.png"]
+    assert main(["compare", "red heart", "--task", "edit", *options, "--image-cfg", "0", "--report", "rows.json"]) == 0
+    printed = capsys.readouterr()
+    assert all(f"\n| {method} | 4 | " in printed.out for method in METHODS) and printed.err == ""
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert {row["settings"]["task"] for row in rows} == {"edit"} and {row["settings"]["image_guidance_scale"] for row in rows} == {0}
+    assert main(["compare", "--task", "paint", *options, "--mask", "mask.png", "--grow", "2", "--methods", "vanilla 3", "--report", "paint.json"]) == 0
+    assert "The mask has 16x16 pixels and the picture 32x32: the mask is scaled." in capsys.readouterr().err
+    assert [row["way"] for row in json.loads((tmp_path / "paint.json").read_text())] == ["vanilla 3"], "nothing else where methods are named"
+    for wrong, expected in [
+        (["--task", "style"], "takes 2 pictures"),
+        (["--task", "edit"], "Expected either a PROMPT or --prompt-file"),
+        ([" ", "--task", "edit"], "needs a prompt"),
+        (["red heart", "--task", "edit", "--cfg", "-1"], "cfg is -1.0"),
+        (["red heart"], "--image is given, but no task"),
+    ]:
+        assert main(["compare", *wrong, *options, "--report", "no.json"]) == 2
+        printed = capsys.readouterr()
+        assert expected in printed.err and printed.out == "" and not (tmp_path / "no.json").exists()
 
 
 @pytest.mark.parametrize(("text", "expected"), [("vanilla; shortcut 9", "budget is 9"), ("vanilla; ml-cache intervall=3", "Did you mean 'interval'")])

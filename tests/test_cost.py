@@ -10,9 +10,9 @@ from migm_core.families.lumina_dimoo.backbone import Lumina
 from migm_core.families.lumina_dimoo.config import LuminaConfig
 from migm_core.families.lumina_dimoo.head import ShortcutConfig, ShortcutHead
 from migm_core.families.lumina_dimoo.rule import LuminaRule
+from migm_core.loading import DEMO
 from migm_core.modules.transformer import KeyValueCache
 from migm_core.sampling.backbone import Branch
-from migm_core.pipeline import DEMO
 from migm_core.sampling.cost import largest_speed_up, step_costs
 from migm_core.sampling.methods import METHODS, Method, MLCache, Shortcut, Step, Vanilla
 from migm_core.sampling.schedules import step_kinds
@@ -58,6 +58,13 @@ def test_a_prediction_costs_what_torch_counts_but_for_the_new_tokens(variant):
     values, few = torch.zeros(1, positions, 256, device=META), torch.zeros(1, 1, dtype=torch.int64, device=META)
     seen = counted(lambda: head.step(values, values[:, :1], few, None, head.tables(positions, META)))
     assert head.config.step_macs(positions) <= seen <= 1.02 * head.config.step_macs(positions)
+
+
+@pytest.mark.parametrize("variant", [{}, {"cross_attention": False}, {"bottleneck_ratio": 1}, {"n_blocks": 2}], ids=str)
+def test_a_prediction_that_reads_pictures_costs_what_torch_counts(variant):
+    head, positions, read = ShortcutHead(ShortcutConfig(256, 4, 512, time_embedding=False, **variant), device=META), 300, 120
+    values, many = torch.zeros(1, positions, 256, device=META), torch.zeros(1, read, dtype=torch.int64, device=META)
+    assert head.config.step_macs(positions, read) == counted(lambda: head.step(values, values[:, :read], many, None, head.tables(positions, META)))
 
 
 def test_a_partial_step_of_ml_cache_costs_what_torch_counts():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from migm_core.pipeline import DEMO, Pipeline
+from migm_core.loading import DEMO
+from migm_core.pipeline import Pipeline
 from migm_core.worlds.shapes.evaluate import round_trip, unseen_scenes, verdicts
 from migm_core.worlds.shapes.patches import PatchCodebook, scene_images
 

@@ -7,11 +7,14 @@ import make_workflows
 import pytest
 from nodes_without_host import schemas
 from PIL import Image
-from workflows import FOLDER, NAMES, NOTES, SUBGRAPH_NAMES, SUBGRAPHS, boxes, inputs_of_schema, load, page_order, values
+from workflows import FOLDER, NAMES, NOTES, SUBGRAPH_NAMES, SUBGRAPHS, boxes, chosen, inputs_of_schema, load, page_order, values
 
-EXPECTED = ["compare_methods", "demo_text_to_image", "inpainting", "lumina_dimoo_text_to_image", "outpainting"]
+OF_LUMINA = ("ask", "caption_and_redraw", "control", "edit", "text_to_image")
+EXPECTED = ["compare_methods", "demo_text_to_image", "inpainting", *(f"lumina_dimoo_{name}" for name in OF_LUMINA), "outpainting"]
+LUMINA = [name for name in EXPECTED if name.startswith("lumina_dimoo")]
 NUMBERS = ("steps", "budget", "cfg", "temperature")
-PUBLISHED = {"Lumina-DiMOO", "dimoo-shortcut.pth"}  # what a note says to download
+HEAD = "dimoo-shortcut.pth"
+PUBLISHED = {"Lumina-DiMOO", HEAD}  # what a note says to download
 
 
 @pytest.fixture(params=NAMES)
@@ -39,8 +42,7 @@ def test_all_are_there_each_with_its_thumbnail():
 def test_own_nodes_have_the_sockets_of_their_schemas(workflow):
     for node in own_nodes(workflow):
         schema = schemas()[node["type"]]
-        inputs = inputs_of_schema(schema)
-        ordered = [each for each in page_order(inputs) if not each.is_extra]
+        ordered = [each for each in chosen(page_order(inputs_of_schema(schema)), node["widgets_values"]) if not each.is_extra]
         assert [(each["name"], each["type"]) for each in node["inputs"]] == [(each.name, each.io_type) for each in ordered]
         assert [each.get("widget") for each in node["inputs"]] == [{"name": each.name} if each.is_widget else None for each in ordered]
         assert [(each["name"], each["type"]) for each in node["outputs"]] == [(each.display_name, each.io_type) for each in schema.outputs]
@@ -49,8 +51,9 @@ def test_own_nodes_have_the_sockets_of_their_schemas(workflow):
 def test_own_nodes_have_values_that_their_schemas_allow(workflow):
     for node in own_nodes(workflow):
         inputs = inputs_of_schema(schemas()[node["type"]])
+        limits_of = {each.name: each.limits for each in chosen(inputs, node["widgets_values"])}
         for name, value in values(node, inputs).items():
-            limits = next(each.limits for each in inputs if each.name == name)
+            limits = limits_of[name]
             if "options" in limits:
                 assert value in [*limits["options"], *PUBLISHED]
             if "min" in limits:
@@ -68,7 +71,8 @@ def test_links_join_sockets_of_one_type(workflow):
 
 def test_required_sockets_are_linked(workflow):
     for node in own_nodes(workflow):
-        required = {each.name for each in inputs_of_schema(schemas()[node["type"]]) if not each.optional and not each.is_widget}
+        inputs = chosen(inputs_of_schema(schemas()[node["type"]]), node.get("widgets_values", []))
+        required = {each.name for each in inputs if not each.optional and not each.is_widget}
         assert required <= {each["name"] for each in node["inputs"] if each["link"] is not None}
 
 
@@ -97,7 +101,7 @@ def test_the_reader_starts_at_a_note(workflow):
 def test_the_bundled_models_workflows_have_its_own_numbers():
     own = json.loads((FOLDER.parent / "migm_core" / "demo" / "generation_config.json").read_text("utf-8"))
     own = {"cfg": own["guidance_scale"], **own}
-    for name in set(NAMES) - {"lumina_dimoo_text_to_image"}:
+    for name in set(NAMES) - set(LUMINA):
         for node in own_nodes(load(name)):
             numbers = values(node, inputs_of_schema(schemas()[node["type"]]))
             assert all(numbers[each] == own[each] for each in NUMBERS if each in numbers)
@@ -109,7 +113,7 @@ def test_app_mode_shows_widgets_and_an_output_that_are_there(workflow):
     assert shown["inputs"] and shown["outputs"]
     for id, widget in shown["inputs"]:
         assert widget in [each["name"] for each in nodes[id]["inputs"] if "widget" in each]
-    assert all(nodes[id]["type"] == "SaveImage" for id in shown["outputs"])
+    assert all(nodes[id]["type"] in ("SaveImage", "PreviewImage", "PreviewAny") for id in shown["outputs"])
 
 
 def test_a_workflow_opens_large_enough_to_be_read(workflow):
@@ -146,26 +150,49 @@ def test_five_nodes_lead_from_an_empty_graph_to_an_image():
     assert len(nodes) == 5 and "SaveImage" in nodes
 
 
-def test_only_the_8b_workflow_needs_a_download():
+def loaded(workflow: dict) -> set[str]:
+    """The files that a workflow's loaders name."""
+    return {value for node in own_nodes(workflow) if "Load" in node["type"] for value in node["widgets_values"]}
+
+
+def test_only_the_8b_workflows_need_a_download_and_say_what_and_where():
     for name in NAMES:
-        models = {value for node in own_nodes(load(name)) if "Load" in node["type"] for value in node["widgets_values"]}
-        assert (models & PUBLISHED == PUBLISHED) == (name == "lumina_dimoo_text_to_image")
+        workflow = load(name)
+        assert bool(loaded(workflow) & PUBLISHED) == (name in LUMINA)
+        if name in LUMINA:
+            base, *head = downloads(workflow)
+            assert base == ["Alpha-VLLM/Lumina-DiMOO", "--local-dir", "models/migm/Lumina-DiMOO"]
+            assert bool(head) == (HEAD in loaded(workflow))
+            assert head in ([], [["Kaiwen-Zhu/MIGM-Shortcut", "DiMOO-Shortcut/dimoo-shortcut.pth", "--local-dir", "models/migm"]])
 
 
-def test_the_8b_workflow_has_the_published_settings_and_says_where_files_go():
+def downloads(workflow: dict) -> list[list[str]]:
+    """The words after each "hf download" in the notes."""
+    notes = " ".join(node["widgets_values"][0] for node in workflow["nodes"] if node["type"] in NOTES)
+    lines = " ".join(block.replace("\\\n", " ") for block in notes.split("```")[1::2])
+    return [command.split() for command in lines.split("hf download")[1:]]
+
+
+@pytest.mark.parametrize("name", ["lumina_dimoo_edit", "lumina_dimoo_control"])
+def test_tasks_with_pictures_have_the_published_settings(name):
+    nodes = own_nodes(load(name))
+    of_all = [values(node, inputs_of_schema(schemas()[node["type"]])) for node in nodes]
+    samplers = [each for each in of_all if "budget" in each]
+    scales = [each[key] for each in of_all for key in ("image_cfg", "task.image_cfg") if key in each]
+    assert samplers and all({key: each[key] for key in NUMBERS} == {"steps": 64, "budget": 11, "cfg": 2.5, "temperature": 1} for each in samplers)
+    assert scales == [4.0] * len(samplers)
+
+
+def test_the_8b_text_to_image_workflow_has_the_published_settings():
     workflow = load("lumina_dimoo_text_to_image")
     sampler, canvas = only(workflow, "MIGMShortcutSampler"), only(workflow, "MIGMEmptyCanvas")
     assert {name: sampler[name] for name in NUMBERS} == {"steps": 64, "budget": 11, "cfg": 4, "temperature": 1}
     assert (canvas["width"], canvas["height"]) == (1024, 1024)
-    notes = " ".join(node["widgets_values"][0] for node in workflow["nodes"] if node["type"] in NOTES)
-    lines = " ".join(block.replace("\\\n", " ") for block in notes.split("```")[1::2]).split()
-    base, head = (lines[at + 1 :] for at, word in enumerate(lines) if word == "download")
-    assert base[:3] == ["Alpha-VLLM/Lumina-DiMOO", "--local-dir", "models/migm/Lumina-DiMOO"]
-    assert head == ["Kaiwen-Zhu/MIGM-Shortcut", "DiMOO-Shortcut/dimoo-shortcut.pth", "--local-dir", "models/migm"]
 
 
-def test_the_hosts_panel_of_missing_models_can_offer_the_head():
-    (loader,) = [node for node in load("lumina_dimoo_text_to_image")["nodes"] if node["type"] == "MIGMLoadShortcutHead"]
+@pytest.mark.parametrize("name", [name for name in LUMINA if name != "lumina_dimoo_ask"])
+def test_the_hosts_panel_of_missing_models_can_offer_the_head(name):
+    (loader,) = [node for node in load(name)["nodes"] if node["type"] == "MIGMLoadShortcutHead"]
     (model,) = loader["properties"]["models"]
     assert model["name"] == loader["widgets_values"][0] == "dimoo-shortcut.pth"
     assert model["directory"] == "migm"  # a folder of models that the host knows

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from migm_core.pipeline import DEMO
+from migm_core.loading import DEMO
 from migm_core.worlds.shapes.examples import Example, probabilities, random_examples
 from migm_core.worlds.shapes.patches import PatchCodebook
 from migm_core.worlds.shapes.pictures import ScenePictures, consistent

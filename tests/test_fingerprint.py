@@ -1,18 +1,43 @@
-"""Which base a head belongs to: one fingerprint in any dtype, another for another base."""
+"""Which base a head belongs to: one fingerprint in any files and dtype, another for another base, however little was trained of it."""
+
+from copy import deepcopy
 
 import pytest
 import torch
-from small_model import make_small_model
+from small_model import make_small_model, shard
 
-from migm_core.checkpoints.fingerprint import fingerprint, other_base, same_base
+from migm_core.checkpoints import convert
+from migm_core.checkpoints.fingerprint import COUNT, fingerprint, other_base, same_base
+from migm_core.families.maskgit.backbone import MaskGit
+from migm_core.families.maskgit.config import MaskGitConfig
+from migm_core.loading import DEMO
 from migm_core.pipeline import Pipeline
+
+EMBEDDING = COUNT * 2 * 4 // 3  # letters: all that earlier versions wrote
+
+
+def load(path, dtype="fp32"):
+    return Pipeline.load(path, None, dtype=dtype, device="cpu").checkpoint.base
 
 
 @pytest.fixture(scope="module")
 def bases(small, tmp_path_factory):
     other = make_small_model(tmp_path_factory.mktemp("other"), seed=7)
-    load = lambda folder, dtype: Pipeline.load(folder, None, dtype=dtype, device="cpu").checkpoint.base  # noqa: E731
-    return {dtype: load(small.folder, dtype) for dtype in ("fp32", "bf16", "fp16")}, load(other.folder, "fp32")
+    return {dtype: load(small.folder, dtype) for dtype in ("fp32", "bf16", "fp16")}, load(other.folder)
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return load(DEMO)
+
+
+def trained(base, name: str, share: float):
+    """The base with one tensor moved by a share of its numbers' size."""
+    moved = deepcopy(base)
+    tensor = dict(moved.named_parameters())[name].data
+    generator = torch.Generator().manual_seed(0)
+    tensor += share * tensor.square().mean().sqrt() * torch.randn(tensor.shape, generator=generator)
+    return moved
 
 
 def test_a_fingerprint_is_that_of_the_base_in_any_dtype(bases):
@@ -20,26 +45,77 @@ def test_a_fingerprint_is_that_of_the_base_in_any_dtype(bases):
     texts = {dtype: fingerprint(base) for dtype, base in ours.items()}
     assert all(same_base(one, another) for one in texts.values() for another in texts.values())
     assert not any(same_base(text, fingerprint(other)) for text in texts.values())
-    assert len(texts["fp32"]) == 128 and texts["fp32"] != texts["bf16"]
+    assert texts["fp32"] != texts["bf16"]
 
 
-def test_a_base_that_was_trained_on_is_another(bases):
+def test_a_fingerprint_is_that_of_the_base_in_any_files(bases, copy, tmp_path):
+    text = fingerprint(bases[0]["fp32"])
+    shard(copy.folder, 3)
+    convert(copy.folder, tmp_path / "one.safetensors")
+    assert fingerprint(load(copy.folder)) == fingerprint(load(tmp_path / "one.safetensors")) == text
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8], ids=str)
+def test_a_quantised_base_is_the_same_base_and_another_one_is_not(demo, dtype, tmp_path):
+    convert(DEMO, tmp_path / "quantised.safetensors", dtype=dtype)
+    quantised = fingerprint(load(tmp_path / "quantised.safetensors"))
+    assert same_base(quantised, fingerprint(demo)) and same_base(fingerprint(demo), quantised)
+    assert not same_base(quantised, fingerprint(trained(demo, "blocks.3.q_proj.weight", 1.0)))
+
+
+def test_what_text_needs_beside_leaves_the_fingerprint(bases, small):
+    whole = Pipeline.load(small.folder, None, dtype="fp32", device="cpu")
+    whole.choose("Which?", ["red", "blue"])
+    assert whole.checkpoint.base.has_text and not bases[0]["fp32"].has_text
+    assert fingerprint(whole.checkpoint.base) == fingerprint(bases[0]["fp32"])
+
+
+def test_a_base_whose_embedding_was_trained_on_is_another(bases):
     base = bases[0]["fp32"]
-    before = fingerprint(base)
-    table = base.wte.weight.detach()
-    changed = table + 0.05 * table.std() * torch.randn(table.shape, generator=torch.Generator().manual_seed(0))
-    kept = table.clone()
-    try:
-        table.copy_(changed)
-        assert not same_base(before, fingerprint(base))
-    finally:
-        table.copy_(kept)
-    assert fingerprint(base) == before
+    assert not same_base(fingerprint(base), fingerprint(trained(base, "wte.weight", 0.05)))
+
+
+@pytest.mark.parametrize("name", ["blocks.0.q_proj.weight", "blocks.7.attn_norm.weight", "blocks.15.ff_out.weight", "ln_f.weight"])
+def test_a_base_of_which_one_tensor_was_trained_on_is_another(demo, name):
+    """A merged LoRA leaves the embedding, and all but some matrices, as they were."""
+    assert not same_base(fingerprint(demo), fingerprint(trained(demo, name, 0.05)))
+    assert same_base(fingerprint(demo), fingerprint(trained(demo, name, 0.001))), "by less than bfloat16 rounds"
+
+
+def test_a_maskgit_has_one_too():
+    torch.manual_seed(0)
+    base = MaskGit(MaskGitConfig(d_model=32, n_heads=2, n_layers=2, mlp_hidden_size=64, codebook_size=16, n_classes=4, grid=4))
+    for name in ("pos_emb", "first_layer.proj_in.weight", "blocks.1.attention.norm.weight"):
+        with torch.no_grad():
+            dict(base.named_parameters())[name].normal_()
+        assert not same_base(fingerprint(base), fingerprint(trained(base, name, 0.05)))
+    assert same_base(fingerprint(base), fingerprint(deepcopy(base).bfloat16()))
+
+
+def test_fingerprints_of_earlier_versions_count_for_the_embedding(bases, demo):
+    base, other = bases[0]["bf16"], bases[1]
+    earlier = fingerprint(bases[0]["fp32"])[:EMBEDDING]
+    assert same_base(earlier, fingerprint(base)) and same_base(fingerprint(base), earlier) and same_base(earlier, earlier)
+    assert not same_base(earlier, fingerprint(other)) and not same_base(fingerprint(other), earlier)
+    assert same_base(fingerprint(demo)[:EMBEDDING], fingerprint(trained(demo, "blocks.0.q_proj.weight", 0.5)))
+
+
+def test_weights_that_a_host_keeps_in_its_own_form_are_left_out(demo):
+    """Its tensors are of a class of their own, and reading a part of one makes it whole."""
+
+    class Packed(torch.Tensor):
+        pass
+
+    packed = deepcopy(demo)
+    packed.blocks[3].q_proj.weight = torch.nn.Parameter(torch.full((160, 160), 7.0).as_subclass(Packed), requires_grad=False)
+    assert same_base(fingerprint(packed), fingerprint(demo))
+    assert not same_base(fingerprint(packed), fingerprint(trained(demo, "blocks.4.q_proj.weight", 0.05)))
 
 
 def test_what_is_no_fingerprint_is_of_no_base(bases):
     text = fingerprint(bases[1])
-    assert same_base(text, text) and not any(same_base(text, wrong) or same_base(wrong, text) for wrong in ("", "x", "é", text[:-4], 2 * text))
+    wrong = ("", "x", "é", text[: EMBEDDING - 4], text[:-4], 2 * text, text + ":", text.replace(":16:", ":4:"), text.replace(":", ""))
+    assert same_base(text, text) and not any(same_base(text, other) or same_base(other, text) for other in wrong)
 
 
 def test_a_head_of_another_base_is_named(bases):

@@ -1,4 +1,4 @@
-"""The plan of the house: who may know whom, that families have no name outside their folders, and that a method or a family is one file and one line."""
+"""The plan of the house: who may know whom, and that families have no name outside their folders."""
 
 import ast
 from collections import defaultdict
@@ -7,37 +7,16 @@ from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
-from safetensors.torch import save_file
-from small_model import PROMPT
-from torch import nn
 
 from migm_core import families
-from migm_core.bench.compare import compare
-from migm_core.bench.ways import parse_ways
-from migm_core.checkpoints import Checkpoint, CheckpointError, convert, describe, load_checkpoint
-from migm_core.checkpoints.convert import as_it_is
-from migm_core.cli import main
-from migm_core.families.family import Family
-from migm_core.families.lumina_dimoo.config import LuminaConfig
-from migm_core.families.lumina_dimoo.rule import LuminaRule
-from migm_core.pipeline import Pipeline
-from migm_core.sampling.backbone import Branch, at_positions
-from migm_core.sampling.cost import largest_speed_up, step_costs
-from migm_core.sampling.memory import run_bytes
-from migm_core.sampling.methods import METHODS, Method, Vanilla
-from migm_core.sampling.schedules import step_kinds
-from migm_core.sampling.setting import setting
-from migm_core.trained import Trained
 
 REPOSITORY = Path(__file__).parents[1]
-
 # Who may know whom. A room may import from the rooms that stand behind it, from those that they may, and from nowhere else of the project.
 MAY = {
     "arguments": (),
+    "command": ("writing",),
     "canvas": ("arguments",),
     "devices": (),
     "images": (),
@@ -53,10 +32,15 @@ MAY = {
     "checkpoints": ("arguments", "devices", "settings", "trained", "writing"),
     "families": ("checkpoints", "tokenizers"),
     "switches": ("checkpoints", "tokenizers"),
-    "pipeline": ("families", "hub", "images", "result", "switches", "threads"),
+    "loading": ("hub", "switches"),
+    "requested_settings": ("families", "switches"),
+    "request": ("families", "result"),
+    "questions": ("families",),
+    "diagnosis": ("checkpoints",),
+    "pipeline": ("diagnosis", "images", "loading", "questions", "request", "requested_settings", "threads"),
     "outputs": ("pipeline",),
     "training": ("outputs",),
-    "bench": ("outputs",),
+    "bench": ("command", "outputs"),
     "worlds": ("training", "bench"),
     "cli": ("worlds",),
     "nodes": ("outputs",),
@@ -69,7 +53,6 @@ LATER = {
     ("migm_core", "settings"): "the public names, imported when they are asked for",
 }
 HOST = {"comfy", "comfy_execution", "folder_paths", "latent_preview", "server", "aiohttp", "nodes"}  # ComfyUI's own modules, but for the nodes' schema
-
 FAMILY_NAMES = ("lumina", "dimoo", "maskgit")
 # Files that may name a family in code, beside its folder, and why. Docstrings and comments may everywhere: they name sources. So may what the
 # nodes say to their users.
@@ -78,7 +61,7 @@ MAY_NAME_FAMILIES = {
     "migm_core/tokenizers": "a tokenizer is of the families that use it",
     "migm_core/worlds": "a bundled model is of some family",
     "migm_core/cli/training.py": "commands that train a bundled model",
-    "migm_core/hub.py": "an example of a repository's name",
+    "migm_core/hub": "an example of a repository's name",
     "nodes/__init__.py": "the list of all nodes",
     "nodes/loaders.py": "a loader is of one family",
     "nodes/maskgit.py": "the nodes of one family",
@@ -161,7 +144,7 @@ def reachable(name: str) -> set[str]:
 
 def test_the_walk_finds_imports_of_all_kinds():
     found = {(str(each.file), each.module, each.later) for each in imports()}
-    assert ("migm_core/pipeline.py", "migm_core.hub", False) in found  # from . import hub
+    assert ("migm_core/loading.py", "migm_core.hub", False) in found  # from . import hub
     assert ("migm_core/sampling/methods/vanilla.py", "migm_core.sampling.backbone", False) in found  # from ..backbone import Backbone
     assert ("migm_core/checkpoints/load.py", "migm_core.families", True) in found
     assert ("nodes/host/folders.py", "folder_paths", False) in found
@@ -238,258 +221,3 @@ def _said(file: Path) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, name) for name in names if isinstance(name, str))
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.lineno, node.module
-
-
-# A method is one file and one line.
-
-
-@dataclass(frozen=True)
-class Toy(Method):
-    """The base model at every ``every``-th step, and its features once more in between."""
-
-    name = "toy"
-    about = "features of the last full step, once more"
-    own_steps = {"again": "the features of the last full step, once more"}
-
-    every: int = setting(2, 1, 64, "a full step every so many steps")
-
-    def kinds(self, steps):
-        return ["full" if step % self.every == 0 else "again" for step in range(steps)]
-
-    def start(self, backbone, sequences, mask_ratios):
-        return ToyRun(self, backbone, sequences)
-
-    def kept_bytes(self, config, dtype, lengths):
-        return 10**9
-
-    def step_macs(self, kind, config, head, positions):
-        return 7
-
-
-class ToyRun:
-    def __init__(self, settings, backbone, sequences):
-        self.settings, self.backbone, self.sequences = settings, backbone, sequences
-
-    def features(self, step):
-        if step.index % self.settings.every == 0:
-            self.last = [self.backbone.features(sequence) for sequence in self.sequences]
-        return [at_positions(last, sequence.positions[step.masked]) for last, sequence in zip(self.last, self.sequences)]
-
-
-@pytest.fixture
-def toy(monkeypatch):
-    """Its one line in the registry."""
-    monkeypatch.setitem(METHODS, "toy", Toy)
-
-
-def printed(capsys, *argv) -> str:
-    try:
-        assert main([*map(str, argv)]) == 0
-    except SystemExit as done:  # of --help
-        assert not done.code
-    return capsys.readouterr().out
-
-
-def test_a_method_runs_by_its_name_with_its_setting(toy, pipeline):
-    result = pipeline.generate(PROMPT, method="toy", steps=8, every=4)
-    assert [kind for kind, _ in result.step_seconds] == ["full", "again", "again", "again"] * 2
-    assert result.settings.used()["every"] == 4
-    assert torch.equal(pipeline.generate(PROMPT, method="toy", every=1).tokens, pipeline.generate(PROMPT, method="vanilla").tokens)
-    with pytest.raises(ValueError, match="every is 0, .*whole number from 1 to 64: a full step every so many steps"):
-        pipeline.generate(PROMPT, method="toy", every=0)
-
-
-def test_a_method_that_is_not_registered_is_an_argument(pipeline):
-    result = pipeline.generate(PROMPT, method=Toy(every=4))
-    assert result.settings.method == "toy" and result.full_steps == [0, 4]
-    with pytest.raises(ValueError, match="'evry'.*'every'|There is no setting"):
-        pipeline.generate(PROMPT, evry=4)
-
-
-def test_a_methods_settings_that_are_mistyped_name_the_nearest(toy, pipeline):
-    with pytest.raises(ValueError, match="'evry'.*'every'"):
-        pipeline.generate(PROMPT, method="toy", evry=4)
-
-
-@pytest.mark.parametrize("command", ["generate", "compare"])
-def test_a_method_is_in_the_help_of_the_command_line(toy, capsys, command):
-    said = " ".join(printed(capsys, command, "--help").split())
-    assert "--every N" in said and "a full step every so many steps" in said
-    assert command != "generate" or "toy: features of the last full step, once more" in said
-
-
-def test_a_method_runs_from_the_command_line(toy, small, tmp_path, capsys):
-    options = ["--model", small.folder, "--head", "none", "--method", "toy", "--every", 4, "--steps", 8, "--device", "cpu"]
-    assert "2 full and 6 again steps" in printed(capsys, "generate", PROMPT, "--out", tmp_path / "x.png", *options)
-    assert "every is 65" in _complaint(capsys, "generate", PROMPT, "--out", tmp_path / "x.png", *options, "--every", 65)
-
-
-def _complaint(capsys, *argv) -> str:
-    assert main([*map(str, argv)]) == 2
-    return capsys.readouterr().err
-
-
-def test_a_method_says_its_memory_and_its_cost(toy):
-    config, rule, method = LuminaConfig(d_model=64, n_heads=2, n_kv_heads=2, n_layers=2, mlp_hidden_size=64), LuminaRule(), METHODS["toy"]()
-    sizes = torch.float32, [100, 60], 16
-    assert run_bytes(config, *sizes, method) == run_bytes(config, *sizes, Vanilla()) + 10**9
-    kinds = step_kinds(method.kinds(8), rule.keep(64, 64, 8), 64)
-    costs = step_costs(config, None, method, rule, kinds, 8, 8)
-    masked = [64, *rule.keep(64, 64, 8)]
-    assert [cost - count * config.width * config.codebook_size for cost, count in zip(costs, masked)][1::2] == [7] * 4
-    assert 1 < largest_speed_up(config, None, method, rule, kinds, 8, 8) < 2
-
-
-def test_a_method_is_in_the_bench(toy, pipeline):
-    ways = parse_ways("vanilla; toy 8 every=4")
-    assert ways["toy 8 every=4"] == {"method": "toy", "steps": 8, "every": 4}
-    rows = compare(pipeline, [PROMPT], ways, rounds=1)
-    assert [row.full_steps for row in rows] == [8, 2]
-    assert rows[1].memory_bytes == rows[0].memory_bytes + 10**9
-
-
-def test_the_bench_compares_all_methods_where_none_is_named(toy, small, capsys):
-    said = printed(capsys, "compare", PROMPT, "--model", small.folder, "--head", small.head, "--rounds", 1, "--steps", 4, "--budget", 2, "--device", "cpu")
-    assert [line.split("|")[1].strip() for line in said.splitlines() if line.startswith("|")][2:] == list(METHODS)
-
-
-# A family is its folder and one line.
-
-
-@dataclass(frozen=True)
-class ToyConfig:
-    width: int = 4
-    codebook_size: int = 5
-    block_weights: int = 0
-
-    def sequence_length(self, prompt, rows, columns):
-        return rows * columns
-
-    def pass_macs(self, computed, positions):
-        return 0
-
-    def pass_bytes(self, positions, dtype):
-        return 0
-
-    def cache_bytes(self, positions, dtype):
-        return 0
-
-    def table_bytes(self, positions):
-        return 0
-
-
-class ToySequence:
-    """The canvas in reading order, a masked token as -1, and no prompt."""
-
-    def __init__(self, branch, canvas):
-        self.tokens = torch.where(canvas.masked, -1, canvas.codes).flatten(1)
-        self.positions = torch.arange(self.tokens.shape[1])
-        self.weight, self.context, self.code = branch.weight, self.positions[:0], branch.prompt.view(-1, 1, 1).float()
-
-    @property
-    def length(self):
-        return self.tokens.shape[1]
-
-    def unmask(self, where, codes):
-        self.tokens.scatter_(1, where, codes)
-
-
-class ToyBackbone(nn.Module):
-    """Answers each class with the code of its number."""
-
-    config, device, dtype = ToyConfig(), torch.device("cpu"), torch.float32
-
-    def sequence(self, branch, canvas):
-        return ToySequence(branch, canvas)
-
-    def features(self, sequence, cache=None):
-        return sequence.code.expand(*sequence.tokens.shape, self.config.width)
-
-    def code_logits(self, features, positions):
-        return 100 * (features[..., :1] == torch.arange(self.config.codebook_size)).float()
-
-
-class ToyImageTokenizer(nn.Module):
-    config = SimpleNamespace(downscale_factor=2)
-
-    def decode(self, codes, tile=0):
-        return (codes / 4).repeat_interleave(2, 1).repeat_interleave(2, 2)[:, None].expand(-1, 3, -1, -1)
-
-
-class ToyFamily(Family):
-    name, title, takes = "toy", "Toy", "classes"
-    base_mark, whole_mark, head_mark = "toy.weight", "toy.weight", "toy_head.weight"
-    config, head, rule = ToyConfig, type("ToyHeadConfig", (), {}), LuminaRule
-    defaults = {"width": 8, "height": 4, "steps": 3, "budget": 2, "guidance_scale": 0.0, "temperature": 0.0}
-
-    def parts(self, names):
-        return {}
-
-    def matches(self, path, source):
-        return source is not None and "toy.weight" in source
-
-    def load(self, path, source, **options):
-        return Checkpoint(path, self, ToyBackbone(), ToyImageTokenizer(), None, dict(self.defaults))
-
-    def is_head(self, source):
-        return False
-
-    def head_config(self, source, base=None):
-        raise CheckpointError("There are no heads of toys.")
-
-    build_head = new_head = typical_head = head_config
-
-    def head_metadata(self, config):
-        return {}
-
-    def describe(self, path, source):
-        return [f"{path}: a toy"] if self.matches(path, source) else None
-
-    def convert(self, path, source, dtype):
-        return {"toy.weight": as_it_is(source, "toy.weight")}, {"kind": "toy"}
-
-    def sizes(self, path):
-        return ToyConfig(), 2
-
-    def own_settings(self, path):
-        return dict(self.defaults), Trained()
-
-    def branches(self, checkpoint, condition, negative, guidance_scale, batch):
-        return [Branch(torch.tensor([condition]), 1.0, prompt_visible=False)]
-
-
-@pytest.fixture
-def toy_file(monkeypatch, tmp_path):
-    """A file of the toy family, after its one line in the registry."""
-    save_file({"toy.weight": torch.ones(3)}, tmp_path / "toy.safetensors")
-    with pytest.raises(CheckpointError, match="none of the kinds known here: its first tensors are toy.weight. Expected a checkpoint of"):
-        load_checkpoint(tmp_path / "toy.safetensors")
-    monkeypatch.setattr(families, "FAMILIES", (*families.FAMILIES, ToyFamily()))
-    return tmp_path / "toy.safetensors"
-
-
-def test_a_family_is_detected_described_and_converted(toy_file, tmp_path):
-    family, source = families.detect(toy_file)
-    assert family.name == "toy" and source.shapes == {"toy.weight": (3,)}
-    assert describe(toy_file) == f"{toy_file}: a toy"
-    convert(toy_file, tmp_path / "other.safetensors")
-    assert describe(tmp_path / "other.safetensors").endswith("a toy")
-
-
-def test_a_family_generates_with_the_methods_that_need_no_head(toy_file, capsys):
-    pipeline = Pipeline.load(toy_file, device="cpu")
-    for method in (None, "vanilla", Toy(every=2)):
-        result = pipeline.generate([3, 1], method=method)
-        assert [codes.unique().tolist() for codes in result.tokens] == [[3], [1]]
-        assert result.images[0].size == (8, 4)
-    with pytest.raises(ValueError, match="needs a shortcut head"):
-        pipeline.generate(3, method="shortcut")
-
-
-def test_a_head_of_another_family_is_refused_in_words(toy_file, small):
-    with pytest.raises(CheckpointError, match="is a shortcut head for Lumina-DiMOO, but the base is of Toy"):
-        Pipeline.load(toy_file, small.head, device="cpu")
-
-
-def test_others_files_stay_theirs(toy_file, small):
-    assert families.detect(small.folder)[0].name == "lumina-dimoo"

@@ -10,10 +10,15 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import hub_server
 import pytest
 from hub_server import HubServer
 
 from migm_core import hub
+from migm_core.hub import fetching
+from migm_core.hub.explain import explain
+from migm_core.hub.folders import RECORD
+from migm_core.hub.names import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "Some-One/tiny.model_1"
@@ -226,7 +231,7 @@ def test_another_models_folder_is_left_alone(call, server, tmp_path):
 def test_a_folder_that_changes_its_revision_is_not_taken_for_either_before_it_is_whole(call, server, tmp_path):
     folder = tmp_path / "here"
     call("download", folder=folder)
-    record = folder / hub.RECORD
+    record = folder / RECORD
     call("download", folder=folder, revision="v1")
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS[::-1]
     values = json.loads(record.read_text())
@@ -302,12 +307,25 @@ def test_errors_say_what_to_do(call, server, tmp_path):
     assert call(offline=True) == f"{NAME} is not here whole, and HF_HUB_OFFLINE forbids to fetch it: set it to 0, or fetch the model first."
 
 
+def test_a_repository_of_more_files_than_a_model_has_is_not_fetched(call, server):
+    server.repositories[NAME]["main"] = {**FILES, **{f"{number}.json": b"{}" for number in range(1000)}}
+    assert f"{NAME} has 1,005 files to fetch, but no model known here has more than 1,000" in call()
+    assert server.fetched() == []
+
+
+@pytest.mark.parametrize("answer", [[], {"sha": None, "siblings": []}, {"id": NAME, "sha": "../..", "siblings": []}, {"id": NAME, "sha": "a" * 40, "siblings": [{"rfilename": 5}]}], ids=str)
+def test_an_answer_that_describes_no_repository_is_said_to_be_none(call, server, monkeypatch, answer):
+    right = hub_server._Handler._json
+    monkeypatch.setattr(hub_server._Handler, "_json", lambda self, value: right(self, answer))
+    assert call() == f"{server.endpoint} gave an answer for {NAME} that is not understood: check HF_ENDPOINT, or try again later."
+
+
 def test_a_file_that_the_disk_cannot_hold(monkeypatch, tmp_path):
-    monkeypatch.setattr(hub.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
-    wanted = hub._parse(NAME)
+    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    wanted = parse(NAME)
     with pytest.raises(hub.HubError, match=r"no room for Some-One/tiny.model_1: it needs 16.0 GB, and 0.0 GB are free"):
-        hub._check_room(wanted, tmp_path / "not" / "yet", 16 * 10**9)
-    hub._check_room(wanted, tmp_path, 10**5)
+        fetching.check_room(wanted, tmp_path / "not" / "yet", 16 * 10**9)
+    fetching.check_room(wanted, tmp_path, 10**5)
     full = OSError(28, "No space left on device")
-    assert hub._explain(full, wanted, tmp_path) == f"The disk of {tmp_path} is full: free some room for {NAME}, then start again; finished files are kept."
-    assert hub._explain(KeyError("x"), wanted, tmp_path) is None
+    assert explain(full, wanted, tmp_path) == f"The disk of {tmp_path} is full: free some room for {NAME}, then start again; finished files are kept."
+    assert explain(KeyError("x"), wanted, tmp_path) is None

@@ -13,7 +13,8 @@ from small_model import edit_json, edit_tensors, make_small_head, make_small_mod
 
 from migm_core.checkpoints import CheckpointError, TensorSource, convert, describe, load_checkpoint, load_head
 from migm_core.cli import main
-from migm_core.pipeline import DEMO, Pipeline
+from migm_core.loading import DEMO
+from migm_core.pipeline import Pipeline
 from migm_core.tokenizers.amused_vq import ImageTokenizerConfig
 
 BASE = "model.transformer."
@@ -312,14 +313,14 @@ def test_keys_that_nobody_knows_are_named(copy):
 def test_the_published_keys_are_all_known(copy):
     """Those that configs of the family are known to have."""
     published = {
-        **{"activation_type": "silu", "alibi": False, "alibi_bias_max": 8.0, "architectures": ["LLaDAForMultiModalGeneration"], "attention_dropout": 0.0},
-        **{"attention_layer_norm": False, "attention_layer_norm_with_affine": True, "auto_map": {"AutoConfig": "x.Y"}, "bias_for_layer_norm": False},
-        **{"block_group_size": 1, "block_type": "llama", "embedding_dropout": 0.0, "eos_token_id": 126081, "flash_attention": False},
-        **{"include_bias": False, "include_qkv_bias": False, "init_cutoff_factor": None, "init_device": "meta", "init_fn": "mitchell", "init_std": 0.02},
-        **{"input_emb_norm": False, "layer_norm_type": "rms", "layer_norm_with_affine": True, "mask_token_id": 22, "mlp_ratio": 4},
-        **{"model_type": "llada", "multi_query_attention": None, "pad_token_id": 126081, "precision": "amp_bf16", "residual_dropout": 0.0},
-        **{"rope": True, "rope_full_precision": True, "scale_logits": False, "transformers_version": "4.46.3", "use_cache": False, "weight_tying": False},
-        **{"_name_or_path": "x", "torch_dtype": "bfloat16", "clip_qkv": None, "rope_scaling": None, "sliding_window": None},
+        "activation_type": "silu", "alibi": False, "alibi_bias_max": 8.0, "architectures": ["LLaDAForMultiModalGeneration"], "attention_dropout": 0.0,
+        "attention_layer_norm": False, "attention_layer_norm_with_affine": True, "auto_map": {"AutoConfig": "x.Y"}, "bias_for_layer_norm": False,
+        "block_group_size": 1, "block_type": "llama", "embedding_dropout": 0.0, "eos_token_id": 126081, "flash_attention": False,
+        "include_bias": False, "include_qkv_bias": False, "init_cutoff_factor": None, "init_device": "meta", "init_fn": "mitchell", "init_std": 0.02,
+        "input_emb_norm": False, "layer_norm_type": "rms", "layer_norm_with_affine": True, "mask_token_id": 22, "mlp_ratio": 4,
+        "model_type": "llada", "multi_query_attention": None, "pad_token_id": 126081, "precision": "amp_bf16", "residual_dropout": 0.0,
+        "rope": True, "rope_full_precision": True, "scale_logits": False, "transformers_version": "4.46.3", "use_cache": False, "weight_tying": False,
+        "_name_or_path": "x", "torch_dtype": "bfloat16", "clip_qkv": None, "rope_scaling": None, "sliding_window": None,
     }
     edit_json(copy.folder / "config.json", **published)
     assert verdict(copy.folder) == "" and "ignored" not in describe(copy.folder)

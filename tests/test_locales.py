@@ -3,12 +3,15 @@
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
-from nodes_without_host import NAME, REPOSITORY, room, schemas
+from nodes_without_host import NAME, REPOSITORY, all_inputs, room, schemas
 from PIL import Image
-from torch import nn
+from small_model import small_config
+
+from migm_core.families.lumina_dimoo.backbone import Lumina
 
 LANGUAGES = ["en", "zh"]
 
@@ -31,7 +34,7 @@ def of_schemas() -> dict:
         id: {
             "display_name": schema.display_name,
             "description": schema.description,
-            "inputs": {each.id.replace(".", "_"): {"name": each.id, "tooltip": each.tooltip} for each in schema.inputs},  # the page asks for it so
+            "inputs": {each.id.replace(".", "_"): {"name": each.id, "tooltip": each.tooltip} for each in all_inputs(schema)},  # the page asks for it so
             "outputs": {str(index): {"name": each.display_name, "tooltip": each.tooltip} for index, each in enumerate(schema.outputs)},
         }
         for id, schema in schemas().items()
@@ -64,7 +67,7 @@ def test_every_chinese_text_is_translated(file):
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_categories_and_types_are_those_of_the_schemas(language):
     main = texts(language, "main.json")
-    own = {each.io_type for schema in schemas().values() for each in (*schema.inputs, *schema.outputs) if each.io_type.startswith("MIGM_")}
+    own = {each.io_type for schema in schemas().values() for each in (*all_inputs(schema), *schema.outputs) if each.io_type.startswith("MIGM_")}
     assert main["dataTypes"].keys() == own
     assert main["nodeCategories"].keys() == {part for schema in schemas().values() for part in schema.category.split("/")}
 
@@ -82,23 +85,31 @@ def remarks() -> list[str]:
     notes = [plan.NO_HEAD, plan.NO_SHORTCUT]
     settings = plan.Settings(128, 72, 64, 4.5, None)
     without = plan.Settings(64, 64, 64, 0.0, None)
-    trained = plan.Trained(((64, 64),), guidance=False)
-    other = room("run").other_base("a head.safetensors", "of another", nn.Embedding(3, 2), "a model")
+    doubt = sys.modules[f"{NAME}.migm_core.families.maskgit.files"].guessed_heads(512)
+    trained = plan.Trained(((64, 64),), guidance=False, tasks=("text-to-image", "paint"), doubts=(doubt,))
+    other = room("run").other_base("a head.safetensors", "of another", Lumina(small_config()), "a model")
     abouts = list(room("choices").kinds_of_steps().values())
     with pytest.raises(ValueError) as unknown:
         plan.answer({"unknown": "steps"})
     inputs, painting, pictures = (sys.modules[f"{NAME}.migm_core.families.lumina_dimoo.{name}"] for name in ("inputs", "painting", "pictures"))
     notes += pictures.prepare(Image.new("RGB", (400, 40)), ((64, 64),), "Picture 2").note, pictures.prepare(Image.new("RGB", (40, 400)), ((64, 64),)).note
+    notes += pictures.prepare(Image.new("RGBA", (64, 64)), ((64, 64),), "Picture 2").notes
+    notes += pictures.prepare(Image.new("I;16", (64, 64)), ((64, 64),)).notes
     painted = painting.Painting()
+    notes += inputs.MASKS_ITSELF, inputs.WORDS_OF_ITS_OWN.format(task="dense")
     notes += painting.paint_in(Image.new("RGB", (64, 64)), torch.ones(32, 32), painted, 8).notes
     notes += inputs._to_paint(Image.new("RGB", (128, 128)), torch.eye(128), painted, lambda pixels: torch.zeros(1, 16, 16, dtype=torch.int64), 8, [(64, 64)]).notes
+    notes += trained.caution("edit"), trained.caution("understanding")
+    reading = sys.modules[f"{NAME}.migm_core.families.lumina_dimoo.reading"]
+    unfinished = SimpleNamespace(end=None, cache_errors=(SimpleNamespace(kl=0.03, changed=0.1),))
+    notes += reading._cautions(unfinished, SimpleNamespace(stop="answer", length=64))
     return [*notes, *plan.cautions(trained, settings, ""), *plan.cautions(trained, without, "a cat"), other, *abouts, str(unknown.value)]
 
 
 def test_the_timeline_translates_all_that_the_server_remarks():
     translated = (REPOSITORY / "web" / "words.js").read_text(encoding="utf-8")
     patterns = [re.compile(pattern) for pattern in re.findall(r"^\s*\[?/(\^.*)/,", translated, re.MULTILINE)]
-    assert len(remarks()) == 16
+    assert len(remarks()) == 26
     assert not [remark for remark in remarks() if not any(pattern.match(remark) for pattern in patterns)]
 
 

@@ -1,48 +1,23 @@
-"""MaskGIT's files: the published ones and ours, in folders as users have them; what is skipped, and what is refused."""
+"""MaskGIT's files: the published ones and ours, where users have them; converted and described."""
 
 import json
-import os
-import pickle
 import shutil
-import sys
-import zipfile
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from maskgit_folder import BASE, DATA, HEAD, N_HEADS, published, same
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from migm_core.canvas import Canvas
 from migm_core.checkpoints import CheckpointError, TensorSource, convert, describe, load_checkpoint, load_head, save_head
-from migm_core.checkpoints.torch_file import TorchFile
+from migm_core.cli import main
 from migm_core.families import detect
-from migm_core.families.maskgit.head import MaskGitHead, MaskGitHeadConfig
-from migm_core.pipeline import Pipeline
-
-DATA = Path(__file__).parent / "data" / "maskgit"
-BASE, HEAD = DATA / "MaskGIT_ImageNet_tiny.pth", DATA / "maskgit-shortcut.pth"
-N_HEADS = json.loads((DATA / "meta.json").read_text())["config"]["n_heads"]
-
-
-def published(folder: Path, base: str = ".", vqgan: str = "VQGAN") -> Path:
-    """A folder as the published files lie in it, and the config.json that tells the number of heads."""
-    (folder / base).mkdir(parents=True, exist_ok=True)
-    shutil.copy(BASE, folder / base)
-    shutil.copytree(DATA / "vqgan", folder / vqgan)
-    (folder / base / "config.json").write_text(json.dumps({"model_type": "maskgit", "n_heads": N_HEADS}))
-    return folder
+from migm_core.families.maskgit.files import Located
 
 
 @pytest.fixture
 def folder(tmp_path):
     return published(tmp_path / "model")
-
-
-def same(a, b) -> bool:
-    a, b = a.state_dict(), b.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 # Folders
@@ -74,9 +49,26 @@ def test_published_files_are_found_where_users_have_them(tmp_path, base, vqgan, 
 def test_without_a_word_a_model_has_16_heads(folder):
     (folder / "config.json").unlink()
     assert load_checkpoint(folder).base.config.n_heads == 16
-    assert "16 heads (as published; a config.json beside it may say otherwise)" in describe(folder)
+    assert "48, 16 heads (assumed)" in describe(folder) and "note          Nothing says how many attention heads" in describe(folder)
     with pytest.raises(CheckpointError, match="width 24.* does not divide into n_heads 16.*config.json"):
         load_head(HEAD, load_checkpoint(folder).base.config)
+
+
+def test_a_number_of_heads_that_is_a_guess_is_said_and_stays_one(folder, tmp_path, capsys):
+    convert(folder, tmp_path / "said.safetensors")
+    (folder / "config.json").unlink()
+    convert(folder, tmp_path / "guessed.safetensors")
+    for path, guessed in ((folder, True), (tmp_path / "guessed.safetensors", True), (tmp_path / "said.safetensors", False)):
+        assert main(["generate", "3", "--model", str(path), "--device", "cpu", "--out", str(tmp_path / "a.png"), "--report", str(tmp_path / "run.json")]) == 0
+        doubt = "its width, 48, is none of the published ones, 768 and 1024: 16 are assumed"
+        assert (doubt in capsys.readouterr().err) == guessed == any(doubt in caution for caution in json.loads((tmp_path / "run.json").read_text())["cautions"])
+
+
+@pytest.mark.parametrize(("width", "said", "guessed"), [(768, {}, False), (1024, {}, False), (512, {}, True), (512, {"n_heads": 16}, False)])
+def test_of_a_published_width_the_number_of_heads_is_known(width, said, guessed, tmp_path):
+    save_file({"tok_emb.weight": torch.zeros(20, width)}, tmp_path / "base.safetensors")
+    found = Located(TensorSource.open(tmp_path / "base.safetensors"), None, {}, "", said, "", {}, "")
+    assert (f"its width, {width}," in found.doubt()) == bool(found.doubt()) == guessed
 
 
 def test_a_config_of_another_model_beside_it_says_nothing(folder):
@@ -108,148 +100,6 @@ def test_a_checkpoint_may_name_its_classes(folder):
     (folder / "config.json").write_text(json.dumps({"n_heads": N_HEADS, "class_names": names[1:]}))
     with pytest.raises(CheckpointError, match="9 class names for 10 classes"):
         load_checkpoint(folder)
-
-
-# What torch.save wrote
-
-
-def test_the_optimizers_state_is_not_read():
-    file = TorchFile.open(BASE)
-    for name in file.shapes:
-        file.get(name)
-    weights = len(load_file(DATA / "base.safetensors"))
-    assert len(file.mapped) == weights
-    with zipfile.ZipFile(BASE) as archive:
-        assert sum("/data/" in name for name in archive.namelist()) > 2 * weights
-
-
-def test_changed_bytes_of_the_optimizer_change_nothing(tmp_path):
-    """So they are neither read nor checked."""
-    state = torch.load(BASE, weights_only=True)
-    numbers = next(iter(state["optimizer_state_dict"]["state"].values()))["exp_avg"].numpy().tobytes()
-    content = BASE.read_bytes()
-    assert content.count(numbers) == 1
-    path = tmp_path / BASE.name
-    path.write_bytes(content.replace(numbers, b"\xff" * len(numbers)))
-    source = TensorSource.open(path)
-    assert all(torch.equal(source.get(name), tensor) for name, tensor in state["model_state_dict"].items())
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
-@pytest.mark.parametrize("table", ["model_state_dict", "state_dict"])
-def test_training_checkpoints_of_either_form(tmp_path, table, zipped):
-    whole = torch.arange(24.0).view(4, 6)
-    state = {"a": whole[1:, ::2], "b": torch.nn.Parameter(whole.half()), "c": torch.tensor([], dtype=torch.int64), "d": torch.tensor(3)}
-    contents = {"epoch": 1, "optimizer_states": [{"state": {0: {"exp_avg": whole}}}], table: state, "none": None, "rates": (0.5, -1, 2**40)}
-    torch.save(contents, tmp_path / "last.ckpt", _use_new_zipfile_serialization=zipped)
-    source = TensorSource.open(tmp_path / "last.ckpt")
-    for name, tensor in state.items():
-        assert torch.equal(source.get(name), tensor) and source.dtypes[name] == tensor.dtype
-    assert torch.equal(source.get("b", (1, 3)), whole[1:3].half())
-
-
-class Payload:
-    """What runs when a pickle of it is loaded."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.marker}",)
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
-def test_nothing_that_a_checkpoint_names_is_imported_or_run(tmp_path, zipped, monkeypatch):
-    (tmp_path / "foreign_callback.py").write_text("class Callback:\n    def __init__(self):\n        self.score = 1\n    def __setstate__(self, state):\n        raise RuntimeError\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    import foreign_callback
-
-    marker = tmp_path / "ran"
-    callback = foreign_callback.Callback()
-    contents = {"callbacks": {foreign_callback.Callback: callback, "payload": Payload(marker)}, "state_dict": {"a": torch.ones(3)}}
-    torch.save(contents, tmp_path / "last.ckpt", _use_new_zipfile_serialization=zipped)
-    del sys.modules["foreign_callback"]
-    assert torch.equal(TensorSource.open(tmp_path / "last.ckpt").get("a"), torch.ones(3))
-    assert "foreign_callback" not in sys.modules
-    assert not marker.exists()
-
-
-def test_the_recorded_checkpoint_with_a_callbacks_class_is_read(tmp_path):
-    source = TensorSource.open(DATA / "vqgan" / "last_with_callback.ckpt")
-    whole = TensorSource.open(DATA / "vqgan" / "last.ckpt")
-    assert "decoder.norm_out.weight" in source
-    assert all(torch.equal(source.get(name), whole.get(name)) for name in source.shapes)
-    assert "pytorch_lightning" not in sys.modules
-    assert "image tokenizer (VQGAN)" in describe(DATA / "vqgan" / "last_with_callback.ckpt")
-
-
-def test_code_in_the_place_of_a_tensor_is_refused(tmp_path):
-    torch.save({"state_dict": {"a": torch.ones(3), "b": Payload(tmp_path / "ran")}}, tmp_path / "last.ckpt")
-    with pytest.raises(CheckpointError, match="an entry 'b' that is no named tensor under 'state_dict'"):
-        TensorSource.open(tmp_path / "last.ckpt")
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("opcode", [b"\x82\x01", b"\x83\x01\x00", b"P0\n", b"\x97"], ids=["EXT1", "EXT2", "PERSID", "NEXT_BUFFER"])
-def test_other_instructions_are_refused(tmp_path, opcode):
-    path = tmp_path / "last.ckpt"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("last/data.pkl", b"\x80\x02}X\x0a\x00\x00\x00state_dict" + opcode + b"s.")
-    with pytest.raises(CheckpointError, match="damaged"):
-        TensorSource.open(path)
-
-
-def hand_made(path: Path, shape: tuple, stride: tuple, offset: int = 0, count: int = 4, present: int = 4) -> Path:
-    """A checkpoint of one tensor that says what it likes of its numbers, of which so many are present."""
-
-    class Tensor:
-        def __reduce__(self):
-            return torch._utils._rebuild_tensor_v2, (pickle.PersistentLoad, offset, shape, stride, False, {})
-
-    class Pickler(pickle.Pickler):
-        def persistent_id(self, value):
-            return ("storage", torch.FloatStorage, "0", "cpu", count) if value is pickle.PersistentLoad else None
-
-    pickle.PersistentLoad = object()  # stands for the storage
-    try:
-        with zipfile.ZipFile(path, "w") as archive:
-            with archive.open("last/data.pkl", "w") as file:
-                Pickler(file, 2).dump({"state_dict": {"a": Tensor()}})
-            archive.writestr("last/data/0", bytes(4 * present))
-    finally:
-        del pickle.PersistentLoad
-    return path
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"shape": (5,), "stride": (1,)}, "reaches past its numbers"),
-        ({"shape": (2, 2), "stride": (3, 1)}, "reaches past its numbers"),
-        ({"shape": (4,), "stride": (1,), "offset": 1}, "reaches past its numbers"),
-        ({"shape": (4,), "stride": (1,), "present": 3}, "lacks the numbers of a"),
-        ({"shape": (4,), "stride": (-1,), "offset": 3}, "damaged"),
-        ({"shape": (4,), "stride": (1, 1)}, "damaged"),
-        ({"shape": (4,), "stride": (1,), "offset": -1}, "damaged"),
-    ],
-)
-def test_a_tensor_past_its_numbers_is_refused(tmp_path, wrong, message):
-    with pytest.raises(CheckpointError, match=message):
-        TensorSource.open(hand_made(tmp_path / "last.ckpt", **wrong))
-
-
-def test_a_hand_made_checkpoint_is_read(tmp_path):
-    assert torch.equal(TensorSource.open(hand_made(tmp_path / "last.ckpt", (2, 2), (2, 1))).get("a"), torch.zeros(2, 2))
-
-
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
-@pytest.mark.parametrize("name", [BASE.name, "vqgan/last.ckpt"])
-def test_a_file_that_is_cut_short_is_refused(tmp_path, name, share):
-    content = (DATA / name).read_bytes()
-    path = tmp_path / Path(name).name
-    path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(CheckpointError, match="damaged"):
-        TensorSource.open(path)
 
 
 # Converting
@@ -334,138 +184,3 @@ def test_a_description_says_what_is_missing(folder):
     shutil.rmtree(folder / "VQGAN")
     last = describe(folder).splitlines()[-1]
     assert last.startswith("  not complete  ") and "without its image tokenizer. Expected VQGAN/last.ckpt" in last
-
-
-# From files to images
-
-
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
-    return Pipeline.load(published(tmp_path_factory.mktemp("maskgit")), HEAD, dtype="fp32", device="cpu")
-
-
-def test_several_classes_at_once_are_their_single_runs(pipeline):
-    one_by_one = [pipeline.generate(number, seed=seed).canvas.codes for number, seed in ((3, 5), (0, 6), (7, 7))]
-    for classes in ("3, 0, 7", [3, "0", 7]):
-        result = pipeline.generate(classes, seed=5)
-        assert len(result.images) == 3 and result.images[0].size == (24, 24)
-        assert torch.equal(result.canvas.codes, torch.cat(one_by_one))
-    assert torch.equal(pipeline.generate(3, seed=5, batch=2).canvas.codes[:1], one_by_one[0])
-
-
-def test_images_with_different_masks_are_sampled_one_by_one(pipeline):
-    given = pipeline.generate([1, 2], seed=0).canvas
-    masked = torch.zeros(2, 6, 6, dtype=torch.bool)
-    masked[0, :3], masked[1, 1:] = True, True
-    result = pipeline.generate([1, 2], seed=0, canvas=Canvas(given.codes, masked))
-    assert torch.equal(result.canvas.codes[~masked], given.codes[~masked])
-    for image in range(2):
-        alone = pipeline.generate(image + 1, seed=image, canvas=Canvas(given.codes[image : image + 1], masked[image : image + 1]))
-        assert torch.equal(alone.canvas.codes[0], result.canvas.codes[image])
-
-
-def test_codes_of_another_codebook_are_refused(pipeline):
-    canvas = Canvas(torch.full((1, 6, 6), 24), torch.zeros(1, 6, 6, dtype=torch.bool))
-    with pytest.raises(ValueError, match="holds the code 24, but this model's codebook has 24 codes"):
-        pipeline.generate(1, canvas=canvas)
-
-
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ({"prompt": 10}, "The class 10 does not exist: this model has the classes 0 to 9"),
-        ({"prompt": "goldfish"}, "this model's classes have no names"),
-        ({"prompt": 1.5}, "The class 1.5 is float"),
-        ({"prompt": ""}, "No class is given"),
-        ({"prompt": 1, "negative": "rain"}, "leave the negative prompt out"),
-        ({"prompt": 1, "width": 48, "height": 48}, "12x12 tokens, but this MaskGIT model samples 6x6"),
-        ({"prompt": 1, "steps": 1}, "steps is 1"),
-        ({"prompt": 1, "steps": 5, "budget": 6}, "budget is 6, but must be from 2 to the number of steps, 5"),
-        ({"prompt": 1, "temperature": 1.0}, "Did you mean 'choice_temperature'"),
-        ({"prompt": 1, "schedule": "sine"}, "schedule is 'sine'"),
-    ],
-)
-def test_senseless_requests_are_refused(pipeline, asked, message):
-    with pytest.raises(ValueError, match=message):
-        pipeline.generate(**asked)
-
-
-# What does not fit
-
-
-def test_a_head_of_the_other_family_is_refused_in_words(folder, small):
-    lumina, maskgit = load_checkpoint(small.folder).base.config, load_checkpoint(folder).base.config
-    with pytest.raises(CheckpointError, match="is a shortcut head for MaskGIT, but the base is of Lumina-DiMOO"):
-        load_head(HEAD, lumina)
-    with pytest.raises(CheckpointError, match="is a shortcut head for Lumina-DiMOO, but the base is of MaskGIT"):
-        load_head(small.head, maskgit)
-
-
-def test_a_head_for_another_width_is_refused(folder, tmp_path):
-    save_head(tmp_path / "head.safetensors", MaskGitHead(MaskGitHeadConfig(d_model=96, n_heads=4)))
-    with pytest.raises(CheckpointError, match="trained for a base model of width 96, but this base has width 48"):
-        load_head(tmp_path / "head.safetensors", load_checkpoint(folder).base.config)
-
-
-def test_a_missing_or_extra_tensor_is_named(tmp_path):
-    published(tmp_path)
-    (tmp_path / BASE.name).unlink()
-    weights = load_file(DATA / "base.safetensors")
-    save_file({name: tensor for name, tensor in weights.items() if name != "first_layer.6.bias"}, tmp_path / "base.safetensors")
-    with pytest.raises(CheckpointError, match="lacks first_layer.6.bias of the MaskGIT base model"):
-        load_checkpoint(tmp_path)
-    save_file({**weights, "last_layer.9.bias": torch.zeros(1)}, tmp_path / "base.safetensors")
-    with pytest.raises(CheckpointError, match="holds last_layer.9.bias, which the MaskGIT base model does not have"):
-        load_checkpoint(tmp_path)
-
-
-def change_yaml(folder: Path, change) -> None:
-    path = folder / "VQGAN" / "model.yaml"
-    values = yaml.safe_load(path.read_text())
-    change(values["model"])
-    path.write_text(yaml.safe_dump(values))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda model: model["params"].update(n_embed=32), "n_embed is 32, but the weights of .* have 24"),
-        (lambda model: model["params"]["ddconfig"].update(ch_mult=[1, 1]), "the length of ch_mult is 2"),
-        (lambda model: model["params"]["ddconfig"].update(z_channels=32), "z_channels is 32"),
-        (lambda model: model["params"]["ddconfig"].update(attn_resolutions=[]), "attn"),
-        (lambda model: model["params"].pop("ddconfig"), "a table ddconfig"),
-        (lambda model: model.update(target="taming.models.vqgan.GumbelVQ"), "only a VQModel is supported"),
-        (lambda model: model.pop("params"), "a table params"),
-    ],
-)
-def test_a_model_yaml_that_does_not_fit_is_refused(folder, change, message):
-    change_yaml(folder, change)
-    with pytest.raises(CheckpointError, match=message):
-        load_checkpoint(folder)
-
-
-@pytest.mark.parametrize("text", ["model: [", "- 1", "", "model: !!python/object/apply:os.system ['touch ran']", "\x00"])
-def test_a_bad_model_yaml_is_refused(folder, text):
-    (folder / "VQGAN" / "model.yaml").write_text(text)
-    with pytest.raises(CheckpointError, match="model.yaml"):
-        load_checkpoint(folder)
-    assert not Path("ran").exists()
-
-
-def test_a_vqgan_with_another_codebook_is_refused(folder):
-    (folder / "config.json").write_text(json.dumps({"n_heads": N_HEADS, "codebook_size": 16}))
-    with pytest.raises(CheckpointError, match="has 24 image codes, but the base model .* 16. They are not of one checkpoint"):
-        load_checkpoint(folder)
-
-
-def test_a_base_model_without_its_vqgan_is_refused(folder):
-    shutil.rmtree(folder / "VQGAN")
-    with pytest.raises(CheckpointError, match="without its image tokenizer. Expected VQGAN/last.ckpt and VQGAN/model.yaml"):
-        load_checkpoint(folder)
-
-
-def test_a_vqgan_alone_is_no_checkpoint(folder):
-    with pytest.raises(CheckpointError, match="is an image tokenizer \\(VQGAN\\), not a model"):
-        load_checkpoint(folder / "VQGAN")
-    with pytest.raises(CheckpointError, match="is an image tokenizer \\(VQGAN\\), not a model"):
-        load_checkpoint(folder / "VQGAN" / "last.ckpt")

@@ -9,7 +9,8 @@ from small_model import CODES, small_config
 
 from migm_core.families.lumina_dimoo.backbone import Lumina
 from migm_core.families.lumina_dimoo.prompts import PromptEncoder
-from migm_core.pipeline import DEMO, Pipeline
+from migm_core.loading import DEMO
+from migm_core.pipeline import Pipeline
 from migm_core.worlds.shapes.on_policy import OnPolicyStates
 from migm_core.worlds.shapes.patches import PatchCodebook
 from migm_core.worlds.shapes.pictures import ScenePictures, consistent

@@ -33,7 +33,7 @@ def test_the_public_names():
     assert set(migm_core.__all__) == {"Pipeline", "Result", "Settings", "__version__"}
     assert all(getattr(migm_core, name) for name in migm_core.__all__)
     with pytest.raises(AttributeError, match="Pipelin"):
-        migm_core.Pipelin
+        migm_core.Pipelin  # noqa: B018
 
 
 @pytest.mark.parametrize("method", ["vanilla", "shortcut", "ml-cache"])
@@ -156,6 +156,35 @@ def test_a_method_of_ones_own_is_an_argument(pipeline):
     result = pipeline.generate(PROMPT, method=EveryOther(), steps=8)
     assert [kind for kind, _ in result.step_seconds] == ["full", "kept"] * 4
     assert result.settings.method == "every-other"
+
+
+@pytest.mark.parametrize("kinds", [None, "full", ["full"], ["full"] * 9, [5] * 8], ids=str)
+def test_a_method_that_gives_no_kind_for_each_step_is_named(pipeline, monkeypatch, kinds):
+    monkeypatch.setattr(EveryOther, "kinds", lambda self, steps: kinds)
+    with pytest.raises(ValueError, match="The method every-other gives no kind for each of 8 steps"):
+        pipeline.generate(PROMPT, method=EveryOther(), steps=8)
+
+
+OTHER_FEATURES = {
+    "nothing": lambda right: None,
+    "a tensor": torch.stack,
+    "too few branches": lambda right: right[:1],
+    "another width": lambda right: [each[..., :-1] for each in right],
+    "fewer tokens": lambda right: [each[:, 1:] for each in right],
+    "another rank": lambda right: [each[0] for each in right],
+    "whole numbers": lambda right: [each.long() for each in right],
+    "float64": lambda right: [each.double() for each in right],
+    "no numbers": lambda right: [each.to("meta") for each in right],
+    "text": lambda right: ["x", "y"],
+}
+
+
+@pytest.mark.parametrize("other", OTHER_FEATURES.values(), ids=OTHER_FEATURES)
+def test_a_method_that_gives_other_features_than_it_should_is_named(pipeline, monkeypatch, other):
+    right = EveryOtherRun.features
+    monkeypatch.setattr(EveryOtherRun, "features", lambda self, step: other(right(self, step)))
+    with pytest.raises(ValueError, match=r"The method every-other gives other features at step 0 than it should.*\[1, 16, 32\] on cpu"):
+        pipeline.generate(PROMPT, method=EveryOther(), steps=8)
 
 
 @pytest.mark.parametrize(("typo", "meant"), [("stesp", "steps"), ("temprature", "temperature"), ("budgets", "budget"), ("warm_up", "warmup")])

@@ -7,15 +7,17 @@ import sys
 import pytest
 import torch
 from quantisation_error import compare
+from refusal import refused
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_model import PROMPT, edit_tensors, make_small_model, shard
 
-from migm_core.checkpoints import CheckpointError, convert, describe, load_checkpoint
+from migm_core.checkpoints import convert, describe, load_checkpoint
 from migm_core.checkpoints.quantised import description_bytes
 from migm_core.cli import main
+from migm_core.loading import DEMO
 from migm_core.modules.quantised import dequantise, per_channel_scales, quantise
-from migm_core.pipeline import DEMO, Pipeline
+from migm_core.pipeline import Pipeline
 
 DTYPES = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}
 FORMATS = {"fp8": "float8_e4m3fn", "int8": "int8_tensorwise"}
@@ -282,14 +284,6 @@ def test_a_group_of_heads_to_a_key(kept, tmp_path):
 
 
 # Bad files.
-
-
-def refused(call, *parts):
-    with pytest.raises(CheckpointError) as error:
-        call()
-    for part in parts:
-        assert part in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_a_missing_scale_is_named(damaged):

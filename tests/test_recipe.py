@@ -5,7 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 from migm_core.canvas import Canvas
 from migm_core.families.lumina_dimoo.backbone import Lumina
 from migm_core.families.lumina_dimoo.head import ShortcutHead
+from migm_core.families.lumina_dimoo.initial import deepened
 from migm_core.families.lumina_dimoo.rule import LuminaRule
 from migm_core.families.lumina_dimoo.tasks import text_guidance
 from migm_core.families.maskgit.backbone import MaskGit
@@ -30,18 +32,21 @@ from migm_core.tokenizers.amused_vq import ImageTokenizer, ImageTokenizerConfig
 from migm_core.tokenizers.vqgan import Vqgan
 from migm_core.training import codebook as codebooks
 from migm_core.training.distributed import World
-from migm_core.training.masked import own_states, random_masks
-from migm_core.training.picture_tokenizer import fold, standardised
-from migm_core.worlds.recipe import lessons, maskgit, weights
+from migm_core.training.inner_levels import InnerLevels
+from migm_core.training.masked import on_policy_states, random_masks
+from migm_core.training.picture_tokenizer import fold, standardised, train_picture_tokenizer, uncompiled
+from migm_core.worlds.recipe import lessons, maskgit, stages, weights
 from migm_core.worlds.recipe.__main__ import main
+from migm_core.worlds.recipe.batched import BatchedShortcut
 from migm_core.worlds.recipe.dry_run import dry_run
 from migm_core.worlds.recipe.evaluation import Row, Way, paired, wilson
 from migm_core.worlds.recipe.figure import COLOURS, points, save_curve
 from migm_core.worlds.recipe.maskgit import ClassBase
-from migm_core.worlds.recipe.batched import BatchedShortcut
 from migm_core.worlds.recipe.padded import PaddedBase, new_tokens, predict
+from migm_core.worlds.recipe.pieces import SHARES, Plan
 from migm_core.worlds.recipe.rounds import RunSettings, feature_drift, make_runs, record_runs, replayed, rollout_losses
 from migm_core.worlds.recipe.sizes import SIZES
+from migm_core.worlds.recipe.stages import Task
 
 ROOT = Path(__file__).parents[1]
 TINY = SIZES["tiny"]
@@ -206,10 +211,10 @@ def test_the_bundled_models_are_small_enough():
     assert count(base.blocks) + 2 * (other + of_classes) < 44 * 2**20  # blocks in 8 bits
 
 
-def test_own_states_unmask_some_more_tokens(base, padded):
+def test_on_policy_states_unmask_some_more_tokens(base, padded):
     generator = torch.Generator().manual_seed(0)
     codes, masked = torch.randint(32, (2, 8, 8), generator=generator), torch.rand(2, 8, 8, generator=generator) < 0.7
-    shown, still = own_states(PaddedBase(base), padded.prompts(TEXTS), codes, masked, generator)
+    shown, still = on_policy_states(PaddedBase(base), padded.prompts(TEXTS), codes, masked, generator)
     assert (still <= masked).all() and still.any((1, 2)).all() and (still.sum() < masked.sum())
     assert (shown == codes)[~masked | still].all()
 
@@ -289,6 +294,102 @@ def test_folding_makes_the_encoder_give_standardised_latents():
         torch.testing.assert_close(model.latents(images), expected, atol=1e-3, rtol=1e-3)
 
 
+SMALL_TOKENIZER = ImageTokenizerConfig(block_out_channels=(8, 8, 16), latent_channels=4, num_vq_embeddings=16, layers_per_block=1, norm_num_groups=4)
+
+
+def test_the_outermost_level_begins_with_what_the_inner_ones_show():
+    torch.manual_seed(0)
+    inner, images = InnerLevels(ImageTokenizer(SMALL_TOKENIZER)), torch.rand(2, 3, 32, 32)
+    inner.norm.weight.data.uniform_()
+    torch.nn.init.dirac_(inner.to_pixels.weight)  # sees no neighbours, which are nearer in the larger picture
+    whole = uncompiled(inner)
+    with torch.no_grad():
+        latents = inner.latents(images)
+        torch.testing.assert_close(latents, whole.latents(images), atol=1e-5, rtol=1e-4)
+        half = inner.decode_latents(latents)
+        enlarged = whole.decode_latents(latents)
+        torch.testing.assert_close(enlarged, torch.nn.functional.interpolate(half, scale_factor=2.0), atol=1e-5, rtol=1e-4)
+        assert half.shape[-1] == 16 and half.std() > 0.1
+        inner.begin_outer()
+        inner.use_outer()
+        torch.testing.assert_close(inner.decode_latents(latents), enlarged, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="two equal numbers"):
+        InnerLevels(ImageTokenizer(ImageTokenizerConfig(block_out_channels=(8, 16), norm_num_groups=4)))
+
+
+def test_a_tokenizer_whose_outermost_level_learns_last(tmp_path):
+    def pictures(step: int):
+        generator = torch.Generator().manual_seed(step)
+        while True:
+            colours = torch.rand(8, 3, 4, 4, generator=generator)
+            yield torch.nn.functional.interpolate(colours, scale_factor=4.0), torch.ones(8, 1, 16, 16)
+
+    def train(seconds: float) -> tuple[ImageTokenizer, list[int]]:
+        """Seconds are counted by the steps, 40 of them each."""
+        phases, read = [], [0]
+
+        def clock() -> float:
+            read[0] += 1
+            return read[0] / 160
+
+        found = train_picture_tokenizer(tmp_path, SMALL_TOKENIZER, pictures, seconds=seconds, clock=clock, outer_last=True, watch=lambda _, phase: phases.append(phase))
+        return found, phases
+
+    images = next(pictures(10**6))[0]
+    first, phases = train(3)
+    assert phases[-1] == 2 and len(first.encode(images).unique()) > 4
+    error = (first.decode(first.encode(images)) - images).square().mean()
+    assert error < 0.8 * images.var()
+    later, _ = train(5)
+    assert torch.equal(later.encode(images), first.encode(images)), "codes stand still when the training goes on"
+    assert (later.decode(later.encode(images)) - images).square().mean() < error
+
+
+def test_prompts_are_trimmed_to_the_longest(padded):
+    prompts = padded.prompts(TEXTS)
+    trimmed = padded.trimmed(prompts)
+    assert trimmed.shape[1] == int((prompts != padded.fill).sum(1).max()) < padded.length
+    assert torch.equal(trimmed, prompts[:, -trimmed.shape[1] :])
+    shown = next(lessons.samples(TINY, ImageTokenizer(TINY.tokenizer), 0, World()))[0]
+    assert (shown != padded.fill).sum(1).max() == shown.shape[1] < padded.length
+
+
+def test_a_base_that_learns_with_half_of_its_layers_first(tmp_path, monkeypatch):
+    sizes = replace(TINY, n_layers=4, shallow_share=0.5, on_policy_every=0)
+    monkeypatch.setattr(stages, "LOOK", 2)
+    weights.save(tmp_path, "tokenizer", ImageTokenizer(sizes.tokenizer))
+    worked = count(0, 0.25)
+    stages.base(Task(tmp_path, sizes, seconds=8, clock=lambda: next(worked)))
+    shallow, deep = (torch.load(tmp_path / name / "checkpoint.pt")["learner"] for name in ("base-shallow", "base"))
+    layers = lambda state: len({name.split(".")[1] for name in state if name.startswith("blocks.")})  # noqa: E731
+    shallow = {name.removeprefix("module."): value for name, value in shallow["average"].items() if name != "n_averaged"}
+    deep = deep["model"]
+    assert (layers(shallow), layers(deep)) == (2, 4)
+    assert weights.load(tmp_path, "base", Lumina(sizes.base(), output_rows="all")).keys() == deep.keys()
+    first, second = (deep[f"blocks.{k}.attn_out.weight"] for k in (0, 1))
+    assert not torch.equal(first, shallow["blocks.0.attn_out.weight"]) and second.any(), "all layers learn on"
+
+    # What is saved on the way computes what the shallow one does, and has all layers.
+    few = Lumina(replace(sizes.base(), n_layers=2), output_rows="all")
+    few.load_state_dict(shallow)
+    many = deepened(few, 4)
+    tokens = torch.randint(200, (1, 90))
+    with torch.no_grad():
+        torch.testing.assert_close(many(tokens, many.rotary(90, "cpu")), few(tokens, few.rotary(90, "cpu")))
+
+
+def test_a_size_without_a_model_of_classes(tmp_path):
+    sizes = SIZES["cpu"]
+    assert sizes.side >= 12 and sizes.classes is None
+    assert "model of classes" not in dry_run(sizes)
+    with pytest.raises(ValueError, match="no model of classes"):
+        main(["classes", str(tmp_path), "--size", "cpu", "--device", "cpu", "--seconds", "1"])
+    seconds = Plan(600.0, dict.fromkeys(SHARES), None).of(tmp_path, sizes)
+    assert seconds["classes"] == seconds["class-head"] == 0 < seconds["base"]
+    told = lessons.Told(sizes, 400, 1, 5)[0]
+    assert told["prompts"].shape == (400, 1, sizes.prompt_length) and (told["size"] == 1).all()
+
+
 def test_fills_are_the_same_for_whoever_asks_and_of_training_scenes_only():
     first, again = (lessons.Told(TINY, 5, 2, 3)[7] for _ in range(2))
     assert all((first[name] == again[name]).all() for name in first)
@@ -338,11 +439,11 @@ def test_the_whole_recipe(tmp_path):
     assert [row["way"] for row in report["classes"]][:2] == ["vanilla 6, guidance 2.8, temperature 1", "shortcut 3 of 6, guidance 2.8, temperature 1"]
     assert "a_second" in (work / "tokenizer" / "log.jsonl").read_text()
 
-    # In a later session, a stage goes on from the weights alone; in the same one, from its checkpoint.
+    # On another machine, a stage goes on from the weights alone; on the same one, from its checkpoint.
     later = tmp_path / "later"
     common = common[:4]
     main(["base", str(later), "--init-from", str(out), "--seconds", "1", *common])
-    assert weights.load(later, "tokenizer").keys() == weights.load(work, "tokenizer").keys()
+    assert weights.read(later / "tokenizer.safetensors").keys() == weights.read(work / "tokenizer.safetensors").keys()
     steps = torch.load(later / "base" / "checkpoint.pt")["step"]
     main(["base", str(later), "--seconds", "20", *common])
     assert torch.load(later / "base" / "checkpoint.pt")["step"] > steps

@@ -376,7 +376,7 @@ def test_run_from_its_seed(folder, said):
     for drawn, recorded, which in zip(noise, run.noise, ("codes", "positions")):
         if (drawn is None) != (recorded is None) or drawn is not None and not torch.equal(drawn, recorded):
             message = f"NOT TESTED from the seed: this build of torch draws other noise on {which} than the published sampler did. The recorded noise is tested."
-            warnings.warn(message)  # so that it is seen without -rs, too
+            warnings.warn(message, stacklevel=2)  # so that it is seen without -rs, too
             pytest.skip(message)
     for images in run.groups:
         finished, _, _ = run.sample(images, noise, said["w"])

@@ -22,13 +22,14 @@ from migm_core.canvas import Canvas
 from migm_core.checkpoints import TensorSource
 from migm_core.families.lumina_dimoo import painting, pictures, tasks, understanding
 from migm_core.families.lumina_dimoo.backbone import Lumina
-from migm_core.families.lumina_dimoo.buckets import Fit, buckets, nearest, sizes_for_reading
+from migm_core.families.lumina_dimoo.buckets import Fit, Size, buckets, nearest, sizes_for_reading
 from migm_core.families.lumina_dimoo.files import BASE_PREFIX, build_base, build_image_tokenizer
-from migm_core.families.lumina_dimoo.prompts import SYSTEM_PROMPTS
+from migm_core.families.lumina_dimoo.prompts import SYSTEM_PROMPTS, system_prompt
 from migm_core.families.lumina_dimoo.reading import option_rows
 from migm_core.families.lumina_dimoo.rule import LuminaRule
 from migm_core.families.lumina_dimoo.sequence import image_tokens
-from migm_core.families.lumina_dimoo.understanding import TextSettings, transfer_counts, write
+from migm_core.families.lumina_dimoo.text_settings import TextSettings
+from migm_core.families.lumina_dimoo.understanding import transfer_counts, write
 from migm_core.images import to_images
 from migm_core.sampling.loop import sample
 from migm_core.sampling.methods import MLCache, Vanilla
@@ -130,10 +131,21 @@ def test_a_picture_as_tokens(folder, case):
 # Templates.
 
 
+def of_edit_type(edit_type: str) -> tuple[tasks.Task, str]:
+    """The task and the kind that a published ``--edit_type`` comes to: the first word of a list that it contains decides.
+
+    The documented canny_pred, hed_pred, depth_pred and openpose_pred contain none of them: they are "free", not "dense".
+    """
+    words = {"dense": "dense", "control": "control", "subject": "subject", "edit": "edit", "ref_transfer": "style", "multi_view": "multi-view"}
+    name = next((name for word, name in words.items() if word in edit_type), "free")
+    kind = {"dense": edit_type.split("_")[0], "multi-view": edit_type.split("_")[-1]}.get(name, "")
+    return tasks.TASKS[name], kind
+
+
 @per_directory("case", lambda meta: meta["templates"])
 def test_templates(folder, case):
-    task, kind = tasks.of_edit_type(case["edit_type"])
-    system, text = task.template(case["prompt"], kind)
+    task, kind = of_edit_type(case["edit_type"])
+    system, text = system_prompt(task.system), task.text(case["prompt"], kind)
     assert system == case["system"]
     for words, expected in ((text, case["conditional"]), ("<uncondition>", case["without_text"])):
         assert f"<system>{system}</system><user>{words}</user>" == expected
@@ -180,7 +192,7 @@ def test_understanding_writes_the_recorded_answer(folder, run):
     )
     answer = write(base, case["input_ids"], run["answer_start"], settings, noise=PublishedTextNoise(run.get("seed", 0)))
     assert answer.tokens.tolist() == case["answer"].tolist()
-    assert answer.fixed_at.tolist() == case["fixed_at"].tolist()
+    assert answer.unmasked_at.tolist() == case["fixed_at"].tolist()
     assert answer.passes == run["forward_passes"]
 
 
@@ -284,9 +296,25 @@ def test_masks(folder, case):
     assert torch.equal(ours, reference(folder).cases[f"mask.{case['name']}"])
 
 
+def centred_rectangle(picture: Size, squeezed: Size, ratio_height: float, ratio_width: float) -> torch.Tensor:
+    """The published mask: a rectangle in the middle of a picture, given by the shares of its sides; edges are rounded before and after ``squeeze``.
+
+    Returns:
+        1 inside and 0 outside, float32 (1, h, w) in squeezed pixels.
+    """
+    edges = []
+    for share, before, after in ((ratio_height, picture[1], squeezed[1]), (ratio_width, picture[0], squeezed[0])):
+        length = round(before * share)
+        start = round((before - length) // 2 * after / before)
+        edges.append(slice(start, start + round(length * after / before)))
+    mask = torch.zeros(1, squeezed[1], squeezed[0])
+    mask[:, edges[0], edges[1]] = 1
+    return mask
+
+
 def published_mask(case: dict, downscale_factor: int) -> torch.Tensor:
     size = (case["width"], case["height"])
-    mask = painting.centred_rectangle(size, painting.squeezed_size(size, downscale_factor), case["mask_h_ratio"], case["mask_w_ratio"])
+    mask = centred_rectangle(size, painting.squeezed_size(size, downscale_factor), case["mask_h_ratio"], case["mask_w_ratio"])
     if case["mode"] == "outpainting":
         mask = 1 - mask
     return painting.masked_tokens(mask, downscale_factor, painting.MOSTLY)[0]

@@ -213,6 +213,15 @@ def test_which_steps_are_skipped():
     assert planned(["partial"] * 16, 4) == ["partial"] * 16  # the last step unmasks, and goes on from all before it
 
 
+def test_what_probing_took_is_work_of_the_run_and_not_of_vanilla():
+    # A full step takes 1 s, one of the head 0.25; probed, the full ones but the first take both.
+    steps = [("full", 1.0), ("shortcut", 0.25), ("full", 1.25), ("shortcut", 0.25), ("full", 1.25), ("skipped", 0.001)]
+    assert speed_up(steps, 6, probed=True) == 6 * 1.0 / (3 * 1.25 + 2 * 0.25 + 0.001)
+    assert speed_up(steps, 6) == 6 * 1.25 / (3 * 1.25 + 2 * 0.25 + 0.001)
+    assert speed_up(steps[:1], 1, probed=True) == 1 and speed_up(steps[1:2], 1, probed=True) is None
+    assert speed_up([("full", 0.2), ("shortcut", 0.3)], 2, probed=True) is None  # no vanilla step takes less than nothing
+
+
 def test_the_speed_up_is_against_a_vanilla_that_skips_too():
     steps = [("full", 2.0), ("shortcut", 0.5), ("shortcut", 0.5), ("skipped", 0.0), ("full", 2.0)]
     assert speed_up(steps, passes=4) == 4 * 2.0 / 5.0

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import nodes_without_host
 import pytest
 import torch
+import workflows
 from nodes_without_host import room
 
 from migm_core.families import family_named
@@ -18,41 +19,59 @@ def nodes():
     return nodes_without_host.schemas()
 
 
-def test_the_image_task_offers_every_task_with_pictures(nodes):
-    task = next(each for each in nodes["MIGMImageTask"].inputs if each.id == "task")
-    assert task.options["options"] == list(TASKS) == list(room("tasks").FIELDS)
+def tasks_of(schema) -> dict[str, list]:
+    """The inputs of each choice of a node's list of tasks."""
+    (task,) = [each for each in schema.inputs if each.id == "task"]
     for name, each in TASKS.items():
-        fields = room("tasks").FIELDS[name]
-        assert sum("image" in field for field in fields) == len(each.pictures)
-        assert ("prompt" in fields) == each.takes_text
-        assert (name in room("tasks").KINDS) == (each.kinds is not None)
         assert f"{name}: {each.about}" in task.tooltip
+    return {option.key: option.inputs for option in task.options["options"]}
 
 
-def test_older_hosts_get_all_inputs_under_the_names_of_newer_ones(nodes):
-    fields = [each for each in nodes["MIGMImageTask"].inputs if each.id.startswith("task.")]
-    assert {each.id for each in fields} == {f"task.{name}" for names in room("tasks").FIELDS.values() for name in names}
-    assert all(each.optional for each in fields)
+@pytest.mark.parametrize("node", ["MIGMPrompt", "MIGMImageTask"])
+def test_a_task_brings_its_own_inputs_only(nodes, node):
+    choices = tasks_of(nodes[node])
+    assert [name for name in choices if name != "text-to-image"] == list(TASKS)
+    for name, each in TASKS.items():
+        ids = [field.id for field in choices[name]]
+        assert sum(field.io_type == "IMAGE" for field in choices[name]) == len(each.pictures)
+        assert ("map" in ids) == bool(each.kinds) and ("view" in ids) == (each.kinds == {})
+        assert ("prompt" in ids) == (each.takes_text and node == "MIGMImageTask")
+        assert not any(field.optional for field in choices[name])
+        assert all(field.options["options"] == list(each.kinds) for field in choices[name] if field.id == "map")
 
 
-def test_newer_hosts_show_only_a_tasks_inputs(nodes, monkeypatch):
+def test_a_prompt_is_of_words_alone_where_no_task_is_chosen(nodes):
+    text, negative, task = nodes["MIGMPrompt"].inputs
+    assert (text.id, negative.id) == ("text", "negative"), "saved workflows have their values in this order"
+    choices = tasks_of(nodes["MIGMPrompt"])
+    assert task.optional and next(iter(choices)) == "text-to-image" and not choices["text-to-image"]
+    assert text.extra_dict["migm_unused"] == {"task": [name for name, each in TASKS.items() if not each.takes_text]}
+
+
+@pytest.mark.parametrize("fields, must", [("OF_PROMPT", False), ("OF_IMAGE_TASK", True)])
+def test_older_hosts_get_all_inputs_under_the_names_of_newer_ones(nodes, monkeypatch, fields, must):
     tasks = room("tasks")
-    dynamic = SimpleNamespace(Input=lambda id, options, tooltip: SimpleNamespace(id=id, options=options), Option=lambda key, inputs: (key, inputs))
-    monkeypatch.setattr(tasks.io, "DynamicCombo", dynamic, raising=False)
-    monkeypatch.setattr(tasks, "DYNAMIC", True)
-    (task,) = tasks._task_inputs()
-    assert {key: tuple(each.id for each in inputs) for key, inputs in task.options} == tasks.FIELDS
-    assert not any(each.optional for _, inputs in task.options for each in inputs)
+    monkeypatch.setattr(tasks, "DYNAMIC", False)
+    by_task = getattr(tasks, fields)
+    choice, *others = tasks.task_inputs(by_task, must=must)
+    assert choice.options["options"] == list(by_task) and choice.optional != must
+    assert {each.id for each in others} == {f"task.{name}" for names in by_task.values() for name in names}
+    assert all(each.optional for each in others)
 
 
-def test_maps_are_named(nodes):
-    maps = next(each for each in nodes["MIGMImageTask"].inputs if each.id == "task.map")
-    assert maps.options["options"] == list(TASKS["dense"].kinds)
+def test_older_hosts_read_the_values_of_newer_ones_but_of_views(nodes, monkeypatch):
+    """Values stand in order. What comes before a task's last value has one place in all."""
+    tasks = room("tasks")
+    monkeypatch.setattr(tasks, "DYNAMIC", False)
+    flat = [each.id for each in tasks.task_inputs(tasks.OF_PROMPT, must=False) if each.io_type in workflows.WIDGETS]
+    for name, inputs in tasks_of(nodes["MIGMPrompt"]).items():
+        saved = ["task", *(f"task.{each.id}" for each in inputs if each.io_type in workflows.WIDGETS)]
+        assert (flat[: len(saved)] == saved) == (name != "multi-view")
 
 
 def test_settings_of_answers_and_of_painting_are_the_engines(nodes):
     from migm_core.families.lumina_dimoo.painting import Painting
-    from migm_core.families.lumina_dimoo.understanding import TextSettings
+    from migm_core.families.lumina_dimoo.text_settings import TextSettings
     from migm_core.sampling.setting import settings_of
 
     for node, cls in (("MIGMAskAboutImage", TextSettings), ("MIGMOutpaint", Painting)):
@@ -88,8 +107,19 @@ def test_pictures_of_a_question_are_all_or_one_of_each_input():
 
 @pytest.mark.parametrize("image", [None, "x", torch.zeros(4, 4, 3)], ids=["nothing", "text", "one dimension too few"])
 def test_what_is_no_picture_is_refused(image):
-    refused(lambda: room("tasks").picture_batch("style_image", image), "The input style_image got .*needs a picture. Connect Load Image")
-    refused(lambda: room("tasks").picture_batch("image", batch(65, 1)), "got 65 pictures, but takes 1 to 64")
+    refused(lambda: room("host.pictures").picture_batch("style_image", image), "The input style_image got .*needs a picture. Connect Load Image")
+    refused(lambda: room("host.pictures").picture_batch("image", batch(65, 1)), "got 65 pictures, but takes 1 to 64")
+
+
+@pytest.mark.parametrize("value", [None, 5, "x", {"samples": torch.zeros(1, 4, 4)}, torch.zeros(5), torch.zeros(1, 0, 4), torch.full((1, 4, 4), torch.nan)], ids=lambda value: str(value)[:30])
+def test_what_is_no_mask_is_refused(value):
+    refused(lambda: room("host.pictures").mask_batch(value, 1), "The input mask")
+
+
+@pytest.mark.parametrize("value", [5, {"a": 1}, ["3"]], ids=str)
+def test_classes_that_are_no_text_are_refused(nodes, value):
+    refused(lambda: room("maskgit").MaskGITClass.execute("3", value), "several is .* but must be text")
+    refused(lambda: room("maskgit").MaskGITClass.execute(value), "class_name is .* but must be text")
 
 
 def test_masks_are_one_for_all_or_one_each_and_an_empty_one_beside_an_extension_says_nothing():
@@ -127,8 +157,9 @@ def test_what_the_blocks_do_not_divide_is_known_before_a_run(values):
 
 
 def test_the_memory_of_a_question_grows_with_what_it_keeps(nodes):
-    from migm_core.families.lumina_dimoo.understanding import TextSettings
     from small_model import small_config
+
+    from migm_core.families.lumina_dimoo.text_settings import TextSettings
 
     text_bytes, config = room("host.text").text_bytes, small_config()
     plain, cached, varied, guided = (
@@ -142,3 +173,8 @@ def test_the_memory_of_a_question_grows_with_what_it_keeps(nodes):
 def test_an_empty_instruction_is_known_before_a_run():
     validate = room("tasks").EditImage.validate_inputs
     assert validate(" ") == "The instruction is empty: say what to change." and validate("red") is True and validate(None) is True
+
+
+@pytest.mark.parametrize("task", [5, "moon", ["edit"], torch.ones(2)], ids=str)
+def test_a_task_that_is_none_is_refused(task):
+    refused(lambda: room("tasks").chosen_task(task, {}), "task is .*, expected one of")

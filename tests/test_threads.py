@@ -15,7 +15,6 @@ from migm_core.pipeline import Pipeline
 from migm_core.threads import is_small, suited_threads
 from migm_core.worlds.shapes.train_base import demo_config
 
-
 ROOT = Path(__file__).resolve().parents[1]
 
 

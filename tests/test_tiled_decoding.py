@@ -22,7 +22,7 @@ def bundled():
 
 
 def noise(tokenizer, *shape) -> torch.Tensor:
-    return torch.randint(0, tokenizer.config.num_vq_embeddings, shape, generator=torch.Generator().manual_seed(0))
+    return torch.randint(0, len(tokenizer.quantize.embedding.weight), shape, generator=torch.Generator().manual_seed(0))
 
 
 def two_worlds(tokenizer) -> torch.Tensor:

@@ -8,7 +8,8 @@ from small_model import PROMPT, edit_json
 
 from migm_core.checkpoints import CheckpointError, convert, load_checkpoint
 from migm_core.cli import main
-from migm_core.pipeline import DEMO, Pipeline
+from migm_core.loading import DEMO
+from migm_core.pipeline import Pipeline
 from migm_core.trained import Trained, cautions
 
 

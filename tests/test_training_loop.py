@@ -68,9 +68,8 @@ def test_a_stopped_run_saves_and_ends_like_an_unstopped_one(tmp_path, capsys, nu
 
 def test_a_second_stop_has_its_usual_effect(tmp_path):
     def twice(step: int) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
+        for _ in range(2):  # in this thread, each answered before the next: signals that wait are one
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, 20, at=twice)
@@ -154,6 +153,26 @@ def test_what_is_saved_on_the_way_is_told(tmp_path):
         for _ in run.steps(saved=lambda: seen.append(torch.load(run.path, weights_only=True)["step"])):
             pass
     assert seen == [1, 2, 3]
+
+
+def test_seconds_may_be_those_of_work(tmp_path):
+    now = iter([100.0, *[100.0 + 0.5 * k for k in range(100)]])
+    with Run(tmp_path, seconds=3, clock=lambda: next(now)) as run:
+        steps = sum(1 for _ in run.steps())
+    assert 2 <= steps <= 6 and run.progress == 1, "half a second passes whenever the clock is read"
+
+
+def test_looks_take_a_tenth_of_the_time_at_most(tmp_path):
+    worked, looks = [0.0], []
+
+    def look() -> None:
+        worked[0] += 3
+        looks.append(run.step)
+
+    with Run(tmp_path, seconds=100, clock=lambda: worked[0], save_every=0) as run:
+        for _ in run.steps(saved=look):
+            worked[0] += 1
+    assert looks == [1, 27, 54, 81]
 
 
 def test_learning_rates():

@@ -149,6 +149,25 @@ def test_one_head_learns_every_task(place, pipeline, tmp_path, monkeypatch):
         assert values["val_mse"] < 0.9 * values["val_mse_still"], (task, values)
 
 
+def test_a_head_may_learn_all_tasks_that_there_are_and_then_serves_each(place, pipeline, tmp_path):
+    requests = []
+    for task in pipeline.checkpoint.family.tasks.values():
+        kind = {} if task.kinds is None else {"kind": next(iter(task.kinds), "left")}
+        pictures = {"pictures": [str(place / name) for name in ("house.png", "wide.png")[: len(task.pictures)]]} if task.pictures else {}
+        mask = {"mask": str(place / "mask.png")} if task.paints else {}
+        requests.append({"task": task.name, **({"prompt": PROMPT} if task.takes_text else {}), **kind, **pictures, **mask})
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, requests)))
+    shares = [part for request in requests for part in ("--task", f"{request['task']}=1")]
+    assert migm(place, "collect", tmp_path, "--prompt-file", tmp_path / "all.jsonl", "--steps", STEPS, "--count", 2 * len(requests), *shares) == 0
+    assert [task_of(run) for run in runs_of(tmp_path)] == [request["task"] for request in requests] * 2
+    options = ["--rollout", 2, "--kl", 0.1, "--resample-every", 2, "--unconditional-every", 2]
+    assert migm(place, "train-head", tmp_path, "--steps", 4, "--ratio", 1, *options) == 0
+    trained = Pipeline.load(place / "model", tmp_path / "head" / "shortcut.safetensors", dtype="fp32", device="cpu")
+    for request in requests:
+        result = trained.generate(**{"images" if name == "pictures" else name: value for name, value in request.items()}, steps=STEPS, budget=2)
+        assert result.head_fits in ("good", "fair", "poor") and [probed.step for probed in result.probed] == result.full_steps[1:]
+
+
 def test_a_tenth_of_each_task_is_kept_for_validation():
     class Run:
         def __init__(self, task):
@@ -214,7 +233,8 @@ def test_a_bad_line_of_a_list_is_named(place, pipeline, line, expected):
         (["--task", "edit=1", "--task", "edit=2"], "names a task twice"),
         (["--task", "subject=1"], "None of the requests is of the task subject"),
         (["--count", "0"], "is no whole number from 1"),
-        (["--image-cfg", "-1"], "image_guidance_scale is -1"),
+        (["--image-cfg", "-1"], "migm: image-cfg is -1"),
+        (["--cfg", "-1"], "migm: cfg is -1"),
     ],
 )
 def test_shares_that_cannot_be_are_refused(place, tmp_path, capsys, options, expected):

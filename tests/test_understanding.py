@@ -5,15 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from refusal import refused_request as refused
 from small_model import edit_tensors, make_small_model, small_config
 
 from migm_core.checkpoints import QUANTISED, CheckpointError, convert, load_checkpoint
 from migm_core.families.lumina_dimoo.config import LuminaConfig, TokenLayout
+from migm_core.families.lumina_dimoo.inputs import for_reading
 from migm_core.families.lumina_dimoo.pictures import to_pixels
 from migm_core.families.lumina_dimoo.reading import option_rows
 from migm_core.families.lumina_dimoo.sequence import image_tokens
 from migm_core.families.lumina_dimoo.text_output import load_text_output
-from migm_core.families.lumina_dimoo.understanding import TextSequence, TextSettings, cut, end_of, start_sequence, write
+from migm_core.families.lumina_dimoo.text_settings import TextSettings
+from migm_core.families.lumina_dimoo.understanding import TextSequence, cut, end_of, start_sequence, write
 from migm_core.modules.transformer import KeyValueCache
 from migm_core.pipeline import Pipeline
 from migm_core.trained import Trained
@@ -40,14 +43,6 @@ def picture(colour: str) -> Image.Image:
     image = Image.new("RGB", (40, 40), colour)
     image.paste("white", (5, 9, 20, 31))
     return image
-
-
-def refused(action, *expected: str) -> None:
-    with pytest.raises(ValueError) as caught:
-        action()
-    message = str(caught.value)
-    assert all(part in message for part in expected), message
-    assert "\n" not in message and message.endswith((".", "?"))
 
 
 # The rows that text needs.
@@ -112,12 +107,12 @@ def test_seeds_and_temperature(reader):
     one, same, other = (reader.understand(QUESTION, **SHORT, temperature=1.0, seed=seed).answer.tokens for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert torch.equal(*(reader.understand(QUESTION, **SHORT, seed=seed).answer.tokens for seed in (1, 2))), "no noise at temperature 0"
-    assert not torch.equal(*(reader.understand(QUESTION, **SHORT, remasking="random", seed=seed).answer.fixed_at for seed in (1, 2)))
+    assert not torch.equal(*(reader.understand(QUESTION, **SHORT, remasking="random", seed=seed).answer.unmasked_at for seed in (1, 2)))
 
 
 def test_fewer_passes_write_several_tokens_each(reader):
     answer = reader.understand(QUESTION, **SHORT, steps=4).answer
-    assert answer.fixed_at.sort().values.tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
+    assert answer.unmasked_at.sort().values.tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
     assert answer.passes == 4
 
 
@@ -280,6 +275,18 @@ def test_a_choice_takes_one_pass_and_compares_likelihoods(reader, layout, monkey
     assert sum(choice.probabilities) == pytest.approx(1)
 
 
+def test_choices_on_one_picture_encode_it_once(reader, monkeypatch):
+    encoded, encode = [], reader.encode
+    monkeypatch.setattr(reader, "encode", lambda pixels: encoded.append(1) or encode(pixels))
+    questions, options = [QUESTION, "small blue star"], ["red", "large blue"]
+    choices = reader.choose(questions, options, picture("red"))
+    assert len(encoded) == 1
+    for question, choice in zip(questions, choices, strict=True):
+        assert reader.choose(question, options, picture("red")).log_likelihoods == choice.log_likelihoods
+    assert choices[0].log_likelihoods != choices[1].log_likelihoods
+    refused(lambda: reader.choose([], options), "list of questions is empty")
+
+
 def test_options_are_filled_up_with_padding():
     layout = TokenLayout()
     rows = option_rows(torch.tensor([7]), [1, 3], 3, layout)
@@ -330,7 +337,7 @@ def test_settings_out_of_range_are_refused(reader, settings, expected):
     [
         ("", (), ("question is empty",)),
         (7, (), ("question is int",)),
-        ("heart " * 3000, (), ("3000 tokens", "limit is 2048")),
+        ("heart " * 3000, (), ("The question has 3000 tokens (3000 words)", "limit is 2048", "Shorten it")),
         (QUESTION, [Image.new("RGB", (1, 1))], ("1x1",)),
         (QUESTION, [picture("red"), "nothing.png"], ("Picture 2", "nothing.png", "does not exist")),
         (QUESTION, torch.full((32, 32, 3), float("nan")), ("not finite",)),
@@ -341,6 +348,14 @@ def test_questions_and_pictures_that_cannot_be_are_refused(reader, question, ima
     refused(lambda: reader.understand(question, images, **SHORT), *expected)
 
 
+def test_more_pictures_than_a_pass_can_hold_are_refused_before_they_are_encoded():
+    shown = [Image.new("RGB", (32, 32))] * 65
+    one = [picture.size for picture in for_reading(shown[:2], lambda pixels: torch.zeros(1, 32, 32)).pictures]
+    assert one == [(512, 512)] * 2
+    refused(lambda: for_reading(shown, lambda pixels: pytest.fail("encoded")), "65 pictures", "66,560 image tokens", "limit is 65,536")
+    assert len(for_reading(shown[:64], lambda pixels: torch.zeros(1, 32, 32)).pictures) == 64
+
+
 def test_weights_that_are_no_numbers_are_named(copy):
     edit_tensors(copy.folder / "model.safetensors", lambda tensors: tensors["model.transformer.ln_f.weight"].fill_(float("nan")))
     broken = Pipeline.load(copy.folder, None, dtype="fp32", device="cpu")
@@ -349,6 +364,6 @@ def test_weights_that_are_no_numbers_are_named(copy):
             ask()
 
 
-@pytest.mark.parametrize(("options", "expected"), [(["red"], "1 options"), (["red", ""], "option ''"), (["red"] * 65, "65 options")])
+@pytest.mark.parametrize(("options", "expected"), [(["red"], "1 options"), (["red", ""], "option ''"), ("red blue", "options is 'red blue'"), ([b"red", b"blue"], "must be a list of texts"), (5, "options is 5"), (["red"] * 65, "65 options")])
 def test_options_that_cannot_be_are_refused(reader, options, expected):
     refused(lambda: reader.choose(QUESTION, options), expected)

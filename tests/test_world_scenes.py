@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from migm_core.worlds.lakeside import depth_maps, edge_maps, render, render_layers, render_subjects, sample_scenes
+from migm_core.worlds.lakeside import Variety, depth_maps, edge_maps, render, render_layers, render_subjects, sample_scenes
 from migm_core.worlds.lakeside.landscape import Grid, paint_backdrop, paint_water
 from migm_core.worlds.lakeside.light import light_of
 from migm_core.worlds.lakeside.scene import COLOURS, GROUNDS, KIND_FINISHES, KIND_NAMES, NONE, OPPOSITE, TIMES, WEATHERS
@@ -23,6 +23,12 @@ def same(first, second) -> bool:
 def test_a_seed_gives_the_same_scenes_and_another_seed_others():
     assert same(scenes_of(20, 1), scenes_of(20, 1))
     assert not torch.equal(scenes_of(20, 1).variation, scenes_of(20, 2).variation)
+
+
+def test_scenes_may_be_of_less_variety():
+    scenes = scenes_of(200, variety=Variety(count_shares=(0.5, 0.5, 0.0, 0.0), sizes=("large",)), split="dev")
+    assert set(scenes.present.sum(1).tolist()) == {1, 2} and (scenes.size == 1).all() and (scenes.split() == 1).all()
+    assert set(scenes_of(200).present.sum(1).tolist()) == {1, 2, 3, 4} and set(scenes_of(200).size.flatten().tolist()) == {0, 1}
 
 
 def test_no_two_objects_share_a_kind_or_a_place():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusal import refused
 from safetensors.torch import load_file, save_file
 from small_model import PROMPT, make_small_head, small_config
 
@@ -21,14 +22,6 @@ from migm_core.pipeline import Pipeline
 WEIGHTS, IMAGE_TOKENIZER = "model.safetensors", "vqvae/diffusion_pytorch_model.safetensors"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 16400000000\n"
 PAGE = b"\n<!DOCTYPE html>\n<html class=''><head><title>model.safetensors</title>"
-
-
-def refused(action, *parts) -> None:
-    with pytest.raises(CheckpointError) as error:
-        action()
-    for part in parts:
-        assert part in str(error.value), str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def archive(kind: str) -> bytes:

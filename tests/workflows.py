@@ -8,7 +8,8 @@ FOLDER = Path(__file__).parents[1] / "example_workflows"
 SUBGRAPHS = FOLDER.parent / "subgraphs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 SUBGRAPH_NAMES = sorted(path.stem for path in SUBGRAPHS.glob("*.json"))
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+DYNAMIC = "COMFY_DYNAMICCOMBO_V3"  # a list whose choice decides what other inputs there are
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC}
 NOTES = {"Note", "MarkdownNote"}  # nodes of the page only
 TITLE = 30  # pixels of a node's title, above its position
 
@@ -19,6 +20,7 @@ class Input(NamedTuple):
     Attributes:
         control: "control after generate" follows its value.
         limits: its options by the schema's names: options, min, max, step.
+        choices: of a dynamic list, the inputs that each choice brings.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Input(NamedTuple):
     optional: bool
     control: bool
     limits: dict
+    choices: dict[str, list["Input"]] | None = None
 
     @property
     def is_widget(self) -> bool:
@@ -43,8 +46,15 @@ def load(name: str, folder: Path = FOLDER) -> dict:
 
 def inputs_of_schema(schema) -> list[Input]:
     """In the page's order, required ones first, of a schema from nodes_without_host."""
-    inputs = [Input(each.id, each.io_type, each.optional, bool(each.options.get("control_after_generate")), each.options | each.extra_dict) for each in schema.inputs]
-    return sorted(inputs, key=lambda each: each.optional)
+    return sorted(map(_of_schema, schema.inputs), key=lambda each: each.optional)
+
+
+def _of_schema(each, prefix: str = "") -> Input:
+    control, limits, choices = bool(each.options.get("control_after_generate")), each.options | each.extra_dict, None
+    if each.io_type == DYNAMIC:
+        choices = {option.key: [_of_schema(inner, f"{each.id}.") for inner in option.inputs] for option in each.options["options"]}
+        limits["options"] = list(choices)
+    return Input(prefix + each.id, each.io_type, each.optional, control, limits, choices)
 
 
 def page_order(inputs: list[Input]) -> list[Input]:
@@ -54,14 +64,36 @@ def page_order(inputs: list[Input]) -> list[Input]:
 
 def inputs_of_info(info: dict) -> list[Input]:
     """In the page's order, of an entry in the host's /object_info."""
+    return _of_groups(info["input"])
+
+
+def _of_groups(groups: dict, prefix: str = "") -> list[Input]:
     inputs = []
     for group in ("required", "optional"):
-        for name in info["input_order"].get(group, []):
-            io_type, limits = (*info["input"][group][name], {})[:2]
+        for name, (io_type, *limits) in groups.get(group, {}).items():
+            limits, choices = limits[0] if limits else {}, None
             if isinstance(io_type, list):
                 io_type, limits = "COMBO", {**limits, "options": io_type}
-            inputs.append(Input(name, io_type, group == "optional", bool(limits.get("control_after_generate")), limits))
+            if io_type == DYNAMIC:
+                choices = {option["key"]: _of_groups(option["inputs"], f"{name}.") for option in limits["options"]}
+            inputs.append(Input(prefix + name, io_type, group == "optional", bool(limits.get("control_after_generate")), limits, choices))
     return inputs
+
+
+def chosen(inputs: list[Input], saved: list) -> list[Input]:
+    """With what the choice of a dynamic list brings, right after it; ``saved`` are the values of the widgets."""
+    shown, left = [], list(saved)
+    for each in inputs:
+        shown.append(each)
+        if each.is_widget and left:
+            value = left.pop(0)
+            if each.control:
+                left = left[1:]
+            if each.choices:
+                inner = chosen(each.choices[value], left)
+                shown += inner
+                left = left[sum(1 + each.control for each in inner if each.is_widget) :]
+    return shown
 
 
 def values(node: dict, inputs: list[Input]) -> dict:
@@ -71,7 +103,7 @@ def values(node: dict, inputs: list[Input]) -> dict:
         AssertionError: there are more or fewer than the inputs have.
     """
     saved, found = list(node["widgets_values"]), {}
-    for each in inputs:
+    for each in chosen(inputs, saved):
         if each.is_widget:
             if not saved and each.is_extra:
                 continue

@@ -3,6 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { nodeById } from "./graph.js";
+import { onSize } from "./picture_size.js";
 import { labelInCanvas, labelInVueNodes, labelPreviews } from "./preview_label.js";
 import { Watcher } from "./watcher.js";
 
@@ -162,6 +163,7 @@ app.registerExtension({
         for (const watcher of watchers.values()) if (watcher.running) watcher.end();
         refreshAll({ force: true }); // there are measured times now
       });
+    onSize.addEventListener("size", () => refreshAll());
     api.addEventListener("graphChanged", () => refreshAll()); // links, modes and other nodes' settings
     app.canvas?.canvas.addEventListener("litegraph:set-graph", () => refreshAll()); // a subgraph was opened or left
     api.addEventListener("reconnected", () => refreshAll({ force: true }));

@@ -33,9 +33,9 @@ export class Watcher {
   async #ask() {
     const { query, reason, ...question } = questionOf(this.node);
     this.question = question;
-    const asked = query?.toString() ?? reason;
-    if (asked === this.asked) return this.onShow();
-    this.asked = asked;
+    const now = asked({ query, reason });
+    if (now === this.asked) return this.onShow();
+    this.asked = now;
     this.request?.abort();
     if (!query) return this.#show(null, reason);
     const { signal } = (this.request = new AbortController());
@@ -111,7 +111,7 @@ export class Watcher {
     this.running = false;
     if (Array.isArray(run?.kinds)) {
       this.last = run;
-      this.lastAsked = this.asked ?? undefined;
+      this.lastAsked = asked(questionOf(this.node)); // what is set now may not have been asked yet
     }
     this.show();
   }
@@ -121,6 +121,8 @@ export class Watcher {
     this.request?.abort();
   }
 }
+
+const asked = ({ query, reason }) => query?.toString() ?? reason;
 
 const isOf = (run, plan) =>
   run.method === plan.method && run.steps === plan.steps && Object.entries(plan.settings ?? {}).every(([name, value]) => run.settings?.[name] === value);

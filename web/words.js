@@ -28,6 +28,8 @@ const en = {
   outOfRange: (name, value, min, max) => `${name} is ${shown(value)}, but must be a number from ${min} to ${max}.`,
   connectModel: "Connect a model to see the steps.",
   modelFromAnotherNode: "The steps will be known when it runs: the model is chosen by another node.",
+  sockets: {}, // that a task brings, each by its name
+  emptyAnswer: "(The answer is empty.)",
   noAnswer: "The server does not answer, so the steps are not known.",
 };
 
@@ -52,6 +54,8 @@ const zh = {
   outOfRange: (name, value, min, max) => `${name} 是 ${shown(value)}，应是 ${min} 到 ${max} 之间的数。`,
   connectModel: "连接模型即可看到各步。",
   modelFromAnotherNode: "各步要到运行时才知道：模型由另一个节点选择。",
+  sockets: { model: "模型", image: "图像", style_image: "风格图像" },
+  emptyAnswer: "（回答是空的。）",
   noAnswer: "服务器没有响应，所以各步未知。",
 };
 
@@ -62,10 +66,23 @@ const SENTENCES = [
   [/^This model was trained for (.+) pixels only; an image of (\w+) /, (sizes, size) => `此模型只为 ${sizes.replaceAll(" and ", "、")} 像素训练过；${size} 的图像会是噪声。`],
   [/^This model was not trained for guidance: cfg ([\d.e+-]+) /, (cfg) => `此模型没有为 cfg 训练过：cfg 为 ${cfg} 时图像更差，用时加倍。请把 cfg 设为 0。`],
   [/^(.+) was trained on another base model of the same shape than (.+): images/, (head, base) => `头 ${head} 是为另一个同样大小的基础模型训练的，不是 ${base}：图像可能较差。请使用为它训练的头。`],
+  [/^This model was not trained for (.+), but for (.+): what it makes of it means nothing/, (task, others) =>
+    `此模型没有为 ${task} 训练过，只为 ${others.replaceAll(", ", "、")} 训练过：它由此生成的内容没有意义。`],
+  [/^Nothing says how many attention heads this model has, and its width, (\d+), is none of the published ones, (.+): (\d+) are assumed/, (width, known, heads) =>
+    `没有文件说明此模型有几个注意力头，它的宽度 ${width} 也不是发布的 ${known.replaceAll(" and ", "、")}：按 ${heads} 个计算。如果图像是噪声，请在它旁边的 config.json 里写明。`],
+  [/^The answer was not finished in (\d+) tokens/, (length) => `回答在 ${length} 个 token 里没有写完，可能在中间中断。请加大长度。`],
+  [/^Kept keys and values were off by (\S+) nats where they were oldest, and (\S+) of/, (kl, share) =>
+    `保留的键与值在最旧处偏差 ${kl} nats，那里有 ${share} 的最可能 token 不同。`],
   [/^The negative prompt changes nothing/, () => "cfg 为 0，所以负面提示词不起作用。"],
   [/^The whole model runs/, () => "运行整个模型。"],
   [/^The shortcut head predicts/, () => "由 Shortcut 头预测模型的计算结果。"],
   [/^The model runs for some tokens/, () => "模型只计算一部分 token，其余取自缓存。"],
+  [/^(?:The picture|Picture (\d+)) has transparent parts/, (which) => `${which ? `第 ${which} 张` : ""}图片有透明部分：透明处按白色读取。`],
+  [/^(?:The picture|Picture (\d+)) has more than 8 bits a channel/, (which) => `${which ? `第 ${which} 张` : ""}图片每通道超过 8 位：按 8 位读取。`],
+  [/^The task (\S+) has words of its own: the prompt/, (task) => `任务 ${task} 有自己的文字：不读取提示词。`],
+  [/^The transparent parts of the picture are what is generated/, () => "没有给遮罩，所以生成的是图片的透明部分。"],
+  [/^Nothing says how many attention heads this model has, and its width, (\d+), is none of the published ones, (\d+) and (\d+): (\d+) are/, (width, one, other, heads) =>
+    `文件没有说明此模型有多少个注意力头，其宽度 ${width} 也不是已发布的 ${one} 和 ${other}：假定为 ${heads} 个。如果图像是噪声，请在旁边的 config.json 里写明。`],
   [/^The mask has (\w+) pixels and the picture (\w+): /, (mask, picture) => `遮罩是 ${mask} 像素，图片是 ${picture}：遮罩已缩放。`],
   [/^The mask takes all of the picture/, () => "遮罩占了整张图片：没有留下可以参照的部分。"],
   [/^The picture has (\w+) pixels, ([\d.]+) times what the model was trained on/, (size, factor) => `图片是 ${size} 像素，为模型训练尺寸的 ${factor} 倍：缩小后结果更好更快。`],

@@ -1,7 +1,10 @@
 """How long a full step and a shortcut step take at the published sizes: python -m migm_core.bench.speed --family lumina-dimoo --batch 1 16
 
+With --task, the same of tasks: of those with pictures, which read them in their prompts, of painting, with half of the picture to generate, and of
+answering a question on a picture, see ``reading_speed``.
+
 Weights are random: time does not depend on them, and nothing is read or fetched. A step is all that the sampling loop does at it: features of
-both guidance branches, logits, guidance, sampling, unmasking, half way through a run. Where the weights of all layers would take more than 2 GB,
+all guidance branches, logits, guidance, sampling, unmasking, half way through a run. Where the weights of all layers would take more than 2 GB,
 fewer are built: a step is timed with them and without any, and each layer left out is added at the time of one of them.
 
 Beside each step stands its share of this machine's matrix rate, which a plain product of the model's own sizes is timed for in turn with the
@@ -9,11 +12,10 @@ steps. On one thread (OMP_NUM_THREADS=1) times are that thread's own, so that a 
 N steps with a budget of b, N / (b + (N - b) c): once with c, shortcut step over full step, as timed, and once as counted in multiply-adds.
 """
 
-import argparse
 import platform
 import re
-import time
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..canvas import Canvas
+from ..command import Parser, answered, whole
 from ..devices import resolve_device, resolve_dtype
 from ..families import FAMILIES, Family, family_named
 from ..modules import uninitialised
@@ -31,8 +34,11 @@ from ..sampling.methods import METHODS
 from ..sampling.methods.method import Step
 from ..sampling.noise import SeededNoise
 from ..sampling.rule import branch_weights
+from .clock import clocked
+from .reading_speed import READING, measure_reading, picture_tokens
 
-SIDE = 32  # tokens along each side of an image of 512x512 pixels, 16 a token
+SIDE = 32  # tokens along each side of an image of 512x512 pixels, 16 a token; of input pictures, too
+PAINTED = 0.5  # of a picture, in painting
 ROOM = 2e9  # bytes of layers that are built where nothing else is asked for
 BRANCHES = 2  # of guidance
 HEAD_RATIO = 2  # of the published heads
@@ -84,27 +90,32 @@ def speed_up(steps: int, budget: int, c: float) -> float:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m migm_core.bench.speed", description="Time full and shortcut steps at the published sizes, with random weights.")
+    parser = Parser(prog="python -m migm_core.bench.speed", description="Time full and shortcut steps at the published sizes, with random weights.")
     names = [family.name for family in FAMILIES]
     parser.add_argument("--family", choices=names, nargs="+", default=names, help="default: all")
-    parser.add_argument("--batch", metavar="B", type=_count, nargs="+", default=[1, 16], help="images of a run (default: 1 16)")
-    parser.add_argument("--layers", metavar="K", type=_count, help="of the base that are built (default: as many as take 2 GB)")
-    parser.add_argument("--repeats", metavar="R", type=_count, default=3, help="the least time of so many counts; of one, it includes warming up (default: 3)")
+    tasks = [name for family in FAMILIES for name in (*family.tasks, *([READING] if family.text_settings else ()))]
+    parser.add_argument("--task", choices=tasks, nargs="+", help="default: what a bare prompt or class asks for")
+    parser.add_argument("--batch", metavar="B", type=whole(1), nargs="+", default=[1, 16], help="images of a run (default: 1 16)")
+    parser.add_argument("--layers", metavar="K", type=whole(1), help="of the base that are built (default: as many as take 2 GB)")
+    parser.add_argument("--repeats", metavar="R", type=whole(1), default=3, help="the least time of so many counts; of one, it includes warming up (default: 3)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
     parser.add_argument("--dtype", metavar="T", default="auto", help="auto, bf16, fp16 or fp32 (default: auto)")
     args = parser.parse_args(argv)
+    wanted = {name: _tasks_of(family_named(name), args.task) for name in args.family}
+    if not any(wanted.values()):
+        raise ValueError(f"No model of {' or '.join(args.family)} has the task {' or '.join(args.task)}. Choose another --family or --task.")
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
     print(f"{machine(device)}, torch {torch.__version__}, {str(dtype).removeprefix('torch.')}\n")
-    for name in args.family:
-        family = family_named(name)
-        print_speeds(family, family.config(), dtype, device, args.batch, args.layers, args.repeats)
+    for name, tasks in wanted.items():
+        if tasks:
+            family = family_named(name)
+            print_speeds(family, family.config(), dtype, device, args.batch, args.layers, args.repeats, tasks)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 1")
-    return int(text)
+def _tasks_of(family: Family, asked: Sequence[str] | None) -> list[str | None]:
+    """Those of the tasks that are asked for that a family has; None alone where none is asked for, see ``print_speeds``."""
+    return [None] if asked is None else [task for task in asked if task in family.tasks or task == READING and family.text_settings]
 
 
 def machine(device: torch.device) -> str:
@@ -116,24 +127,81 @@ def machine(device: torch.device) -> str:
     return f"{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def print_speeds(family: Family, config: BackboneConfig, dtype: torch.dtype, device: torch.device, batches: list[int], layers: int | None, repeats: int) -> None:
-    """Print a table of one family."""
+def print_speeds(
+    family: Family,
+    config: BackboneConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    batches: list[int],
+    layers: int | None,
+    repeats: int,
+    tasks: Sequence[str | None] = (None,),
+) -> None:
+    """Print a table of each task of one family; None is what a bare prompt or class asks for."""
     each = config.block_weights / config.n_layers * dtype.itemsize
     built = min(config.n_layers, layers or max(1, int(ROOM / each)))
     steps, budget = family.defaults["steps"], family.defaults["budget"]
     left_out = f"; {built} of {config.n_layers} layers timed, the others added" if built < config.n_layers else ""
-    print(f"{family.title}, {SIDE}x{SIDE} tokens, cfg {family.defaults['guidance_scale']:g}, N = {steps}, b = {budget}{left_out}\n", flush=True)
-    print("| batch | full step, s | share of matrix rate | shortcut step, s | share | c | speed-up | counted | share of counted |\n" + "|--:" * 9 + "|", flush=True)
     backbone = filled(family.backbone(replace(config, n_layers=built), dtype=dtype, device=device, operations=uninitialised))
     head = filled(family.new_head(config, HEAD_RATIO).to(device, dtype))
-    for batch in batches:
-        speed = measure(family, config, backbone, head, batch, steps=steps, budget=budget, repeats=repeats)
-        print(
-            f"| {batch} | {speed.full:.3f} | {speed.full_share:.0%} | {speed.shortcut:.4f} | {speed.shortcut_share:.0%} | {speed.shortcut / speed.full:.3f} "
-            f"| {speed.speed_up:.2f} | {speed.counted_speed_up:.2f} | {speed.speed_up / speed.counted_speed_up:.0%} |",
-            flush=True,
-        )
-    print(flush=True)
+    for task in tasks:
+        if task == READING:
+            print_reading(family, config, backbone, repeats, left_out)
+            continue
+        work = work_of(family, config, task)
+        said = f"cfg {family.defaults['guidance_scale']:g}" if task is None else f"{task}, {work.in_words(config)}"
+        print(f"{family.title}, {SIDE}x{SIDE} tokens, {said}, N = {steps}, b = {budget}{left_out}\n", flush=True)
+        print("| batch | full step, s | share of matrix rate | shortcut step, s | share | c | speed-up | counted | share of counted |\n" + "|--:" * 9 + "|", flush=True)
+        for batch in batches:
+            speed = measure(family, config, backbone, head, batch, steps=steps, budget=budget, repeats=repeats, work=work)
+            print(
+                f"| {batch} | {speed.full:.3f} | {speed.full_share:.0%} | {speed.shortcut:.4f} | {speed.shortcut_share:.0%} | {speed.shortcut / speed.full:.3f} "
+                f"| {speed.speed_up:.2f} | {speed.counted_speed_up:.2f} | {speed.speed_up / speed.counted_speed_up:.0%} |",
+                flush=True,
+            )
+        print(flush=True)
+
+
+def print_reading(family: Family, config: BackboneConfig, backbone: Backbone, repeats: int, left_out: str) -> None:
+    """Print what keeping keys and values saves an answer."""
+    settings = family.text_settings()
+    speed = measure_reading(config, backbone, settings.length, settings.block, repeats)
+    print(f"{family.title}, {READING}: a picture of {speed.picture:,} tokens, an answer of {settings.length} in blocks of {settings.block}, a token a pass{left_out}\n")
+    print("| full pass, s | cached pass, s | c | speed-up | counted |\n" + "|--:" * 5 + "|")
+    print(f"| {speed.full:.3f} | {speed.cached:.4f} | {speed.cached / speed.full:.3f} | {speed.speed_up:.2f} | {speed.counted_speed_up:.2f} |\n", flush=True)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a task asks of a step, for one image.
+
+    Attributes:
+        prompts: tokens before the canvas, of each guidance branch.
+        read: how many of the first one's are of pictures: the head reads them at every step.
+        generated: share of the canvas.
+    """
+
+    prompts: tuple[int, ...]
+    read: int = 0
+    generated: float = 1.0
+
+    def in_words(self, config: BackboneConfig, side: int = SIDE) -> str:
+        lengths = " + ".join(f"{config.sequence_length(prompt, side, side):,}" for prompt in self.prompts)
+        return f"{len(self.prompts)} branches of {lengths} tokens" + (f", {self.generated:.0%} generated" if self.generated < 1 else "")
+
+
+def work_of(family: Family, config: BackboneConfig, task: str | None, side: int = SIDE) -> Work:
+    """What a task takes with pictures of the canvas's size, under guidance."""
+    plain = Work((1 if family.takes == "classes" else PROMPT,) * BRANCHES)
+    if task is None:
+        return plain
+    task = family.task(task)
+    if task.paints:
+        return replace(plain, generated=PAINTED)
+    if not task.guides_by_pictures:
+        return plain
+    read = len(task.pictures) * picture_tokens(config, side)
+    return Work((PROMPT + read, PROMPT + read, PROMPT), read)
 
 
 @torch.no_grad()
@@ -146,7 +214,17 @@ def filled(model: nn.Module) -> nn.Module:
 
 @torch.inference_mode()
 def measure(
-    family: Family, config: BackboneConfig, backbone: Backbone, head: Head, batch: int, *, steps: int, budget: int, repeats: int, side: int = SIDE
+    family: Family,
+    config: BackboneConfig,
+    backbone: Backbone,
+    head: Head,
+    batch: int,
+    *,
+    steps: int,
+    budget: int,
+    repeats: int,
+    side: int = SIDE,
+    work: Work | None = None,
 ) -> Speed:
     """Time steps of a base, which may have fewer layers than its config says, and of its head.
 
@@ -154,8 +232,10 @@ def measure(
         config: of the base with all layers.
         repeats: the least of so many times counts; what is compared is timed in turn.
         side: of the canvas, in tokens.
+        work: of a task; None for what a bare prompt or class asks for.
     """
-    half_way = HalfWay(family, backbone, head, batch, steps, budget, side)
+    work = work or work_of(family, config, None, side)
+    half_way = HalfWay(family, backbone, head, batch, steps, budget, side, work)
     product, product_macs = matrix_product(config, backbone, side)
     layers, built = config.n_layers, len(backbone.blocks)
     # The head reads what the step before it has left: a full step with layers.
@@ -170,13 +250,13 @@ def measure(
             seconds["product"] = min(seconds["product"], clocked(product, backbone.device))
             seconds[name] = min(seconds[name], clocked(do, backbone.device))
     of_layers = (seconds["full"] - seconds["without layers"]) / built * (layers - built) if built < layers else 0.0
-    positions = config.sequence_length(PROMPT, side, side)
-    sequences, logits = BRANCHES * batch, half_way.masked.shape[1] * config.width * config.codebook_size
+    lengths = [config.sequence_length(prompt, side, side) for prompt in work.prompts]
+    logits = len(lengths) * half_way.masked.shape[1] * config.width * config.codebook_size
     return Speed(
         full=seconds["full"] + of_layers,
         shortcut=seconds["shortcut"],
-        full_macs=sequences * (config.pass_macs(positions, positions) + logits),
-        shortcut_macs=sequences * (head.config.step_macs(positions) + logits),
+        full_macs=batch * (sum(config.pass_macs(length, length) for length in lengths) + logits),
+        shortcut_macs=batch * (sum(head.config.step_macs(length, 0 if branch else work.read) for branch, length in enumerate(lengths)) + logits),
         rate=product_macs / seconds["product"],
         steps=steps,
         budget=budget,
@@ -190,15 +270,19 @@ class HalfWay:
         masked: tokens, int64 (B, n).
     """
 
-    def __init__(self, family: Family, backbone: Backbone, head: Head, batch: int, steps: int, budget: int, side: int):
+    def __init__(self, family: Family, backbone: Backbone, head: Head, batch: int, steps: int, budget: int, side: int, work: Work | None = None):
+        work = work or work_of(family, backbone.config, None, side)
         self.backbone, self.head, self.side, self.tokens = backbone, head, side, side * side
         self.rule, self.steps, self.index = family.rule(), steps, steps // 2
         self.canvas = Canvas.empty(batch, side, side, backbone.device)
-        # A prompt's ids do not change what is computed.
-        prompt = torch.zeros(1 if family.takes == "classes" else PROMPT, dtype=torch.int64)
-        scale = family.defaults["guidance_scale"]
-        self.sequences = [backbone.sequence(Branch(prompt, weight), self.canvas) for weight in (1 + scale, -scale)]
-        before = [self.tokens, *self.rule.keep(self.tokens, self.tokens, steps)]
+        # Neither a prompt's ids nor the scales change what is computed.
+        scale, others = family.defaults["guidance_scale"], len(work.prompts) - 1
+        self.sequences = [
+            backbone.sequence(Branch(torch.zeros(length, dtype=torch.int64), -scale if branch else 1 + others * scale, prompt_visible=not branch), self.canvas)
+            for branch, length in enumerate(work.prompts)
+        ]
+        generated = round(self.tokens * work.generated)
+        before = [generated, *self.rule.keep(generated, self.tokens, steps)]
         self.keep = before[self.index + 1]
         order = torch.arange(self.tokens, device=backbone.device).expand(batch, -1)
         self.masked, self.new = order[:, : before[self.index]], order[:, before[self.index] : before[self.index - 1]]
@@ -249,17 +333,5 @@ def matrix_product(config: BackboneConfig, backbone: Backbone, side: int) -> tup
     return lambda: torch.mm(x, weight.T, out=result), positions * width * hidden
 
 
-def clocked(do: Callable[[], object], device: torch.device) -> float:
-    """Seconds that a call takes, on the device too; of one thread its own, which other programs hardly move."""
-    clock = time.thread_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began = clock()
-    do()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return clock() - began
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(answered(main, "speed"))

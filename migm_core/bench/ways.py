@@ -7,7 +7,7 @@ from ..sampling.methods import METHODS
 
 EXAMPLES = "vanilla; shortcut 9; shortcut 8 of 48; vanilla 16; ml-cache interval=3"
 SHARED = ("seed", "batch", "width", "height", "method")
-_NAMES = {"cfg": "guidance_scale"}
+_NAMES = {"cfg": "guidance_scale", "image_cfg": "image_guidance_scale"}
 
 
 def parse_ways(text: str) -> dict[str, dict[str, Any]]:

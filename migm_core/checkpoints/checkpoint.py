@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ class Checkpoint:
         prompts: what turns a request into tokens, the family's: text to ids, or classes to tokens.
         settings: sensible defaults of a run, by name, as the family's ``defaults``.
         trained: what the model was trained for.
+        mapped: whether weights may stay in their files, where they need no conversion.
+        stamps: of the base's files as they were opened, where more of them is read later; see ``source.stamp``.
     """
 
     path: Path
@@ -33,3 +36,5 @@ class Checkpoint:
     prompts: Any
     settings: dict = field(default_factory=dict)
     trained: Trained = Trained()
+    mapped: bool = True
+    stamps: Mapping[Path, tuple[int, int] | None] = field(default_factory=dict)

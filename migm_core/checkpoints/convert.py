@@ -9,8 +9,8 @@ from torch import Tensor
 from .. import arguments
 from ..modules.quantised import LARGEST, per_channel_scales, per_tensor_scale, quantise
 from .errors import CheckpointError
-from .fill import converted
 from .files import locate
+from .fill import converted
 from .quantised import (
     COMPANIONS,
     DESCRIPTION,
@@ -27,7 +27,6 @@ from .quantised import (
 )
 from .source import TensorSource
 from .write import Pending, write_tensors
-
 
 STORED = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2, torch.int8)  # dtypes to convert to
 

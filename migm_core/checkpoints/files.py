@@ -26,7 +26,7 @@ def locate(path: str | Path) -> Path:
             return path
         names = sorted(folder.name for folder in snapshots.iterdir() if folder.is_dir())
         main = path / "refs" / "main"
-        said = main.read_text(encoding="utf-8", errors="replace").strip() if main.is_file() else ""
+        said = _first_letters(main) if main.is_file() else ""
     except (OSError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
@@ -38,6 +38,12 @@ def locate(path: str | Path) -> Path:
     if not names:
         raise CheckpointError(f"{snapshots} is empty: the download did not finish. Start it again.")
     raise CheckpointError(f"{path} holds several snapshots, and refs/main names none of them. Choose one: {', '.join(str(snapshots / name) for name in names)}.")
+
+
+def _first_letters(path: Path) -> str:
+    """What a file says that should hold a commit's name."""
+    with path.open("rb") as file:
+        return file.read(1000).decode("utf-8", "replace").strip()
 
 
 def find_file(folder: Path, name: str) -> Path:

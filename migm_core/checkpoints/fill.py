@@ -1,5 +1,6 @@
 """Load tensors into models."""
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -42,13 +43,21 @@ def converted(tensor: Tensor, dtype: torch.dtype, name: str, device=None) -> Ten
         name: of the file and the tensor, for messages.
 
     Raises:
-        CheckpointError: a finite number in it is none any more.
+        CheckpointError: a finite number in it is none any more, or lies past the end of 8 bits, which also take none that is not finite.
     """
     made = tensor.to(device=device, dtype=dtype)
     wider = tensor.is_floating_point() and dtype.is_floating_point and torch.finfo(tensor.dtype).max > torch.finfo(dtype).max
-    if wider and made.device.type != "meta" and not (made.float() if dtype.itemsize == 1 else made).isfinite().all() and tensor.isfinite().all():
-        largest = tensor.float().abs().max().item()
-        raise CheckpointError(
-            f"{name} holds {largest:.3g}, but {str(dtype).removeprefix('torch.')} ends at {torch.finfo(dtype).max:.3g}. Choose another dtype, such as fp32."
-        )
+    if not wider or made.device.type == "meta" or not tensor.numel():
+        return made
+    ends = torch.finfo(dtype).max
+    if dtype.itemsize == 1:  # which PyTorch fills up to its largest number, even from infinity
+        largest = (tensor.float() if tensor.itemsize == 1 else tensor).abs().max().item()
+        if not math.isfinite(largest):
+            raise CheckpointError(f"{name} holds values that are not finite. The file may be damaged: download it again.")
+        fits = largest <= ends
+    else:
+        fits = bool(made.isfinite().all()) or not tensor.isfinite().all()
+    if not fits:
+        largest = tensor.double().abs().max().item()
+        raise CheckpointError(f"{name} holds {largest:.3g}, but {str(dtype).removeprefix('torch.')} ends at {ends:.3g}. Choose another dtype, such as fp32.")
     return made

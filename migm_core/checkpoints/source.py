@@ -20,6 +20,7 @@ from .torch_file import TorchFile
 from .version import check_version
 
 Reader = Callable[[Path], Mapping[str, Tensor]]
+Stamp = tuple[int, int]
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -41,6 +42,7 @@ class TensorSource:
         metadata: the string metadata of the (first) safetensors file.
         shapes: name to shape.
         dtypes: name to torch dtype.
+        stamps: what tells whether its files have been replaced since they were opened, see ``stamp``.
     """
 
     def __init__(self, path: Path, reader: Reader | None = None, *, data: bool = True):
@@ -50,6 +52,7 @@ class TensorSource:
         self.metadata: dict[str, str] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype] = {}
+        self.stamps: dict[Path, Stamp | None] = {}
         self._files: dict[str, tuple[object, str]] = {}  # name to the open file and the name there
         self._paths: dict[str, Path] = {}
         self._state: dict[str, Tensor] = {}
@@ -69,6 +72,8 @@ class TensorSource:
         path = locate(path)
         source = cls(path, cache(reader) if reader else None, data=data)
         suffix = path.suffix.lower()
+        if path.is_file():
+            source.stamps[path] = stamp(path)
         if path.is_dir():
             source._open_folder(path)
         elif suffix in SUFFIXES["safetensors"]:
@@ -99,7 +104,7 @@ class TensorSource:
     def renamed(self, names: dict[str, str]) -> "TensorSource":
         """Some of the tensors under new names: ``names`` maps old to new."""
         part = TensorSource(self.path, self._reader, data=self.data)
-        part.metadata = self.metadata
+        part.metadata, part.stamps = self.metadata, self.stamps
         for name, new in names.items():
             part.shapes[new], part.dtypes[new], part._written[new] = self.shapes[name], self.dtypes[name], self.written(name)
             if name in self._state:
@@ -193,6 +198,7 @@ class TensorSource:
         self._files = {name: (file, name) for name in file.shapes}
 
     def _add(self, path: Path) -> None:
+        self.stamps[path] = stamp(path)
         check_safetensors(path)
         try:
             file = safe_open(path, framework="pt", device="cpu")
@@ -228,6 +234,15 @@ class TensorSource:
                 raise CheckpointError(f"{path}: {name[:LONGEST_NAME]} is {problem}, expected a plain tensor of {', '.join(_PLAIN_NAMES)}. Save the file again.")
             self._state[name] = tensor
             self.shapes[name], self.dtypes[name] = tuple(tensor.shape), tensor.dtype
+
+
+def stamp(path: Path) -> Stamp | None:
+    """What changes when a file is replaced: when it was last written, in nanoseconds, and its bytes. None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def check_safetensors(path: Path) -> None:

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
+from ..command import Parser
 from ..writing import one_line
-from .parser import Parser
 
 
 def add_commands(commands) -> None:
@@ -70,11 +70,11 @@ def _write(pipeline, args, settings: dict) -> list[dict]:
     """Have answers written, and print them meanwhile."""
     from dataclasses import asdict
 
+    from .options import named_as_options
+
     stream = Stream(args.questions)
-    try:
+    with named_as_options():
         replies = pipeline.understand(args.questions, args.image, callback=stream.show, **settings)
-    except ValueError as error:
-        raise ValueError(str(error).replace("guidance_scale", "cfg")) from None
     stream.finish([reply.text for reply in replies])
     for note in dict.fromkeys(note for reply in replies for note in reply.notes):
         print("migm:", note, file=sys.stderr)
@@ -133,8 +133,7 @@ class Stream:
 def _choose(pipeline, args) -> list[dict]:
     """Print the options of each question, the likeliest first."""
     answers = []
-    for question in args.questions:
-        choice = pipeline.choose(question, args.options, args.image)
+    for question, choice in zip(args.questions, pipeline.choose(args.questions, args.options, args.image)):
         if len(args.questions) > 1:
             print(question)
         for probability, option in sorted(zip(choice.probabilities, args.options), key=lambda each: -each[0]):

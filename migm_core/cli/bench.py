@@ -1,14 +1,16 @@
 """The commands that hold methods against each other: `migm compare`, `evaluate`."""
 
+import argparse
+import sys
 from pathlib import Path
 
-from .parser import Parser
+from ..command import Parser
 
 METHODS_HELP = "separated by semicolons, the first is what the others are compared with"
 
 
 def add_commands(commands) -> None:
-    summary = "measure methods side by side: time, memory, tokens"
+    summary = "measure methods side by side, on a prompt or a task: time, memory, how near each comes to the first"
     commands.add_parser("compare", help=summary, description=f"{summary.capitalize()}.", fill=_fill_compare).set_defaults(run=_compare)
     summary = "measure the accuracy of methods on unseen scenes of the bundled model's world"
     commands.add_parser("evaluate", help=summary, description=f"{summary.capitalize()}.", fill=_fill_evaluate).set_defaults(run=_evaluate)
@@ -17,9 +19,16 @@ def add_commands(commands) -> None:
 def _fill_compare(parser: Parser) -> None:
     from .generate import PROMPT
     from .options import add_model, add_prompts, add_settings
+    from .tasks import add_task
 
     add_prompts(parser, PROMPT)
+    add_task(parser)
     parser.add_argument("--methods", metavar="TEXT", help=f"{METHODS_HELP} (default: all that the model can run)")
+    parser.add_argument(
+        "--same-time",
+        action=argparse.BooleanOptionalAction,
+        help="add the vanilla method at as few steps as cost the time of each other method (default: on a --task, where no --methods are named)",
+    )
     parser.add_argument("--rounds", metavar="N", type=int, default=5, help="images of each method that are timed (default: 5)")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the first round; the next ones count up (default: 0)")
     parser.add_argument("--report", metavar="PATH", type=Path, help="a .json file for the numbers")
@@ -34,20 +43,28 @@ def _compare(args) -> None:
     from ..bench.ways import parse_ways
     from ..outputs import check_writable, write_report
     from ..sampling.methods import METHODS
-    from .options import asked, load_pipeline, prompts
+    from .options import asked, load_pipeline, named_as_options
+    from .tasks import look_at, prompts_for_task, read_task
 
     if args.report:
         check_writable(args.report, ".json")
     if args.rounds < 1:
         raise ValueError(f"--rounds is {args.rounds}, but must be at least 1.")
-    lines, ways = prompts(args), parse_ways(args.methods) if args.methods is not None else None
+    task, ways = read_task(args), parse_ways(args.methods) if args.methods is not None else None
+    lines = list(prompts_for_task(args).values())
     pipeline = load_pipeline(args)
     if ways is None:
         usable = [name for name, method in METHODS.items() if (pipeline.head or not method.needs_head) and (method.compiles or not args.compile)]
         ways = {name: {"method": name} for name in usable}
     given = asked(args, pipeline.checkpoint.family)
     ways = {name: {**given, **way} for name, way in ways.items()}
-    rows = compare(pipeline, list(lines.values()), ways, negative=args.negative, seed=args.seed, rounds=args.rounds)
+    inputs = look_at(pipeline, task, lines[0], args.negative)
+    for note in inputs.notes if inputs is not None else ():
+        print("migm:", note, file=sys.stderr)
+    same_time = args.methods is None and inputs is not None if args.same_time is None else args.same_time
+    request = None if inputs is None else task.request(lines[0], args.negative)
+    with named_as_options():
+        rows = compare(pipeline, lines, ways, negative=args.negative, seed=args.seed, rounds=args.rounds, request=request, same_time=same_time)
     print(table(rows, pipeline))
     if args.report:
         write_report(args.report, [asdict(row) for row in rows])

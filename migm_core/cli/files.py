@@ -25,7 +25,7 @@ def add_commands(commands) -> None:
 def _inspect(args) -> None:
     from .. import hub
     from ..checkpoints import describe
-    from ..pipeline import DEMO
+    from ..loading import DEMO
 
     print(describe(DEMO if args.path == "demo" else hub.resolve(args.path)))
 

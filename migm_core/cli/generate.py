@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from .parser import Parser
+from ..command import Parser
 
 # What a prompt is called, and what it says.
 PROMPT = ("PROMPT", "what to generate: a text, or a class's name or number, as the model takes it")
@@ -39,7 +39,7 @@ def _fill(parser: Parser, task: str | None) -> None:
     parser.add_argument(
         "--probe",
         action=argparse.BooleanOptionalAction,
-        help="measure at each full step how far the shortcut head was off, by one more head step (default: for tasks with pictures)",
+        help="measure at each full step how far the shortcut head was off, by one more head step (default: in every run of a task)",
     )
     families = [family for family in FAMILIES if task is None or task in family.tasks]
     add_settings(parser, size=task is None or not TASKS[task].paints, families=families)
@@ -52,13 +52,13 @@ def _generate(args) -> None:
 
     from .. import outputs
     from .options import asked, load_pipeline, unused
-    from .tasks import read_task
+    from .tasks import prompts_for_task, read_task
 
     outputs.check_writable(args.out, ".png")
     if args.report:
         outputs.check_writable(args.report, ".json")
     task = read_task(args)
-    lines = _lines(args)
+    lines = prompts_for_task(args, args.called)
     pipeline = load_pipeline(args)
     family = pipeline.checkpoint.family
     if args.prompt_file is None and isinstance(parts := family.split(pipeline.checkpoint, lines[1]), list):
@@ -106,23 +106,6 @@ def _say(caution: str) -> None:
     tqdm.write(f"migm: {caution}", file=sys.stderr)
 
 
-def _lines(args) -> dict[int, str]:
-    """The prompts by the numbers of their lines; an empty one for a task that has words of its own, or needs none.
-
-    Raises:
-        ValueError: there is none, or one too many.
-    """
-    from .options import prompts
-    from .tasks import TASKS
-
-    task, given = TASKS.get(args.task), args.prompt is not None or args.prompt_file is not None
-    if task is not None and not task.takes_text and given:
-        raise ValueError(f"The task {task.name} has words of its own. Leave the prompt out.")
-    if task is not None and not given and (task.paints or not task.takes_text):
-        return {1: ""}
-    return prompts(args, args.called)
-
-
 def _of_images(pipeline, texts: list[str], task) -> dict[str, list[str]]:
     """What reports and images say of each image: its prompt, and a class's name where a number was given."""
     if not any(texts) and task.task is not None:
@@ -137,16 +120,15 @@ def _check(pipeline, runs: list[dict], lines: dict, task, args):
     Returns:
         The first run's settings, how many tokens of each image are generated (None for all), and what became of the pictures, in sentences.
     """
+    from .options import named_as_options
     from .tasks import look_at
 
     family, checkpoint = pipeline.checkpoint.family, pipeline.checkpoint
     inputs = look_at(pipeline, task, next(iter(lines.values())), args.negative)
     size = {} if inputs is None or inputs.size is None else dict(zip(("width", "height"), inputs.size))
     of_task = {} if task.task is None else {"task": task.task}
-    try:
+    with named_as_options():
         settings = [pipeline.settings(**{**size, **run, **of_task}) for run in (runs[0], runs[-1])]
-    except ValueError as error:
-        raise ValueError(str(error).replace("image_guidance_scale", "image-cfg").replace("guidance_scale", "cfg")) from None
     for number, prompt in lines.items():
         try:
             if inputs is None:

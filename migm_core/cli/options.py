@@ -5,11 +5,13 @@ Imports torch: commands import this module when they run.
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
+from ..arguments import read_text
 from ..families import FAMILIES, Family
 from ..pipeline import Pipeline
 from ..sampling.methods import METHODS
@@ -48,10 +50,7 @@ def lines_of(path: Path) -> dict[int, str]:
     Raises:
         ValueError: there is none, or the file is no text.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is no text in UTF-8. Expected a prompt a line.") from None
+    text = read_text(path, "a prompt a line")
     lines = {number: line.strip() for number, line in enumerate(text.split("\n"), 1) if line.strip()}
     if not lines:
         raise ValueError(f"{path} holds no prompts. Expected one a line.")
@@ -168,6 +167,15 @@ def add_setting(group, name: str, field: Field) -> None:
 def option(name: str) -> str:
     """What a setting is called on the command line."""
     return "--cfg" if name == "guidance_scale" else "--" + name.replace("_", "-")
+
+
+@contextmanager
+def named_as_options() -> Iterator[None]:
+    """Have errors name settings as the command line does."""
+    try:
+        yield
+    except ValueError as error:
+        raise type(error)(str(error).replace("image_guidance_scale", "image-cfg").replace("guidance_scale", "cfg")) from None
 
 
 def _sides(text: str) -> tuple[int, int, int, int]:

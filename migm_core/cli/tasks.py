@@ -12,7 +12,7 @@ from ..families import FAMILIES, Family
 from ..families.request import TaskRequest, shapes_only
 from ..pipeline import Pipeline
 from ..sampling.setting import settings_of
-from .options import add_setting, option
+from .options import add_setting, option, prompts
 
 TASKS = {name: task for family in FAMILIES for name, task in family.tasks.items()}
 
@@ -103,6 +103,23 @@ def read_task(args: argparse.Namespace) -> TaskOptions:
     for name, path in [*(("--image", path) for path in images), *([("--mask", mask)] if mask else [])]:
         check_picture(name, path)
     return TaskOptions(args.task, images, mask, getattr(args, "kind", ""), own)
+
+
+def prompts_for_task(args: argparse.Namespace, called: str = "PROMPT") -> dict[int, str]:
+    """The prompts by the numbers of their lines; an empty one for a task that has words of its own, or needs none.
+
+    Args:
+        called: what the command calls a prompt.
+
+    Raises:
+        ValueError: there is none, or one too many.
+    """
+    task, given = TASKS.get(args.task), args.prompt is not None or args.prompt_file is not None
+    if task is not None and not task.takes_text and given:
+        raise ValueError(f"The task {task.name} has words of its own. Leave the prompt out.")
+    if task is not None and not given and (task.paints or not task.takes_text):
+        return {1: ""}
+    return prompts(args, called)
 
 
 def check_picture(name: str, path: Path) -> None:

@@ -5,17 +5,15 @@ Each resumes where it stopped. Under `torchrun --nproc-per-node N -m migm_core .
 """
 
 import argparse
-import math
-from collections.abc import Callable
 from pathlib import Path
 
-from .parser import Parser
+from ..command import Parser, number, whole
 
 SMALLEST = 1e-12  # of what is divided by
 COUNT = 2000  # of runs, where no file names any
 # What suits the bundled model; a checkpoint's generation_config.json carries it from here on.
 DEMO_SETTINGS = {
-    **{"width": 64, "height": 64, "steps": 64, "budget": 9, "guidance_scale": 0.0, "temperature": 0.2},
+    "width": 64, "height": 64, "steps": 64, "budget": 9, "guidance_scale": 0.0, "temperature": 0.2,
     "trained": {"sizes": [[64, 64]], "guidance": False},
 }
 
@@ -23,15 +21,15 @@ DEMO_SETTINGS = {
 def add_commands(commands) -> None:
     """Add the four commands to an argparse subparsers object."""
     tokenizer = _add(commands, "train-tokenizer", _train_tokenizer, "fit the codebook and train the image tokenizer, on the CPU")
-    tokenizer.add_argument("--steps", metavar="N", type=_whole(0), default=2000, help="default: 2000")
-    tokenizer.add_argument("--batch", metavar="K", type=_whole(1), default=16, help="images a step, over all processes (default: 16)")
+    tokenizer.add_argument("--steps", metavar="N", type=whole(0), default=2000, help="default: 2000")
+    tokenizer.add_argument("--batch", metavar="K", type=whole(1), default=16, help="images a step, over all processes (default: 16)")
 
     _add_start(tokenizer)
 
     base = _add(commands, "train-base", _train_base, "train the base model on the CPU and write FOLDER/checkpoint")
-    base.add_argument("--steps", metavar="N", type=_whole(0), default=3000, help="default: 3000")
-    base.add_argument("--lr", metavar="R", type=_number(SMALLEST), default=0.01, help="peak learning rate (default: 0.01; 0.005 to go on from a trained model)")
-    base.add_argument("--layers", metavar="N", type=_whole(1, 1024), help="more than --init-from has: added as blocks that change nothing at first (default: as --init-from, or 16)")
+    base.add_argument("--steps", metavar="N", type=whole(0), default=3000, help="default: 3000")
+    base.add_argument("--lr", metavar="R", type=number(SMALLEST), default=0.01, help="peak learning rate (default: 0.01; 0.005 to go on from a trained model)")
+    base.add_argument("--layers", metavar="N", type=whole(1, 1024), help="more than --init-from has: added as blocks that change nothing at first (default: as --init-from, or 16)")
     base.add_argument("--on-policy", action="store_true", help="take half of the images from the model's own runs, for one that generates some scenes right already")
     base.add_argument("--compile", action="store_true", help="fuse the blocks: a third faster, after a minute of compiling")
 
@@ -42,52 +40,22 @@ def add_commands(commands) -> None:
 
     head = _add(commands, "train-head", _train_head, "train a shortcut head on recorded runs")
     _add_model(head)
-    head.add_argument("--steps", metavar="N", type=_whole(0), default=20000, help="default: 20000")
-    head.add_argument("--batch", metavar="K", type=_whole(1), default=1, help="trajectories a step and process (default: 1)")
-    head.add_argument("--lr", metavar="R", type=_number(SMALLEST), help="learning rate (default: as published for this kind of model)")
-    head.add_argument("--min-lr", metavar="R", type=_number(), help="learning rate after --decay-steps (default: a tenth of --lr)")
-    head.add_argument("--decay-steps", metavar="N", type=_whole(0), default=1000, help="step from which the learning rate is --min-lr (default: 1000)")
-    head.add_argument("--ratio", metavar="R", type=_number(SMALLEST), help="how many times narrower than the base (default: 2, as published, or as --init-from)")
-    head.add_argument("--muon-lr", metavar="R", type=_number(), default=0.0, help="train the blocks' matrices with Muon at this peak rate (default: 0, AdamW as published)")
-    head.add_argument("--rollout", metavar="N", type=_whole(1, 1023), default=1, help="steps predicted in turn from the head's own features (default: 1, as published)")
+    head.add_argument("--steps", metavar="N", type=whole(0), default=20000, help="default: 20000")
+    head.add_argument("--batch", metavar="K", type=whole(1), default=1, help="trajectories a step and process (default: 1)")
+    head.add_argument("--lr", metavar="R", type=number(SMALLEST), help="learning rate (default: as published for this kind of model)")
+    head.add_argument("--min-lr", metavar="R", type=number(), help="learning rate after --decay-steps (default: a tenth of --lr)")
+    head.add_argument("--decay-steps", metavar="N", type=whole(0), default=1000, help="step from which the learning rate is --min-lr (default: 1000)")
+    head.add_argument("--ratio", metavar="R", type=number(SMALLEST), help="how many times narrower than the base (default: 2, as published, or as --init-from)")
+    head.add_argument("--muon-lr", metavar="R", type=number(), default=0.0, help="train the blocks' matrices with Muon at this peak rate (default: 0, AdamW as published)")
+    head.add_argument("--rollout", metavar="N", type=whole(1, 1023), default=1, help="steps predicted in turn from the head's own features (default: 1, as published)")
     head.add_argument("--sample-rollout", action="store_true", help="sample the tokens within a rollout from the head, and learn its last step (default: follow the recorded tokens)")
-    head.add_argument("--kl", metavar="W", type=_number(), default=0.0, help="weight of the codes' KL divergence in the loss (default: 0, as published)")
-    head.add_argument("--unconditional-every", metavar="N", type=_whole(1), default=1, help="learn the unconditional branch at every N-th step (default: 1)")
-    head.add_argument("--focus", metavar="S", type=_number(0, 1), default=0.0, help="share of the steps that favour transitions with a large feature drift (default: 0, as published)")
-    head.add_argument("--resample-every", metavar="N", type=_whole(0), default=0, help="sample recorded runs on at every N-th step, and learn these (default: 0, never, as published)")
-    head.add_argument("--clip", metavar="N", type=_number(), default=0.0, help="largest norm of the gradients (default: 0, none, as published)")
+    head.add_argument("--kl", metavar="W", type=number(), default=0.0, help="weight of the codes' KL divergence in the loss (default: 0, as published)")
+    head.add_argument("--unconditional-every", metavar="N", type=whole(1), default=1, help="learn the unconditional branch at every N-th step (default: 1)")
+    head.add_argument("--focus", metavar="S", type=number(0, 1), default=0.0, help="share of the steps that favour transitions with a large feature drift (default: 0, as published)")
+    head.add_argument("--resample-every", metavar="N", type=whole(0), default=0, help="sample recorded runs on at every N-th step, and learn these (default: 0, never, as published)")
+    head.add_argument("--clip", metavar="N", type=number(), default=0.0, help="largest norm of the gradients (default: 0, none, as published)")
     head.add_argument("--init-from", metavar="PATH", help="begin with a head's weights, made wider where --ratio says so (demo: the bundled head)")
-    head.add_argument("--ema", metavar="D", type=_number(0, 1), default=0.9999, help="decay of the weights' average (default: 0.9999)")
-
-
-def _whole(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
-    """The type of an option that takes a whole number in a range."""
-
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number from {low} to {high}")
-        return value
-
-    return read
-
-
-def _number(low: float = 0.0, high: float = 1e6) -> Callable[[str], float]:
-    """The type of an option that takes a number in a range."""
-
-    def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number from {low:g} to {high:g}")
-        return value
-
-    return read
+    head.add_argument("--ema", metavar="D", type=number(0, 1), default=0.9999, help="decay of the weights' average (default: 0.9999)")
 
 
 def _fill_collect(parser: Parser) -> None:
@@ -99,9 +67,9 @@ def _fill_collect(parser: Parser) -> None:
         type=Path,
         help="a prompt or class from each line, or of a .jsonl file a task's request (default: scenes of the synthetic domain, or random classes)",
     )
-    parser.add_argument("--count", metavar="K", type=_whole(1), help="how many; lines are taken in turn, with other seeds (default: each line once, or 2000)")
+    parser.add_argument("--count", metavar="K", type=whole(1), help="how many; lines are taken in turn, with other seeds (default: each line once, or 2000)")
     parser.add_argument("--task", metavar="NAME=SHARE", type=_share, action="append", help="record so large a share of this task; once for each task of the .jsonl file")
-    parser.add_argument("--batch", metavar="K", type=_whole(1), default=1, help="prompts of one length run together (default: 1)")
+    parser.add_argument("--batch", metavar="K", type=whole(1), default=1, help="prompts of one length run together (default: 1)")
     parser.add_argument("--no-features", action="store_true", help="store tokens only, a few kB a run; train-head then computes features again")
     parser.add_argument("--published", action="store_true", help="write tar shards as published, for a model whose trajectories have such a form")
     parser.add_argument("--dry-run", action="store_true", help="say what it takes, and record nothing")
@@ -113,7 +81,7 @@ def _share(text: str) -> tuple[str, float]:
     """The type of --task: a task and its share."""
     name, _, share = text.partition("=")
     try:
-        return name, _number(SMALLEST)(share)
+        return name, number(SMALLEST)(share)
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no NAME=SHARE, for example edit=0.5") from None
 
@@ -121,7 +89,7 @@ def _share(text: str) -> tuple[str, float]:
 def _add(commands, name: str, run, summary: str, fill=None) -> Parser:
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", fill=fill)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="the working folder of all training commands")
-    parser.add_argument("--seed", metavar="S", type=_whole(0, 2**63 - 1), default=0, help="default: 0")
+    parser.add_argument("--seed", metavar="S", type=whole(0, 2**63 - 1), default=0, help="default: 0")
     parser.set_defaults(run=run)
     return parser
 
@@ -210,19 +178,21 @@ def _collect(args) -> None:
     from ..training.collect import Collection
     from ..training.distributed import joined_world
     from ..training.progress import say
-    from .options import asked
+    from .options import asked, named_as_options
 
     with joined_world(args.device) as world:
         pipeline = _pipeline(args, None, world.device)
         conditions = _conditions(args, pipeline)
         given = {**asked(args, pipeline.checkpoint.family), "method": "vanilla", "seed": args.seed, "batch": args.batch}
         of_pictures = given.pop("image_guidance_scale", None)
+        with named_as_options():
+            settings, of_tasks = pipeline.settings(**given), _of_tasks(pipeline, conditions, given, of_pictures)
         with Collection(
             pipeline,
             conditions,
             args.folder / "trajectories",
-            pipeline.settings(**given),
-            of_tasks=_of_tasks(pipeline, conditions, given, of_pictures),
+            settings,
+            of_tasks=of_tasks,
             keep_features=not args.no_features,
             published=args.published,
             world=world,
@@ -280,11 +250,10 @@ def _of_tasks(pipeline, conditions: list, given: dict, image_guidance_scale: flo
 def _train_head(args) -> None:
     import torch
 
-    from ..checkpoints import load_head, save_head
+    from ..checkpoints import save_head
     from ..checkpoints.fingerprint import KEY, fingerprint
-    from ..pipeline import DEMO_HEAD
     from ..training.distributed import joined_world
-    from ..training.head import Objective, train_head, zero_init
+    from ..training.head import Objective, train_head
     from ..training.progress import say_written
     from ..training.trajectories import check_alike, open_folder
 
@@ -296,20 +265,13 @@ def _train_head(args) -> None:
             raise ValueError(f"{args.folder / 'trajectories'} holds no trajectories. Run `migm collect {args.folder}` first.")
         check_alike(trajectories, fingerprint(base), base.config)
         torch.manual_seed(args.seed)
-        if args.init_from is None:
-            head = family.new_head(base.config, 2 if args.ratio is None else args.ratio)
-            zero_init(head)
-        else:
-            head = load_head(DEMO_HEAD if args.init_from == "demo" else args.init_from, base.config, dtype=torch.float32)
-            if args.ratio is not None and round(base.config.width / args.ratio) != head.config.width:
-                head = family.widened_head(head, args.ratio)
         published = family.head_training
         lr = published.lr if args.lr is None else args.lr
         head = train_head(
             args.folder / "head",
             trajectories,
             base,
-            head,
+            _first_head(args, family, base.config),
             family.sampling({**checkpoint.settings, **trajectories[0].run.get("settings", {})}),
             objective=Objective(
                 masked_only=published.masked_only,
@@ -338,10 +300,28 @@ def _train_head(args) -> None:
             say_written(path)
 
 
+def _first_head(args, family, base):
+    """The head to begin with: new, or that of --init-from, made wider where --ratio says so."""
+    import torch
+
+    from ..checkpoints import load_head
+    from ..loading import DEMO_HEAD
+    from ..training.head import zero_init
+
+    if args.init_from is None:
+        head = family.new_head(base, 2 if args.ratio is None else args.ratio)
+        zero_init(head)
+        return head
+    head = load_head(DEMO_HEAD if args.init_from == "demo" else args.init_from, base, dtype=torch.float32)
+    if args.ratio is not None and round(base.width / args.ratio) != head.config.width:
+        head = family.widened_head(head, args.ratio)
+    return head
+
+
 def _start(args):
     """The checkpoint to begin with, or None: with the codebook beside it, which its codes are defined by."""
     from ..checkpoints import load_checkpoint
-    from ..pipeline import DEMO
+    from ..loading import DEMO
 
     if args.init_from is None:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
+from .. import arguments
 from ..checkpoints.gguf_file import GgufNames
 from ..checkpoints.names import Part
 from ..checkpoints.source import Reader, TensorSource
 from ..checkpoints.write import Pending
 from ..sampling.backbone import BackboneConfig, Branch, Head, HeadConfig
 from ..sampling.rule import Rule
-from .request import Encode, TaskRequest
 from ..trained import Trained
+from .request import Encode, TaskRequest, TaskSizes
 
 if TYPE_CHECKING:
     from ..checkpoints.checkpoint import Checkpoint
@@ -227,12 +228,26 @@ class Family(ABC):
             ValueError: there is none.
         """
         if not isinstance(name, str) or name not in self.tasks:
-            raise ValueError(f"task is {name!r}, expected one of {', '.join(self.tasks)}." if self.tasks else f"{self.title} has no tasks; task is {name!r}. Leave it out.")
+            raise ValueError(f"task is {arguments.shown(name)}, expected one of {', '.join(self.tasks)}." if self.tasks else f"{self.title} has no tasks; task is {arguments.shown(name)}. Leave it out.")
         return self.tasks[name]
 
-    def task_settings(self, checkpoint: Checkpoint, task: str) -> Mapping[str, Any]:
+    def task_settings(self, trained: Trained, task: str) -> Mapping[str, Any]:
         """Settings of a run that a task has otherwise than the checkpoint."""
         return {}
+
+    def task_sizes(
+        self, task: str, pictures: Sequence[tuple[int, int] | None], trained: Trained, downscale_factor: int, text_scale: float, image_scale: float
+    ) -> TaskSizes | None:
+        """What a task's pictures make of a run, before one is read; None for a task whose prompt shows none.
+
+        Args:
+            pictures: (width, height) of each in pixels; None where that is not known, which stands for a square.
+
+        Raises:
+            ValueError: there is no such task.
+        """
+        self.task(task)
+        return None
 
     def task_inputs(self, checkpoint: Checkpoint, request: TaskRequest, encode: Encode) -> Any:
         """A task's pictures, ready for the model: what ``lumina_dimoo.inputs.Inputs`` says of them.
@@ -258,8 +273,8 @@ class Family(ABC):
         """An answer for each question on the same pictures; see ``lumina_dimoo.reading``."""
         raise ValueError(f"{self.title} does not answer questions.")
 
-    def choose(self, checkpoint: Checkpoint, question: str, options: list[str], pictures: Any, encode: Encode) -> Any:
-        """Which of some answers is the likeliest; see ``lumina_dimoo.reading``."""
+    def choose(self, checkpoint: Checkpoint, questions: list[str], options: list[str], pictures: Any, encode: Encode) -> list[Any]:
+        """Which of some answers is the likeliest, for each question on the same pictures; see ``lumina_dimoo.reading``."""
         raise ValueError(f"{self.title} does not answer questions.")
 
     def sampling(self, values: Mapping[str, Any]) -> Rule:

@@ -33,6 +33,21 @@ class TaskRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class TaskSizes:
+    """What a task's pictures make of a run, known by their sizes alone.
+
+    Attributes:
+        size: of the result in pixels, (width, height), where no canvas says another.
+        pictures: tokens of all pictures in a prompt that shows them.
+        branches: tokens of pictures in the prompt of each guidance branch.
+    """
+
+    size: tuple[int, int]
+    pictures: int
+    branches: tuple[int, ...]
+
+
 def shapes_only(downscale_factor: int) -> Encode:
     """In the place of an image tokenizer: codes of the right shape at once, for whoever checks a request or asks for its lengths alone."""
     return lambda pixels: torch.zeros(len(pixels), pixels.shape[2] // downscale_factor, pixels.shape[3] // downscale_factor, dtype=torch.int64)

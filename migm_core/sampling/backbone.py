@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..canvas import Canvas
 from ..modules.transformer import KeyValueCache
@@ -81,8 +81,13 @@ class BackboneConfig(Protocol):
 class HeadConfig(Protocol):
     """A head's sizes, known without its weights."""
 
-    def step_macs(self, positions: int) -> int:
-        """Multiply-adds of one step of one sequence."""
+    def step_macs(self, positions: int, read: int = 0) -> int:
+        """Multiply-adds of one step of one sequence.
+
+        Args:
+            read: tokens beside the features that the head reads at the step. Those that are new at a step, and an ordinary prompt, are few enough
+                to be left out; the tokens of input pictures in the prompt are not.
+        """
 
 
 class Backbone(Protocol):
@@ -91,11 +96,15 @@ class Backbone(Protocol):
     Attributes:
         config: its sizes.
         device, dtype: that features are computed on and in.
+        blocks: its layers, in order.
+        output_layers: names of the modules and parameters that turn features into logits.
     """
 
     config: BackboneConfig
     device: torch.device
     dtype: torch.dtype
+    blocks: nn.ModuleList
+    output_layers: tuple[str, ...]
 
     def sequence(self, branch: Branch, canvas: Canvas) -> Sequence:
         """A branch of a run on a canvas (B, H, W)."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..canvas import Canvas
 from .backbone import Backbone, Branch, Sequence
 from .guidance import LOGITS_AT_ONCE, guide
-from .methods.method import Method, Step
+from .methods.method import Method, Step, features_of, kinds_of
 from .noise import Noise
 from .rule import Rule, branch_weights
 from .schedules import SKIPPED, step_kinds
@@ -95,6 +95,9 @@ def sample(
 
     Returns:
         The finished canvas.
+
+    Raises:
+        ValueError: the images have different numbers of masked tokens, or a method of somebody's own gives what it should not.
     """
     batch, height, width = canvas.shape
     sequences = [backbone.sequence(branch, canvas) for branch in branches]
@@ -103,7 +106,7 @@ def sample(
     new = masked[:, :0]
     keep = rule.keep(total, height * width, steps)
     weights = [sequence.weight for sequence in sequences]
-    kinds = step_kinds(method.kinds(steps), keep, total)
+    kinds = step_kinds(kinds_of(method, steps), keep, total)
     run = method.start(backbone, sequences, rule.mask_ratios([total, *keep[:-1]], height * width))
     noisy_codes = backbone.config.codebook_size if rule.code_noise else 0
 
@@ -116,13 +119,13 @@ def sample(
             new, confidence, of_new = masked[:, :0], torch.zeros(0, device=codes.device), torch.zeros(batch, 0, device=codes.device)
         else:
             ramp = rule.ramp(index, steps)
-            counting = sequences if ramp else sequences[:1]
+            counting, of_step = sequences if ramp else sequences[:1], branch_weights(weights, ramp)
             # Features get no name here, so that they are freed before the next step computes its own.
             sampled, log_probability, confidence, recorded = sample_tokens(
                 backbone,
-                run.features(Step(index, masked, new, len(counting))),
+                features_of(method, run, Step(index, masked, new, len(counting), of_step), len(counting), backbone.config.width),
                 [sequence.positions[masked] for sequence in counting],
-                branch_weights(weights, ramp),
+                of_step,
                 rule,
                 noise.draw(index, masked, noisy_codes, rule.position_noise(index)),
                 (index, steps),

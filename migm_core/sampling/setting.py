@@ -6,6 +6,8 @@ The command line, the nodes and the errors take all three from here.
 from dataclasses import Field, field, fields
 from typing import Any
 
+from ..arguments import shown
+
 
 def setting(default: Any, low: float, high: float, about: str) -> Any:
     """A field that holds a number, whole where its default is.
@@ -42,9 +44,9 @@ def check_settings(values: Any, besides: tuple[str, ...] = ()) -> None:
             continue
         value, about = getattr(values, name), each.metadata["about"]
         if "choices" in each.metadata:
-            if value not in each.metadata["choices"]:
-                raise ValueError(f"{name} is {value!r}, expected {', '.join(map(str, each.metadata['choices']))}: {about}.")
+            if not isinstance(value, (str, int)) or value not in each.metadata["choices"]:
+                raise ValueError(f"{name} is {shown(value)}, expected {', '.join(map(str, each.metadata['choices']))}: {about}.")
             continue
         low, high, whole = each.metadata["low"], each.metadata["high"], isinstance(each.default, int)
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not low <= value <= high:
-            raise ValueError(f"{name} is {value!r}, but must be a {'whole ' if whole else ''}number from {low} to {high}: {about}.")
+            raise ValueError(f"{name} is {shown(value)}, but must be a {'whole ' if whole else ''}number from {low} to {high}: {about}.")

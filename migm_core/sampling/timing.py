@@ -6,6 +6,7 @@ import time
 import torch
 
 from .loop import StepReport
+from .schedules import SKIPPED
 
 
 class StepTimer:
@@ -48,10 +49,21 @@ def median_seconds(steps: list[tuple[str, float]]) -> dict[str, float]:
     return {kind: statistics.median_low(values) for kind, values in kinds.items()}
 
 
-def speed_up(steps: list[tuple[str, float]], passes: int) -> float | None:
-    """The time of ``passes`` full steps / the time of all steps, each counted at the median of its kind; None without a full step.
+def speed_up(steps: list[tuple[str, float]], passes: int, probed: bool = False) -> float | None:
+    """The time of ``passes`` full steps / the time of all steps, each counted at the median of its kind.
+
+    None without a full step, or where probed full steps took no longer than the head's: then times of a small model say nothing.
 
     Medians ignore the slow first steps of a process, such as the loading of CUDA's kernels, which would burden any method.
+
+    Args:
+        probed: whether the full steps also ran the head, see ``probe``. That is work of this run and not of the vanilla one, whose steps are
+            taken to be shorter by a step of the head.
     """
     medians = median_seconds(steps)
-    return medians["full"] * passes / sum(medians[kind] for kind, _ in steps) if "full" in medians else None
+    if "full" not in medians:
+        return None
+    of_head = min((seconds for kind, seconds in medians.items() if kind not in ("full", SKIPPED)), default=0.0) if probed else 0.0
+    if medians["full"] <= of_head:
+        return None
+    return (medians["full"] - of_head) * passes / sum(medians[kind] for kind, _ in steps)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .tiled_decoding import check_tile, decode_tiled
+from .tiled_decoding import decode_tiled
+from .vector_quantised import Quantizer, VectorQuantised
 
 # What this implementation computes; a file that asks for anything else is refused rather than misread. null asks for nothing.
 _ONLY = {
@@ -241,21 +242,7 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(x), inplace=True))
 
 
-class Quantizer(nn.Module):
-    def __init__(self, config: ImageTokenizerConfig, *, dtype, device, operations):
-        super().__init__()
-        self.embedding = operations.Embedding(config.num_vq_embeddings, config.code_channels, dtype=dtype, device=device)
-
-    def nearest(self, latents: Tensor) -> Tensor:
-        """Index of the nearest codebook entry, (B, C, H, W) to (B, H, W)."""
-        flat = latents.permute(0, 2, 3, 1).flatten(0, 2)
-        codebook = self.embedding.weight.to(flat)
-        # |z - e|^2 without |z|^2, which is the same for all codes: one matrix product instead of a (tokens, codes, C) difference.
-        distance = codebook.square().sum(1) - 2 * flat @ codebook.T
-        return distance.argmin(1).view(latents.shape[0], *latents.shape[2:])
-
-
-class ImageTokenizer(nn.Module):
+class ImageTokenizer(VectorQuantised):
     """Encoder, codebook and decoder.
 
     Args:
@@ -271,43 +258,13 @@ class ImageTokenizer(nn.Module):
         factory_kwargs = {"dtype": dtype, "device": device}
         self.encoder = Encoder(config, **kw)
         self.quant_conv = operations.Conv2d(config.latent_channels, config.code_channels, 1, **factory_kwargs)
-        self.quantize = Quantizer(config, **kw)
+        self.quantize = Quantizer(config.num_vq_embeddings, config.code_channels, **kw)
         self.post_quant_conv = operations.Conv2d(config.code_channels, config.latent_channels, 1, **factory_kwargs)
         self.decoder = Decoder(config, **kw)
 
     def latents(self, images: Tensor) -> Tensor:
-        """Pixels in 0..1, (B, 3, h, w), to unquantised latents, (B, C, h / downscale_factor, w / downscale_factor)."""
         return self.quant_conv(self.encoder(images))
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Pixels in 0..1, (B, 3, h, w), to codes 0..K-1, int64 (B, h / downscale_factor, w / downscale_factor).
-
-        Raises:
-            ValueError: height or width is not a multiple of the downscale factor.
-        """
-        height, width = images.shape[-2:]
-        downscale_factor = self.config.downscale_factor
-        if height % downscale_factor or width % downscale_factor or not height or not width:
-            raise ValueError(
-                f"Image size {width}x{height} is not a multiple of {downscale_factor} pixels. "
-                "Resize or crop it first."
-            )
-        return self.quantize.nearest(self.latents(images))
-
     def decode_latents(self, quantised: Tensor, tile: int = 0) -> Tensor:
-        """Codebook vectors (B, C, H, W) to pixels (B, 3, H * downscale_factor, W * downscale_factor), not clamped; ``tile`` as in ``decode``."""
         latents = self.post_quant_conv(quantised)
         return decode_tiled(self.decoder, latents, tile) if tile else self.decoder(latents)
-
-    def decode(self, codes: Tensor, tile: int = 0) -> Tensor:
-        """Codes 0..K-1, int64 (B, H, W), to pixels in 0..1, (B, 3, H * downscale_factor, W * downscale_factor).
-
-        Args:
-            tile: decode a larger image in square tiles of so many pixels a side, for less memory and the same image; 0 decodes it whole.
-
-        Raises:
-            ValueError: the tile is too small.
-        """
-        check_tile(tile)
-        quantised = self.quantize.embedding(codes).permute(0, 3, 1, 2)
-        return self.decode_latents(quantised, tile).clamp(0, 1)

@@ -10,8 +10,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .amused_vq import Downsample, Quantizer, ResnetBlock, Upsample
-from .tiled_decoding import check_tile, tiled_block, tiled_output
+from .amused_vq import Downsample, ResnetBlock, Upsample
+from .tiled_decoding import tiled_block, tiled_output
+from .vector_quantised import Quantizer, VectorQuantised
 
 GROUPS = 32  # of every norm
 LARGEST = 2**20  # of any size, so that no product of sizes overflows
@@ -50,14 +51,6 @@ class VqganConfig:
     @property
     def codebook_size(self) -> int:
         return self.n_embed
-
-    @property
-    def num_vq_embeddings(self) -> int:
-        return self.n_embed
-
-    @property
-    def code_channels(self) -> int:
-        return self.embed_dim
 
     @property
     def channels(self) -> list[int]:
@@ -230,7 +223,7 @@ class Decoder(nn.Module):
         return tiled_output(self.norm_out, self.conv_out, x, tile)
 
 
-class Vqgan(nn.Module):
+class Vqgan(VectorQuantised):
     """Encoder, codebook and decoder.
 
     Args:
@@ -246,45 +239,14 @@ class Vqgan(nn.Module):
         kw = {**factory_kwargs, "operations": operations}
         self.encoder = Encoder(config, **kw)
         self.quant_conv = operations.Conv2d(config.z_channels, config.embed_dim, 1, **factory_kwargs)
-        self.quantize = Quantizer(config, **kw)
+        self.quantize = Quantizer(config.n_embed, config.embed_dim, **kw)
         self.post_quant_conv = operations.Conv2d(config.embed_dim, config.z_channels, 1, **factory_kwargs)
         self.decoder = Decoder(config, **kw)
 
     def latents(self, images: Tensor) -> Tensor:
-        """Pixels in 0..1, (B, 3, h, w), to unquantised latents, (B, embed_dim, h / downscale factor, w / downscale factor)."""
         return self.quant_conv(self.encoder(2 * images - 1))
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Pixels in 0..1, (B, 3, h, w), to codes 0..K-1, int64 (B, h / downscale factor, w / downscale factor).
-
-        Raises:
-            ValueError: height or width is not a multiple of the downscale factor.
-        """
-        height, width = images.shape[-2:]
-        factor = self.config.downscale_factor
-        if height % factor or width % factor or not height or not width:
-            raise ValueError(f"Image size {width}x{height} is not a multiple of {factor} pixels. Resize or crop it first.")
-        return self.quantize.nearest(self.latents(images))
-
     def decode_latents(self, quantised: Tensor, tile: int = 0) -> Tensor:
-        """Codebook vectors (B, embed_dim, H, W) to pixels of about 0..1, (B, 3, H * downscale factor, W * downscale factor), not clamped.
-
-        Args:
-            tile: as in ``decode``.
-        """
         latents = self.post_quant_conv(quantised)
         pixels = self.decoder.tiled(latents, tile) if tile else self.decoder(latents)
         return (pixels + 1) / 2
-
-    def decode(self, codes: Tensor, tile: int = 0) -> Tensor:
-        """Codes 0..K-1, int64 (B, H, W), to pixels in 0..1, (B, 3, H * downscale factor, W * downscale factor).
-
-        Args:
-            tile: pixels a side of the parts that a larger image is decoded in, for less memory and the same image; 0 for whole.
-
-        Raises:
-            ValueError: the tile is too small to be worth it.
-        """
-        check_tile(tile)
-        quantised = self.quantize.embedding(codes).permute(0, 3, 1, 2)
-        return self.decode_latents(quantised, tile).clamp(0, 1)

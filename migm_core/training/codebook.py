@@ -3,10 +3,7 @@
 import torch
 from torch import Tensor
 
-
-def nearest(latents: Tensor, codebook: Tensor) -> Tensor:
-    """Index of the nearest entry (K, C) to each latent (n, C): int64 (n,)."""
-    return torch.cat([(codebook.square().sum(1) - 2 * part @ codebook.T).argmin(1) for part in latents.split(65536)])
+from ..tokenizers.vector_quantised import nearest
 
 
 def fit(latents: Tensor, codes: int, generator: torch.Generator, rounds: int = 15) -> Tensor:

@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..sampling.backbone import at_positions
+
 
 def squared_error(predicted: Tensor, target: Tensor, positions: Tensor | None = None) -> Tensor:
     """Mean squared error of features (B, T, d), over positions and channels, in float32.
@@ -11,7 +13,7 @@ def squared_error(predicted: Tensor, target: Tensor, positions: Tensor | None = 
         positions: those that count, int64 (B, m); None for all of them.
     """
     if positions is not None:
-        predicted, target = at(predicted, positions), at(target, positions)
+        predicted, target = at_positions(predicted, positions), at_positions(target, positions)
     return F.mse_loss(predicted.float(), target.float())
 
 
@@ -19,8 +21,3 @@ def divergence(predicted: Tensor, target: Tensor) -> Tensor:
     """KL divergence of predicted logits (..., K) from the true ones: sum over K of p_true (log p_true - log p_predicted), mean over the rest, in nats."""
     predicted, target = (logits.float().flatten(0, -2).log_softmax(-1) for logits in (predicted, target))
     return F.kl_div(predicted, target, log_target=True, reduction="batchmean")
-
-
-def at(features: Tensor, positions: Tensor) -> Tensor:
-    """Rows of features (B, T, d) at positions (B, m): (B, m, d)."""
-    return features.gather(1, positions.unsqueeze(-1).expand(-1, -1, features.shape[-1]))

@@ -1,6 +1,7 @@
 """Train a base model to predict masked image tokens, on pictures that are made as they are needed (MaskGIT, arXiv 2202.04200, section 3.1)."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from .learner import Learner, falling
 from .muon import Muon
 from .run import Run
 
-OWN_SHARE, OWN_FROM = 0.5, 0.3  # of the masked tokens, the most that the model samples itself; from which share of the run on
+ON_POLICY_SHARE, ON_POLICY_FROM = 0.5, 0.3  # of the masked tokens, the most that the model samples itself; from which share of the run on
 WITHOUT_TEXT = 0.1  # share of the prompts that are dropped, for guidance
 BANDS = {"few": (0.0, 0.25), "half": (0.25, 0.75), "most": (0.75, 1.01)}  # of masked tokens, whose losses the log tells apart
 
@@ -44,7 +45,7 @@ def losses(backbone: Backbone, prompts: Tensor, codes: Tensor, masked: Tensor, s
 
 
 @torch.no_grad()
-def own_states(backbone: Backbone, prompts: Tensor, codes: Tensor, masked: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def on_policy_states(backbone: Backbone, prompts: Tensor, codes: Tensor, masked: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Canvases as the model's own runs come by them (DAgger, arXiv 1011.0686): it samples some more tokens itself, those that it is most confident of.
 
     What is sampled with confidence follows from the tokens that are there, so the true codes of the others still fit.
@@ -63,7 +64,7 @@ def own_states(backbone: Backbone, prompts: Tensor, codes: Tensor, masked: Tenso
     confidence = logits.gather(-1, sampled[..., None])[..., 0] + gumbel(count, tokens)
     before = masked.flatten(1)
     rank = confidence.where(before, -torch.inf).argsort(1, descending=True).argsort(1)
-    new = rank < (OWN_SHARE * random(count, 1) * (before.sum(1, keepdim=True) - 1)).floor()
+    new = rank < (ON_POLICY_SHARE * random(count, 1) * (before.sum(1, keepdim=True) - 1)).floor()
     return torch.where(new, sampled, codes.flatten(1)).view_as(codes), (before & ~new).view_as(masked)
 
 
@@ -82,9 +83,10 @@ def train_masked(
     *,
     seconds: float,
     until: float = float("inf"),
+    clock: Callable[[], float] = time.monotonic,
     muon_lr: float = 0.015,
     adam_lr: float = 3e-3,
-    own_every: int = 0,
+    on_policy_every: int = 0,
     ema: float = 0.998,
     seed: int = 0,
     view: Callable[[nn.Module], Backbone] = lambda model: model,
@@ -99,9 +101,9 @@ def train_masked(
     Args:
         lessons: given a step, batches from there on without end, on the device: prompts (B, P), filled up, codes (B, H, W), and how much each
             token counts, (B, H, W).
-        unconditional: the prompt without text, filled up, (P,).
-        seconds, until: as in ``Run``.
-        own_every: steps from one that learns from ``own_states`` to the next; 0 for none.
+        unconditional: the prompt without text, filled up on the left to the longest prompts' length, (P,).
+        seconds, until, clock: as in ``Run``.
+        on_policy_every: steps from one that learns from ``on_policy_states`` to the next; 0 for none.
         model: in float32, with the weights to begin with.
         view: the model as sequences see it.
         compile: what is done with the model before the first step.
@@ -120,7 +122,7 @@ def train_masked(
         # Each image's mean, so that late steps of a run, which settle details of few tokens, count as much as early ones; half of it.
         return (each / counts.mean() + each / counts).mean(), of_tokens.detach().sum((1, 2))
 
-    with Run(folder, seconds=seconds, until=until, save_every=60, world=world) as run:
+    with Run(folder, seconds=seconds, until=until, clock=clock, save_every=60, world=world) as run:
         learner = Learner(model, loss, optimizers, lambda step: falling(run.progress, step, level=0.4), ema=ema, world=world)
         if compile is not None:
             compile(model)
@@ -132,10 +134,10 @@ def train_masked(
             prompts, codes, weights = next(batches)
             dropped = torch.rand(len(codes), 1, generator=generator, device=device) < WITHOUT_TEXT
             masked = random_masks(*codes.shape, generator)
-            prompts, shown = torch.where(dropped, unconditional, prompts), codes
-            if own_every and step % own_every == 0 and run.progress >= OWN_FROM:
+            prompts, shown = torch.where(dropped, unconditional[-prompts.shape[1] :], prompts), codes
+            if on_policy_every and step % on_policy_every == 0 and run.progress >= ON_POLICY_FROM:
                 with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                    shown, masked = own_states(view(model), prompts, codes, masked, generator)
+                    shown, masked = on_policy_states(view(model), prompts, codes, masked, generator)
             value, each = learner(prompts, codes, masked, shown, weights)
             learner.update(value)
             counts = masked.sum((1, 2)).float()

@@ -2,10 +2,11 @@
 
 Quantising an untrained encoder's latents stalls in a poor codebook. So the autoencoder learns first, with noise on its latents of
 about the error that quantising will bring; then a codebook is fitted to the latents; then both learn together; at last the
-codes stand still and the decoder alone goes on.
+codes stand still and the decoder alone goes on. Where time is short, pictures are half as large until then (``inner_levels``).
 """
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from ..tokenizers.amused_vq import ImageTokenizer, ImageTokenizerConfig, ResnetBlock
 from . import codebook as codebooks
 from .distributed import World
+from .inner_levels import InnerLevels, begin_outer
 from .learner import Learner, falling
 from .muon import Muon
 from .run import Run
@@ -51,10 +53,14 @@ def compile_tokenizer(model: nn.Module) -> None:
             block.compile(dynamic=False)
 
 
-def uncompiled(model: ImageTokenizer) -> ImageTokenizer:
-    """A frozen copy for now and then, when other batch sizes would be compiled anew."""
+def uncompiled(model: ImageTokenizer | InnerLevels) -> ImageTokenizer:
+    """A frozen copy for now and then, when other batch sizes would be compiled anew. Of inner levels alone, it enlarges what they show."""
+    inner = model if isinstance(model, InnerLevels) else None
+    model = inner.tokenizer if inner else model
     copy = ImageTokenizer(model.config, operations=TrainingOperations).requires_grad_(False).eval()
     copy.load_state_dict(model.state_dict())
+    if inner and not inner.outer:
+        begin_outer(copy, inner.norm, inner.to_pixels)
     return copy.to(model.post_quant_conv.weight.device, memory_format=torch.channels_last)
 
 
@@ -105,7 +111,7 @@ class Quantising:
     """
 
     def __init__(self, entries: Tensor, phase: int):
-        self.phase, self.moving = phase, codebooks.MovingCodebook(entries)
+        self.phase, self.entries, self.moving = phase, entries, codebooks.MovingCodebook(entries)
         self.moments = torch.stack([torch.zeros_like(entries[0]), torch.ones_like(entries[0])])
 
     def state_dict(self) -> dict:
@@ -117,6 +123,46 @@ class Quantising:
         self.moving.load(state["moving"])
 
 
+class TokenizerLoss:
+    """What a tokenizer minimises in each phase, of a batch of pictures.
+
+    Args:
+        generator: of the noise, on the pictures' device.
+        error_of: as ``picture_loss``.
+
+    Attributes:
+        encoder: a frozen one, once the decoder learns alone.
+    """
+
+    def __init__(self, config: ImageTokenizerConfig, quantising: Quantising, generator: torch.Generator, error_of: Callable[..., Tensor]):
+        self.config, self.quantising, self.generator, self.error_of = config, quantising, generator, error_of
+        self.encoder: nn.Module | None = None
+
+    def __call__(self, model: nn.Module, images: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+        """What is minimised; of it the pictures' part, and their squared error; the latents (n, C), their codes and how much each counts."""
+        device = images.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with torch.no_grad() if self.encoder else nullcontext():
+                latents = (self.encoder or model).latents(images).float()
+            of_tokens = F.avg_pool2d(weights, self.config.downscale_factor).flatten()
+            if self.quantising.phase == AUTOENCODER:
+                latents = standardised(latents, self.quantising.moments)
+                seen, extra = latents + NOISE * torch.randn(latents.shape, generator=self.generator, device=device), latents.new_zeros(())
+                flat, index = latents.detach(), None
+            else:
+                flat = latents.permute(0, 2, 3, 1).flatten(0, 2)
+                with torch.no_grad(), torch.autocast(device.type, enabled=False):
+                    index = codebooks.nearest(flat, self.quantising.entries)
+                    found = self.quantising.entries[index]
+                extra = COMMITMENT * (of_tokens[:, None] * (flat - found).square()).mean()
+                seen = (flat + (found - flat).detach()).view(len(images), *latents.shape[2:], -1).permute(0, 3, 1, 2)
+            shown = model.decode_latents(seen).float()
+        if shown.shape != images.shape:
+            images, weights = F.avg_pool2d(images, 2), F.avg_pool2d(weights, 2)
+        of_pictures = self.error_of(shown, images, weights)
+        return of_pictures + extra, of_pictures.detach(), (shown.detach() - images).square().mean(), flat.detach(), index, of_tokens
+
+
 def train_picture_tokenizer(
     folder: str | Path,
     config: ImageTokenizerConfig,
@@ -124,11 +170,13 @@ def train_picture_tokenizer(
     *,
     seconds: float,
     until: float = float("inf"),
+    clock: Callable[[], float] = time.monotonic,
     muon_lr: float = 0.02,
     adam_lr: float = 2e-3,
     seed: int = 0,
     start: dict[str, Tensor] | None = None,
     compile: bool = False,
+    outer_last: bool = False,
     watch: Callable[[ImageTokenizer, int], None] | None = None,
     world: World = World(),
 ) -> ImageTokenizer:
@@ -136,53 +184,36 @@ def train_picture_tokenizer(
 
     Args:
         pictures: given a step, batches from there on without end: images (B, 3, h, w) in 0..1 and pixels' weights (B, 1, h, w), on the device.
-        seconds, until: as in ``Run``.
+        seconds, until, clock: as in ``Run``.
         start: weights to go on from; the codebook then is not fitted anew.
         compile: fuse blocks and loss; batches then have one size.
+        outer_last: decode pictures of half the size until the codes stand still; not where ``start`` is given.
         watch: called with a frozen copy of the model now and then.
     """
-    device, half = world.device, world.device.type == "cuda"
+    device = world.device
     torch.manual_seed(seed)
     generator = torch.Generator(device).manual_seed(seed + world.rank)
-    model = ImageTokenizer(config, operations=TrainingOperations).to(device, memory_format=torch.channels_last)
-    nn.init.constant_(model.decoder.conv_out.bias, 0.5)  # grey
+    tokenizer = ImageTokenizer(config, operations=TrainingOperations)
+    nn.init.constant_(tokenizer.decoder.conv_out.bias, 0.5)  # grey
     if start is not None:
-        model.load_state_dict(start)
-    ends = {id(e.weight) for e in (model.encoder.conv_in, model.encoder.conv_out, model.decoder.conv_in, model.decoder.conv_out)}
-    entries = model.quantize.embedding.weight.requires_grad_(False)
-    kernels = [p for p in model.parameters() if p.dim() == 4 and id(p) not in ends]
-    others = [p for p in model.parameters() if p is not entries and (p.dim() != 4 or id(p) in ends)]
+        tokenizer.load_state_dict(start)
+    inner = InnerLevels(tokenizer, Float32Norm) if outer_last and start is None else None
+    model = (inner or tokenizer).to(device, memory_format=torch.channels_last)
+    entries = tokenizer.quantize.embedding.weight.requires_grad_(False)
+    ends = [tokenizer.encoder.conv_in, tokenizer.encoder.conv_out, tokenizer.decoder.conv_in, tokenizer.decoder.conv_out, *([inner.to_pixels] if inner else [])]
+    kernels, others = _by_optimizer(model, ends, entries)
     optimizers = [Muon(kernels, lr=muon_lr, world=world), torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0)]
     quantising = Quantising(entries, AUTOENCODER if start is None else QUANTISED)
-    error_of = torch.compile(picture_loss, dynamic=False) if compile else picture_loss
-    encoder: list[ImageTokenizer] = []  # a frozen one, once the decoder learns alone
-
-    def loss(model: ImageTokenizer, images: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
-        """What is minimised; of it the pictures' part, and their squared error; the latents (n, C), their codes and how much each counts."""
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            with torch.no_grad() if encoder else nullcontext():
-                latents = (encoder or [model])[0].latents(images).float()
-            of_tokens = F.avg_pool2d(weights, config.downscale_factor).flatten()
-            if quantising.phase == AUTOENCODER:
-                latents = standardised(latents, quantising.moments)
-                seen, extra = latents + NOISE * torch.randn(latents.shape, generator=generator, device=device), latents.new_zeros(())
-                flat, index = latents.detach(), None
-            else:
-                flat = latents.permute(0, 2, 3, 1).flatten(0, 2)
-                with torch.no_grad(), torch.autocast(device.type, enabled=False):
-                    index = codebooks.nearest(flat, entries)
-                    found = entries[index]
-                extra = COMMITMENT * (of_tokens[:, None] * (flat - found).square()).mean()
-                seen = (flat + (found - flat).detach()).view(len(images), *latents.shape[2:], -1).permute(0, 3, 1, 2)
-            shown = model.decode_latents(seen).float()
-        of_pictures = error_of(shown, images, weights)
-        return of_pictures + extra, of_pictures.detach(), (shown.detach() - images).square().mean(), flat.detach(), index, of_tokens
+    loss = TokenizerLoss(config, quantising, generator, torch.compile(picture_loss, dynamic=False) if compile else picture_loss)
 
     def look() -> None:
         if watch is not None and world.first:
-            watch(uncompiled(model), quantising.phase)
+            shown = uncompiled(model)
+            if quantising.phase == AUTOENCODER:
+                fold(shown, quantising.moments)
+            watch(shown, quantising.phase)
 
-    with Run(folder, seconds=seconds, until=until, save_every=60, world=world) as run:
+    with Run(folder, seconds=seconds, until=until, clock=clock, save_every=60, world=world) as run:
         learner = Learner(model, loss, optimizers, lambda step: falling(run.progress, step, level=0.5), world=world)
         if compile:
             compile_tokenizer(model)
@@ -191,16 +222,20 @@ def train_picture_tokenizer(
             batches = pictures(step) if batches is None else batches
             if quantising.phase == AUTOENCODER and run.progress >= UNTIL[0]:
                 quantising.phase = QUANTISED
-                fold(model, world.of_first(quantising.moments))
+                fold(tokenizer, world.of_first(quantising.moments))
                 entries.copy_(_fitted(model, pictures(step), config, generator, world))
                 quantising.moving = codebooks.MovingCodebook(entries)
             if quantising.phase == QUANTISED and run.progress >= UNTIL[1]:
                 quantising.phase = DECODER
+                if inner:
+                    inner.begin_outer()
             if quantising.phase == DECODER and learned != DECODER:
-                freeze_encoder(model)
-                encoder.append(uncompiled(model))
+                if inner:
+                    inner.use_outer()
+                freeze_encoder(tokenizer)
+                loss.encoder = InnerLevels(uncompiled(model), Float32Norm) if inner else uncompiled(model)
                 if compile:
-                    compile_tokenizer(encoder[0])
+                    compile_tokenizer(loss.encoder)
                 learner.wrap()
             learned = quantising.phase
             images, weights = next(batches)
@@ -213,7 +248,14 @@ def train_picture_tokenizer(
             learner.update(value)
             run.count(seen=len(images) * world.size, phase=quantising.phase, loss=of_pictures, mse=error)
     look()
-    return model.eval()
+    return tokenizer.eval()
+
+
+def _by_optimizer(model: nn.Module, ends: Sequence[nn.Module], entries: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """The kernels inside the networks, which Muon trains, and all else but the codebook, which AdamW does."""
+    outer = {id(end.weight) for end in ends}
+    kernels = [p for p in model.parameters() if p.dim() == 4 and id(p) not in outer]
+    return kernels, [p for p in model.parameters() if p is not entries and (p.dim() != 4 or id(p) in outer)]
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..arguments import read_text
 from ..canvas import Canvas
 from ..families import Family
 from ..families.request import Encode, TaskRequest
@@ -113,10 +114,7 @@ def read_requests(path: Path, family: Family) -> list[TaskRequest]:
 
 
 def _objects(path: Path) -> Iterator[tuple[str, dict]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is no text in UTF-8. Expected a JSON object a line.") from None
+    lines = read_text(path, "a JSON object a line").split("\n")
     some = False
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -26,6 +26,7 @@ from .progress import Progress, say, say_written
 from .stop import Stop
 
 LOG_EVERY_SECONDS = 5  # of a run that counts seconds
+LOOKS = 0.1  # of the time of a run that counts seconds, the share that may go into what is called after checkpoints
 FORMAT = 2  # of checkpoint.pt
 
 
@@ -46,6 +47,7 @@ class Run:
         folder: made if missing.
         steps, seconds: how long the run is, over all calls: one of them.
         until: time.monotonic() at which to stop for now, whatever is left.
+        clock: what ``seconds`` are read from; time.process_time counts those that processors worked, for a run beside other work.
         save_every: seconds between checkpoints.
         log_every: steps between lines of the log; seconds count instead where the run counts seconds.
 
@@ -62,6 +64,7 @@ class Run:
         steps: int | None = None,
         seconds: float | None = None,
         until: float = float("inf"),
+        clock: Callable[[], float] = time.monotonic,
         save_every: float = 120,
         log_every: int = 50,
         world: World = World(),
@@ -69,11 +72,12 @@ class Run:
         if (steps is None) == (seconds is None):
             raise ValueError("A run takes a number of steps or of seconds, and not both.")
         self.folder, self.total_steps, self.seconds, self.until, self.world = Path(folder), steps, seconds, until, world
-        self.save_every, self.log_every = save_every, log_every
+        self.clock, self.save_every, self.log_every = clock, save_every, log_every
         self.step = self.seen = 0
         self.progress = 0.0
-        self._before = 0.0  # seconds of earlier calls
-        self._began = self._saved = self._logged = time.monotonic()
+        self._before = self._looked = 0.0  # seconds of earlier calls; of what was called after checkpoints
+        self._began = clock()
+        self._saved = self._logged = time.monotonic()
         self._logged_seen = 0
         self._sums: dict[str, list] = {}  # name to a sum and what it is divided by
         self._stop = Stop()
@@ -94,13 +98,14 @@ class Run:
     @property
     def spent(self) -> float:
         """Seconds of training, over all calls."""
-        return self._before + time.monotonic() - self._began
+        return self._before + self.clock() - self._began
 
     def steps(self, saved: Callable[[], None] | None = None, **parts: Stateful) -> Iterator[int]:
         """Go on from the checkpoint, if there is one, and give the number of each step to do.
 
         Args:
-            saved: called in the first process after each checkpoint on the way.
+            saved: called in the first process after each checkpoint on the way; in a run that counts seconds, after fewer where it would take more than
+                a tenth of them.
             parts: what learns, by name: their states make up the checkpoint.
 
         Raises:
@@ -118,8 +123,10 @@ class Run:
                 bar.update(self.step if self.total_steps is not None else min(self.spent, self.seconds))
                 if time.monotonic() - self._saved >= self.save_every:
                     self.save(parts)
-                    if saved is not None and self.world.first:
+                    if saved is not None and self.world.first and (self.seconds is None or self._looked <= LOOKS * self.spent):
+                        began = self.clock()
                         saved()
+                        self._looked += self.clock() - began
         fresh = self.step > first or not self.path.exists()
         if fresh:
             self.save(parts)
@@ -169,7 +176,7 @@ class Run:
             try:
                 torch.save({**state, **{name: part.state_dict() for name, part in parts.items()}}, file)
             except RuntimeError as error:  # torch closes its archive where the disk has refused a part, and fails once more
-                raise error.__context__ if isinstance(error.__context__, OSError) else error
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
     def _resume(self, parts: dict[str, Stateful]) -> None:
         if not self.path.exists():
@@ -181,7 +188,7 @@ class Run:
             self.step, self.seen, self._before = int(state["step"]), int(state["seen"]), float(state["spent"])
         except Exception as error:  # of a model, an optimiser or a schedule, each in its own words
             raise not_ours(self.path, error) from None
-        self._began, self._logged_seen = time.monotonic(), self.seen
+        self._began, self._logged_seen = self.clock(), self.seen
 
     def _look(self) -> bool:
         """Find out how much is over; whether to do a step. All processes agree: one alone would wait for the others for ever."""

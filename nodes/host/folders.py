@@ -11,11 +11,12 @@ from pathlib import Path
 
 import folder_paths
 
+from ...migm_core import arguments
 from ...migm_core.checkpoints import CheckpointError, TensorSource, check_head
 from ...migm_core.checkpoints.files import locate
 from ...migm_core.checkpoints.names import is_or_ends
 from ...migm_core.families import FAMILIES, Family
-from ...migm_core.pipeline import DEMO, DEMO_HEAD
+from ...migm_core.loading import DEMO, DEMO_HEAD
 from ...migm_core.writing import readable
 
 BUNDLED = "bundled demo"
@@ -91,7 +92,7 @@ def chosen(name: str, among: dict[str, Path], what: str) -> Path:
         if what == "shortcut head":
             check_head(source)
         raise ValueError(f"{path} is no {what} by itself. Found: {there}.")
-    raise ValueError(f"There is no {what} {name!r}. Found: {there}. Put it in models/{FOLDER}, press R to refresh, and choose it again.")
+    raise ValueError(f"There is no {what} {arguments.shown(name)}. Found: {there}. Put it in models/{FOLDER}, press R to refresh, and choose it again.")
 
 
 def family_of(path: Path) -> Family | None:
@@ -194,7 +195,7 @@ def _is_base(path: Path, families: Collection[Family], whole: bool = False) -> b
     return any(family.base_mark in holds and (family.whole_mark in holds or not whole) for family in families)
 
 
-_held: dict[tuple, frozenset[str] | None] = {}
+_held: dict[str, tuple[tuple[int, int], frozenset[str] | None]] = {}  # by path: when it was changed and its bytes, and the marks
 
 
 def _holds(path: Path) -> frozenset[str] | None:
@@ -202,10 +203,12 @@ def _holds(path: Path) -> frozenset[str] | None:
     try:
         if not path.is_file():  # a broken link, or a pipe, which would be waited for
             return None
-        key = (str(path), path.stat().st_mtime_ns, path.stat().st_size)
-        if key not in _held:
-            _held[key] = _marks(path)
-        return _held[key]
+        stamp = (path.stat().st_mtime_ns, path.stat().st_size)
+        seen, marks = _held.get(str(path), (None, None))
+        if seen != stamp:
+            marks = _marks(path)
+            _held[str(path)] = (stamp, marks)
+        return marks
     except OSError as error:
         _skip(path, error)
         return None

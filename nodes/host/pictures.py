@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import comfy.model_management
 import numpy as np
 import torch
+from comfy_execution.graph_utils import ExecutionBlocker
 from PIL.Image import Image
 from torch import Tensor
 
+from ...migm_core import arguments
 from ...migm_core.canvas import Canvas
 from ...migm_core.checkpoints import CheckpointError
 from ...migm_core.families.request import Encode
 from ...migm_core.images import to_images
+from ...migm_core.settings import MAX_BATCH
 from ...migm_core.threads import suited_threads
 from ..sockets import Finish
 from .weights import TILE, LoadedModel, fitting_tile, load_image_tokenizer
@@ -45,6 +49,49 @@ def canvas_image(model: LoadedModel, canvas: Canvas, tile: int = 0, finish: Sequ
         finish = list(finish) * len(pixels) if len(finish) == 1 else finish
         return torch.cat([as_image(each(image)) for each, image in zip(finish, to_images(pixels), strict=True)])
     return pixels.permute(0, 2, 3, 1).contiguous()
+
+
+def picture_batch(name: str, image: Any) -> Tensor:
+    """An IMAGE (B, h, w, 3 or 4) at an input, as a node may use it.
+
+    Raises:
+        ValueError: it is none, has too many pictures, or holds what is no colour.
+    """
+    if not isinstance(image, Tensor) or image.dim() != 4 or image.shape[3] not in (1, 3, 4):
+        found = f"the shape {tuple(image.shape)}" if isinstance(image, Tensor) else arguments.shown(image)
+        raise ValueError(f"The input {name} got {found}, but needs a picture. Connect Load Image.")
+    if not 1 <= len(image) <= MAX_BATCH:
+        raise ValueError(f"The input {name} got {len(image)} pictures, but takes 1 to {MAX_BATCH}.")
+    if not image.numel():
+        raise ValueError(f"The input {name} got a picture of {image.shape[2]}x{image.shape[1]} pixels: it is empty. Check what made it.")
+    image = arguments.tensor(f"The input {name}", image)
+    if image.dtype == torch.uint8:
+        image = image / 255
+    if not image.is_floating_point():
+        raise ValueError(f"The input {name} got numbers of type {str(image.dtype).removeprefix('torch.')}, expected floating point in 0..1.")
+    if not image.isfinite().all():
+        raise ValueError(f"The input {name} got values that are not finite (NaN or infinity). Check what made them.")
+    return image.expand(-1, -1, -1, 3) if image.shape[3] == 1 else image
+
+
+def mask_batch(mask: Any, images: int) -> Tensor:
+    """A MASK (B, h, w), or (h, w), at the input of that name: (1, h, w) for all images, or one for each, (images, h, w).
+
+    Raises:
+        ValueError: it is none, holds what is no number, or has another number of masks.
+    """
+    if not isinstance(mask, Tensor) or mask.dim() not in (2, 3) or 0 in mask.shape:
+        found = f"the shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else arguments.shown(mask)
+        raise ValueError(f"The input mask got {found}, but needs a mask. Connect one, or none.")
+    mask = arguments.mask("The input mask", mask.reshape(-1, *mask.shape[-2:]))
+    if len(mask) not in (1, images):
+        raise ValueError(f"There are {len(mask)} masks for {images} images. Give one mask, or one an image.")
+    return mask
+
+
+def no_pictures() -> ExecutionBlocker:
+    """What an output gives that has none: nodes after it do not run."""
+    return ExecutionBlocker(None)
 
 
 def as_image(picture: Image) -> Tensor:

@@ -20,11 +20,12 @@ PACK = "migm-shortcut"  # the name in the registry, of plain letters
 
 
 def register_routes() -> None:
-    """Answer ``GET /migm/plan?model=&method=&head=&steps=&cfg=&width=&height=&batch=&negative=&unknown=``, with the settings of methods and
+    """Answer ``GET /migm/plan?model=&method=&head=&steps=&cfg=&width=&height=&batch=&negative=&unknown=&task=&image_cfg=&pictures=``, with the settings of methods and
     of the model's family by their names, such as ``budget`` and ``temperature``.
 
     All is optional: the model is the bundled one and the settings are the model's own where they are not given; ``head`` and ``negative``
-    are 1 where a head is connected and a negative prompt is written; ``unknown`` names, with commas, what only a run can tell.
+    are 1 where a head is connected and a negative prompt is written; ``unknown`` names, with commas, what only a run can tell;
+    ``task`` is that of a prompt with pictures, ``pictures`` their sizes, such as 512x768, with commas, and nothing in the place of one that is not known.
 
     The answer: ``method``, ``steps`` and the method's ``settings`` as they will be; ``kinds``, of each step: "full", "skipped" or the method's
     own; ``legend``, {"kind", "about"} of each kind that there is, in an order that stays; ``uses``, the settings that the method asked for

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from ...migm_core.families.lumina_dimoo.config import LuminaConfig
 from ...migm_core.families.lumina_dimoo.text_output import read_text_output
-from ...migm_core.families.lumina_dimoo.understanding import TextSettings
+from ...migm_core.families.lumina_dimoo.text_settings import TextSettings
 from ...migm_core.sampling.guidance import LOGITS_AT_ONCE
 from ...migm_core.threads import suited_threads
 from .operations import operations
-from .weights import LoadedModel, handle_of, is_dynamic, reader_for, visiting_bytes
+from .weights import LoadedModel, handle_of, is_dynamic, leave_files, reader_for, visiting_bytes
 
 
 class TextOutput(nn.Module):
@@ -66,7 +66,9 @@ def _text_output(model: LoadedModel):
         base, offload = model.checkpoint.base, model.base.offload_device
         dtype = base.wte.weight.dtype
         made = operations(dtype, model.dtype, model.device, offload)
-        handle = handle_of(TextOutput(read_text_output(model.checkpoint, dtype, offload, operations=made, reader=reader_for(model.device))), model.device, offload)
+        rows = TextOutput(read_text_output(model.checkpoint, dtype, offload, operations=made, reader=reader_for(model.device)))
+        leave_files(rows)
+        handle = handle_of(rows, model.device, offload)
         vars(base)["text_out"] = handle.model
         model.text.append(handle)
     return model.text[0]

@@ -90,7 +90,7 @@ class HeadFile:
                 head = build_head(self.source, key[0], dtype=model.dtype, device=offload, operations=operations(model.dtype, model.dtype, model.device, offload))
             except CheckpointError as error:
                 raise ValueError(f"The head {self.name!r} does not fit the model {model.name!r}. {error}") from None
-            _leave_files(head)
+            leave_files(head)
             self.fitted[key] = handle_of(head, model.device, offload)
         return self.fitted[key]
 
@@ -132,14 +132,14 @@ def load_model(name: str, dtype: str, *families: Family) -> LoadedModel:
             image_operations=operations(torch.float32, torch.float32, image_device, image_offload),
             reader=reader_for(device),
         )
-        _leave_files(checkpoint.base, checkpoint.image_tokenizer)
+        leave_files(checkpoint.base, checkpoint.image_tokenizer)
         base = handle_of(checkpoint.base, device, offload)
         image_tokenizer = handle_of(checkpoint.image_tokenizer.to(image_offload), image_device, image_offload)
         model = _models[key] = LoadedModel(name, checkpoint, base, image_tokenizer, computed)
     return model
 
 
-def _leave_files(*parts: nn.Module) -> None:
+def leave_files(*parts: nn.Module) -> None:
     """Where the host is to map no files (--disable-mmap), copy weights out of them."""
     if comfy.cli_args.args.disable_mmap:
         for part in parts:
@@ -153,11 +153,12 @@ def load_head(name: str) -> HeadFile:
         ValueError: there is no such head, or its file is bad.
     """
     path = chosen(name, heads(), "shortcut head")
-    head = _heads.get(fingerprint(path))
+    key = fingerprint(path)  # of the file that is opened, or of one before it: never of one that takes its place meanwhile
+    head = _heads.get(key)
     if head is None:
         source = TensorSource.open(path)
         check_head(source)
-        head = _heads[fingerprint(path)] = HeadFile(name, source)
+        head = _heads[key] = HeadFile(name, source)
     return head
 
 

@@ -5,29 +5,41 @@ import urllib.parse
 import numpy as np
 import pytest
 from client import Client, Refused
+from hosts import MASKGIT, MASKGIT_HEAD
 from PIL import Image
 from small_model import PROMPT, SETTINGS
 
+PAINTER = "painter"  # a copy of the tiny model, see conftest.py
+RULE = {"guidance_ramp": True, "choice_temperature": 7.0, "softmax_temperature": 1.0, "schedule": "arccos", "randomize": "linear"}
+MASKGIT_SETTINGS = {"steps": 8, "budget": 3, "cfg": 2.8, **RULE}
+
 
 def text_to_image(seed: int = 1, *, head: str | None = "small.safetensors", empty: dict | None = None, **sampler) -> dict:
-    """A graph for the API: nodes by id, the sampler is "sampler", its image is saved by "save" and its report shown by "report"."""
+    """The graph of ``sampling`` for a text, which the node "prompt" gives."""
+    own = {"steps": SETTINGS["steps"], "budget": SETTINGS["budget"], "cfg": SETTINGS["guidance_scale"], "temperature": SETTINGS["temperature"]}
+    condition = {"prompt": {"class_type": "MIGMPrompt", "inputs": {"text": PROMPT, "negative": ""}}}
+    return sampling("MIGMLoadLumina", "small", condition, "MIGMShortcutSampler", head, empty, {"seed": seed, **own, **sampler})
+
+
+def class_to_image(several: str = "3", *, head: str | None = MASKGIT_HEAD, empty: dict | None = None, **sampler) -> dict:
+    """The graph of ``sampling`` for classes, which the node "classes" gives."""
+    condition = {"classes": {"class_type": "MIGMMaskGITClass", "inputs": {"class_name": "goldfish", "several": several}}}
+    return sampling("MIGMLoadMaskGIT", MASKGIT, condition, "MIGMMaskGITSampler", head, empty, {"seed": 1, **MASKGIT_SETTINGS, **sampler})
+
+
+def sampling(loader: str, model: str, condition: dict, sampler: str, head: str | None, empty: dict | None, settings: dict) -> dict:
+    """A graph for the API: nodes by id, the sampler is "sampler", its image is saved by "save" and its report shown by "report".
+
+    Args:
+        loader, sampler: types of nodes.
+        condition: the node that says what to generate, under the name of the sampler's input.
+        empty: of MIGM Empty Canvas, where there is one, what differs from the usual.
+        settings: of the sampler.
+    """
     graph = {
-        "model": {"class_type": "MIGMLoadLumina", "inputs": {"model": "small", "dtype": "fp32"}},
-        "prompt": {"class_type": "MIGMPrompt", "inputs": {"text": PROMPT, "negative": ""}},
-        "sampler": {
-            "class_type": "MIGMShortcutSampler",
-            "inputs": {
-                "model": ["model", 0],
-                "prompt": ["prompt", 0],
-                "seed": seed,
-                "steps": SETTINGS["steps"],
-                "budget": SETTINGS["budget"],
-                "cfg": SETTINGS["guidance_scale"],
-                "temperature": SETTINGS["temperature"],
-                "method": "shortcut",
-                **sampler,
-            },
-        },
+        "model": {"class_type": loader, "inputs": {"model": model, "dtype": "fp32"}},
+        **condition,
+        "sampler": {"class_type": sampler, "inputs": {"model": ["model", 0], **{name: [name, 0] for name in condition}, "method": "shortcut", **settings}},
         "save": {"class_type": "PreviewImage", "inputs": {"images": ["sampler", 0]}},
         "report": {"class_type": "PreviewAny", "inputs": {"source": ["sampler", 2]}},
     }
@@ -72,3 +84,12 @@ def refusal(client: Client, graph: dict) -> list[tuple[str, str, str]]:
         client.queue(graph)
     found = refused.value.answer["node_errors"]
     return [(node, error["extra_info"].get("input_name"), str(error)) for node, each in found.items() for error in each["errors"]]
+
+
+def said(client: Client, graph: dict, words: list[str], node: str | None = None) -> None:
+    """Check that a run ends with one sentence that has these words, at a node where that is named."""
+    (error,) = client.run(graph).of("execution_error")
+    message = error["exception_message"].strip()
+    assert error["exception_type"].endswith("ValueError"), message
+    assert all(word in message for word in words) and "\n" not in message and message.endswith((".", "?")), message
+    assert node in (None, error["node_id"]), message

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from inside import enter, own_numbers  # noqa: E402
 
 extension = enter(sys.argv[1], "--cpu", dynamic="--dynamic" in sys.argv[2:])
+import comfy.cli_args  # noqa: E402
 import comfy.model_management as management  # noqa: E402
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
@@ -100,6 +101,15 @@ def answer(model, before=None) -> list[int]:
     return reply.answer.tokens.tolist()
 
 
+def mapped(disable_mmap: bool) -> int:
+    """How many parts of the base's file are mapped when the model has sampled and answered (Linux)."""
+    comfy.cli_args.args.disable_mmap = disable_mmap
+    model, head = weights.load_model("small", "fp32"), weights.load_head("small.safetensors")
+    codes(model, head), answer(model)
+    maps = Path("/proc/self/maps")
+    return sum("small/model.safetensors" in line for line in maps.read_text().splitlines()) if maps.exists() else -1
+
+
 def offload(handle, share: float):
     """What the host does on a card with room for a share of the weights."""
     handle.detach()
@@ -184,6 +194,12 @@ with torch.inference_mode():
 management.unload_all_models()
 handles = len(weights._models)
 del model, head, other, block
+alive = len(weights._models)
+files_in_use = []
+for disable_mmap in (False, True):
+    with torch.inference_mode():
+        files_in_use.append(mapped(disable_mmap))
+    management.unload_all_models()
 seen = {"whole": whole, "half": half, "none": none, "methods": methods, "reloaded": reloaded, "answers": answers, "round_trips": round_trips, "kept": kept, "bytes": bytes_}
-seen |= {"maskgit": of_maskgit, "limits": limits, "states": states, "eight_bit": eight_bit, "uneven": torch.equal(together, torch.cat(apart)), "alive": [handles, len(weights._models)]}
+seen |= {"maskgit": of_maskgit, "limits": limits, "states": states, "eight_bit": eight_bit, "uneven": torch.equal(together, torch.cat(apart)), "alive": [handles, alive], "mapped": files_in_use}
 print(json.dumps(seen))

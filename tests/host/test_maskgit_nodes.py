@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from api import assert_same, plan, refusal, report, summary, text_to_image
+from api import MASKGIT_SETTINGS, RULE, assert_same, class_to_image, plan, refusal, report, summary, text_to_image
 from client import Refused
 from hosts import MASKGIT, MASKGIT_HEAD
 from make_workflows import class_to_image as class_to_image_workflow
@@ -13,33 +13,13 @@ from workflows import inputs_of_info, to_prompt
 from migm_core.canvas import touched_tokens
 from migm_core.pipeline import Pipeline
 
-STEPS, BUDGET, SIDE = 8, 3, 24  # SIDE in pixels
-RULE = {"guidance_ramp": True, "choice_temperature": 7.0, "softmax_temperature": 1.0, "schedule": "arccos", "randomize": "linear"}
+STEPS, BUDGET, SIDE = MASKGIT_SETTINGS["steps"], MASKGIT_SETTINGS["budget"], 24  # SIDE in pixels
 
 
 @pytest.fixture(scope="module")
 def engine(server) -> Pipeline:
     """The engine alone, on the server's files."""
     return Pipeline.load(server.maskgit.folder, server.maskgit.head, dtype="fp32", device="cpu")
-
-
-def class_to_image(several: str = "3", *, head: str | None = MASKGIT_HEAD, empty: dict | None = None, **sampler) -> dict:
-    """A graph for the API, with ids as in ``text_to_image``."""
-    inputs = {"model": ["model", 0], "classes": ["classes", 0], "seed": 1, "steps": STEPS, "budget": BUDGET, "cfg": 2.8, **RULE, "method": "shortcut"}
-    graph = {
-        "model": {"class_type": "MIGMLoadMaskGIT", "inputs": {"model": MASKGIT, "dtype": "fp32"}},
-        "classes": {"class_type": "MIGMMaskGITClass", "inputs": {"class_name": "goldfish", "several": several}},
-        "sampler": {"class_type": "MIGMMaskGITSampler", "inputs": {**inputs, **sampler}},
-        "save": {"class_type": "PreviewImage", "inputs": {"images": ["sampler", 0]}},
-        "report": {"class_type": "PreviewAny", "inputs": {"source": ["sampler", 2]}},
-    }
-    if head:
-        graph["head"] = {"class_type": "MIGMLoadShortcutHead", "inputs": {"head": head}}
-        graph["sampler"]["inputs"]["head"] = ["head", 0]
-    if empty:
-        graph["canvas"] = {"class_type": "MIGMEmptyCanvas", "inputs": {"model": ["model", 0], "width": 0, "height": 0, "batch": 1, **empty}}
-        graph["sampler"]["inputs"]["canvas"] = ["canvas", 0]
-    return graph
 
 
 def generated(engine: Pipeline, classes, seed: int = 1, **settings) -> list[Image.Image]:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from nodes_without_host import REPOSITORY, schemas
+from nodes_without_host import REPOSITORY, all_inputs, schemas
 
 EXTENSION = "ComfyUI-MIGM-Shortcut"  # the folder that it lies in
 
@@ -14,7 +14,7 @@ def test_the_hosts_nodes_are_those_that_the_locales_are_checked_against(client):
         there = info[id]
         inputs = with_dynamic(there["input"]["required"] | there["input"].get("optional", {}))
         assert (there["display_name"], there["category"], there["description"]) == (schema.display_name, schema.category, schema.description)
-        assert {name: spec[1]["tooltip"] for name, spec in inputs.items()} == {each.id: each.tooltip for each in schema.inputs}
+        assert {name: spec[1]["tooltip"] for name, spec in inputs.items()} == {each.id: each.tooltip for each in all_inputs(schema)}
         assert there["output_name"] == [each.display_name for each in schema.outputs]
         assert there["output_tooltips"] == [each.tooltip for each in schema.outputs]
     assert {id for id in info if id.startswith("MIGM")} == set(schemas())

@@ -136,6 +136,13 @@ def test_maskgits_weights_are_kept_in_the_dtype_asked_for(seen):
     assert len(seen["maskgit"]["bf16"]["codes"]) == len(seen["maskgit"]["whole"])
 
 
+def test_with_disable_mmap_no_file_of_a_loaded_model_stays_mapped(seen):
+    usually, without = seen["mapped"]
+    if usually < 0:
+        pytest.skip("this system does not tell a process's files in /proc")
+    assert usually > 0 and without == 0
+
+
 def test_weights_die_with_their_last_user(seen):
     before, after = seen["alive"]
     assert before > 0 and after == 0

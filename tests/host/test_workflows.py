@@ -6,12 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from api import PAINTER, assert_same
 from client import Client, Refused
 from PIL import Image
-from workflows import NAMES, NOTES, SUBGRAPH_NAMES, SUBGRAPHS, inputs_of_info, inside, load, to_prompt
+from workflows import DYNAMIC, NAMES, NOTES, SUBGRAPH_NAMES, SUBGRAPHS, chosen, inputs_of_info, inside, load, to_prompt
 
-from migm_core.worlds.shapes.judge import judge
 from migm_core.pipeline import Pipeline
+from migm_core.worlds.shapes.judge import judge
 from migm_core.worlds.shapes.scenes import parse
 
 EXTENSION = "ComfyUI-MIGM-Shortcut"  # the folder that it lies in
@@ -32,14 +33,14 @@ def engine() -> Pipeline:
     return Pipeline.load(dtype="fp32", device="cpu")
 
 
-def prompt_of(name: str, types: dict[str, dict]) -> dict:
-    """A workflow as the page sends it; with the bundled model and small where it is for another."""
+def prompt_of(name: str, types: dict[str, dict], model: str = BUNDLED, head: str = BUNDLED) -> dict:
+    """A workflow as the page sends it; with another model and small where it is for one that is not here."""
     prompt = to_prompt(load(name), lambda kind: inputs_of_info(types[kind]))
     for node in prompt.values():
         if node["class_type"] == "MIGMLoadLumina" and node["inputs"]["model"] != BUNDLED:
-            node["inputs"]["model"] = BUNDLED
+            node["inputs"] |= {"model": model, "dtype": "auto" if model == BUNDLED else "fp32"}
         elif node["class_type"] == "MIGMLoadShortcutHead":
-            node["inputs"]["head"] = BUNDLED
+            node["inputs"]["head"] = head
         elif node["class_type"] == "MIGMEmptyCanvas":
             node["inputs"] |= SMALL
     return prompt
@@ -54,12 +55,6 @@ def shown(client: Client, outcome, prompt: dict, kind: str, source: str, slot: i
     """What the node of a type that hangs on an output has shown."""
     (id,) = [id for id, inputs in nodes_of(prompt, kind) if inputs["images"] == [source, slot]]
     return client.images(outcome, id)
-
-
-def assert_same(seen: np.ndarray, expected: Image.Image) -> None:
-    expected = np.asarray(expected)
-    assert seen.shape == expected.shape
-    assert np.abs(seen.astype(int) - expected.astype(int)).max() <= 1
 
 
 def asked(sampler: dict) -> dict:
@@ -86,9 +81,12 @@ def test_every_node_is_known_and_its_sockets_are_the_hosts(types, name):
             continue
         info = types[node["type"]]
         inputs = {each.name: each for each in inputs_of_info(info)}
-        assert {each["name"] for each in node["inputs"]} == {name for name, each in inputs.items() if not each.is_extra}
+        shown = {each.name: each for each in chosen(list(inputs.values()), node.get("widgets_values", []))}
+        older = {name for name in shown if name.startswith("task.") and shown["task"].io_type != DYNAMIC}  # which shows those of all tasks
+        assert {each["name"] for each in node["inputs"]} | older == {name for name, each in shown.items() if not each.is_extra} | older
+        inputs = shown
         for each in node["inputs"]:
-            assert each["type"] == inputs[each["name"]].io_type
+            assert each["type"] == inputs[each["name"]].io_type or each["type"] == DYNAMIC and older
             assert ("widget" in each) == inputs[each["name"]].is_widget
         there = list(zip(info["output_name"], info["output"]))
         if node["type"].startswith("MIGM"):
@@ -169,6 +167,73 @@ def test_lumina_dimoo_text_to_image_without_its_files_says_what_to_do(client, ty
         client.queue(prompt)
     said = str(refused.value.answer["node_errors"])
     assert "There is no model 'Lumina-DiMOO'" in said and "There is no shortcut head 'dimoo-shortcut.pth'" in said and "models/migm" in said
+
+
+SMALL_HEAD = "small.safetensors"
+
+
+@pytest.fixture
+def example(server) -> Image.Image:
+    """The picture that comes with the host."""
+    return Image.open(server.base / "input/example.png").convert("RGB")
+
+
+def of_painter(name: str, types: dict[str, dict]) -> dict:
+    return prompt_of(name, types, PAINTER, SMALL_HEAD)
+
+
+def test_lumina_dimoo_edit_on_a_stand_in(client, types, painter, example):
+    prompt = of_painter("lumina_dimoo_edit", types)
+    ((sampler, inputs),), ((_, edit),) = nodes_of(prompt, "MIGMShortcutSampler"), nodes_of(prompt, "MIGMEditImage")
+    outcome = client.run(prompt, seconds=SECONDS)
+    result = painter.generate(edit["instruction"], task="edit", images=example, image_guidance_scale=edit["image_cfg"], seed=inputs["seed"], **asked(inputs))
+    assert_same(shown(client, outcome, prompt, "SaveImage", sampler)[0], result.images[0])
+    ((seen, _),) = nodes_of(prompt, "PreviewImage")
+    assert_same(client.images(outcome, seen)[0], result.pictures[0])
+    ((report, _),) = nodes_of(prompt, "PreviewAny")
+    assert f"{result.head_report}." in outcome.outputs[report]["text"][0]
+
+
+def test_lumina_dimoo_control_on_a_stand_in(client, types, painter, example):
+    prompt = of_painter("lumina_dimoo_control", types)
+    (first, of_first), (second, of_second) = nodes_of(prompt, "MIGMShortcutSampler")
+    (_, to_map), (_, by_map) = nodes_of(prompt, "MIGMPrompt")
+    outcome = client.run(prompt, seconds=SECONDS)
+    scale = {"image_guidance_scale": to_map["task.image_cfg"]}
+    made = painter.generate(task="dense", kind=to_map["task.map"], images=example, seed=of_first["seed"], **scale, **asked(of_first)).images[0]
+    (seen,) = shown(client, outcome, prompt, "PreviewImage", first)
+    assert_same(seen, made)
+    result = painter.generate(by_map["text"], task="control", images=Image.fromarray(seen), seed=of_second["seed"], **scale, **asked(of_second))
+    assert result.settings.task == "control"
+    assert shown(client, outcome, prompt, "SaveImage", second)[0].shape == seen.shape
+
+
+def test_lumina_dimoo_ask_on_a_stand_in(client, types, painter, example):
+    prompt = of_painter("lumina_dimoo_ask", types)
+    ((ask, inputs),) = nodes_of(prompt, "MIGMAskAboutImage")
+    outcome = client.run(prompt, seconds=SECONDS)
+    answer, report = ([outcome.outputs[id]["text"] for id, each in nodes_of(prompt, "PreviewAny") if each["source"] == [ask, slot]][0] for slot in (0, 2))
+    reply = painter.understand(inputs["question"], example, length=inputs["length"])
+    assert answer == [reply.text] == outcome.outputs[ask]["text"]
+    assert f"{reply.answer.passes} passes" in report[0]
+
+
+def test_lumina_dimoo_caption_and_redraw_on_a_stand_in(client, types, painter, example):
+    prompt = of_painter("lumina_dimoo_caption_and_redraw", types)
+    ((sampler, inputs),), ((ask, asked_of),) = nodes_of(prompt, "MIGMShortcutSampler"), nodes_of(prompt, "MIGMAskAboutImage")
+    outcome = client.run(prompt, seconds=SECONDS)
+    caption = outcome.outputs[ask]["text"][0]
+    assert caption == painter.understand(asked_of["question"], example, length=asked_of["length"]).text
+    assert_same(shown(client, outcome, prompt, "SaveImage", sampler)[0], painter.generate(caption, seed=inputs["seed"], **asked(inputs)).images[0])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("lumina_dimoo")])
+def test_a_workflow_of_lumina_dimoo_lacks_nothing_but_its_files(client, types, name):
+    prompt = to_prompt(load(name), lambda kind: inputs_of_info(types[kind]))
+    with pytest.raises(Refused) as refused:
+        client.queue(prompt)
+    loaders = {id for id, node in prompt.items() if node["class_type"] in ("MIGMLoadLumina", "MIGMLoadShortcutHead")}
+    assert set(refused.value.answer["node_errors"]) == loaders
 
 
 def test_inpainting(client, types, engine):

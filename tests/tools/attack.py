@@ -1,6 +1,6 @@
 """Attack the engine with damaged files, foreign arguments, full disks and signals, and count what becomes of it.
 
-    python tests/tools/attack.py                         1,200 tries of every kind
+    python tests/tools/attack.py                         some 2,000 tries of every kind
     python tests/tools/attack.py --kind json --tries 50 --seed 3
     python tests/tools/attack.py --kind files --only 17  one try again, with what it said
 
@@ -25,7 +25,7 @@ import torch
 
 torch.set_num_threads(1)
 
-from hostile import KINDS
+from hostile import KINDS, hosted
 from hostile.commands import make_work
 from hostile.room import WORK, make_models
 from hostile.trying import VERDICTS, Outcome, Try
@@ -40,9 +40,14 @@ def main() -> int:
     parser.add_argument("--jobs", metavar="N", type=int, default=1, help="tries at once (default: 1)")
     parser.add_argument("--only", metavar="N", type=int, action="append", help="the number of a try to make again")
     parser.add_argument("--out", metavar="PATH", type=Path, help="a .json file for all outcomes")
+    parser.add_argument("--host", metavar="PATH", type=Path, help="a checkout of ComfyUI for the tries of nodes (default: the newest that tests/hosts.py finds)")
+    parser.add_argument("--inside", metavar="BASE", type=Path, help=argparse.SUPPRESS)  # this is the host's own Python: its base directory
     args = parser.parse_args()
+    if args.inside:
+        hosted.enter(args.inside)
     numbers = {name: args.only or range(args.tries or KINDS[name].tries) for name in args.kind or KINDS}
-    waiting = [(name, number) for name in numbers for number in numbers[name]]
+    here = [name for name in numbers if args.inside or not KINDS[name].hosted]
+    waiting = [(name, number) for name in here for number in numbers[name]]
     running, outcomes = [], []
     with Models(any(KINDS[name].works for name in numbers)) as folder:
         while waiting or running:
@@ -54,6 +59,14 @@ def main() -> int:
                     running.remove(each)
                     outcomes.append(outcome)
                     tell(outcome, everything=bool(args.only))
+    for name in numbers.keys() - here:
+        if host := args.host or hosted.newest():
+            some = hosted.outcomes(host, name, numbers[name], args.seed, args.jobs)
+            outcomes += some
+            for outcome in some:
+                tell(outcome, everything=bool(args.only))
+        else:
+            print(f"No ComfyUI found, so no tries of {name}: set COMFYUI_PATH, or give --host.", file=sys.stderr)
     print(table(outcomes))
     if args.out:
         args.out.write_text(json.dumps([vars(outcome) for outcome in outcomes], indent=1))

@@ -46,6 +46,7 @@ from migm_core.checkpoints import load_checkpoint  # noqa: E402
 from migm_core.families.lumina_dimoo.backbone import Lumina  # noqa: E402
 from migm_core.families.lumina_dimoo.head import ShortcutHead  # noqa: E402
 from migm_core.families.lumina_dimoo.rule import LuminaRule, keep_masked  # noqa: E402
+from migm_core.families.lumina_dimoo.tasks import text_guidance  # noqa: E402
 from migm_core.pipeline import Pipeline  # noqa: E402
 from migm_core.sampling.backbone import Branch  # noqa: E402
 from migm_core.sampling.loop import StepReport, sample, sample_tokens  # noqa: E402

@@ -21,12 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from migm_core.checkpoints.source import INDEX  # noqa: E402
 from migm_core.checkpoints.write import Pending, write_tensors  # noqa: E402
 from migm_core.families.lumina_dimoo.backbone import Lumina  # noqa: E402
-from migm_core.families.lumina_dimoo.config import LuminaConfig  # noqa: E402
+from migm_core.families.lumina_dimoo.config import SPECIAL_TOKENS, LuminaConfig  # noqa: E402
 from migm_core.families.lumina_dimoo.files import BASE_PREFIX, IMAGE_TOKENIZER_WEIGHTS  # noqa: E402
 from migm_core.families.lumina_dimoo.head import ShortcutConfig, ShortcutHead  # noqa: E402
 from migm_core.families.lumina_dimoo.write import head_metadata  # noqa: E402
 from migm_core.tokenizers.amused_vq import ImageTokenizer, ImageTokenizerConfig  # noqa: E402
-from migm_core.worlds.shapes.vocabulary import SPECIAL  # noqa: E402
 
 SHARD_BYTES = 5 * 10**9
 HEAD = "shortcut.safetensors"
@@ -108,7 +107,7 @@ def size(tensors: dict[str, Pending]) -> int:
 
 def text_tokenizer(config: LuminaConfig) -> Tokenizer:
     """A word a token, all words one token but those of the system prompt; special tokens at their published ids."""
-    special = {text: getattr(config.tokens, name) for text, name in SPECIAL.items()}
+    special = {text: getattr(config.tokens, name) for text, name in SPECIAL_TOKENS.items()}
     tokenizer = Tokenizer(models.WordLevel({"[unknown]": 0, **SYSTEM_PROMPT, **special}, unk_token="[unknown]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens(list(special))

@@ -20,8 +20,15 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from migm_core.checkpoints import load_checkpoint  # noqa: E402
-from migm_core.worlds.lakeside import reader  # noqa: E402
-from migm_core.worlds.lakeside import edits, judge, judge_edits, render, render_layers, sample_scenes  # noqa: E402
+from migm_core.worlds.lakeside import (  # noqa: E402
+    edits,
+    judge,
+    judge_edits,
+    reader,  # noqa: E402
+    render,
+    render_layers,
+    sample_scenes,
+)
 from migm_core.worlds.lakeside.scene import KIND_NAMES, NONE  # noqa: E402
 
 

@@ -26,6 +26,8 @@ class Lumina(nn.Module):
             and placement.
     """
 
+    output_layers = ("ff_out", "text_out")
+
     def __init__(self, config: LuminaConfig, *, output_rows=None, dtype=None, device=None, operations=nn):
         super().__init__()
         self.config = config

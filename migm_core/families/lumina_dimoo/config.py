@@ -87,6 +87,29 @@ class TokenLayout:
         """The tokens that end an answer's text."""
         return tuple(token for token in (self.eoa, self.padding, self.end_of_text) if token is not None)
 
+    @classmethod
+    def of_small_model(cls, first: int, image_codes: int, codebook_size: int) -> "TokenLayout":
+        """A layout with the tokens of ``SPECIAL_TOKENS`` at ids from ``first`` on, in their order, as a tokenizer of their own adds them."""
+        ids = {name: first + index for index, name in enumerate(SPECIAL_TOKENS.values())}
+        return cls(**ids, image_codes=image_codes, codebook_size=codebook_size)
+
+
+# How a tokenizer spells the tokens that frame text and image, and what each is in ``TokenLayout``.
+SPECIAL_TOKENS = {
+    "<|mdm_mask|>": "mask",
+    "<newline>": "newline",
+    "<boi>": "boi",
+    "<eoi>": "eoi",
+    "<boa>": "boa",
+    "<eoa>": "eoa",
+    "<uncondition>": "uncondition",
+    "<system>": "system",
+    "</system>": "end_system",
+    "<user>": "user",
+    "</user>": "end_user",
+    "<|endoftext|>": "end_of_text",
+}
+
 
 @dataclass(frozen=True)
 class LuminaConfig:

@@ -1,6 +1,6 @@
 """Lumina-DiMOO (arXiv 2510.06308): a bidirectional transformer over text and image tokens, and aMUSEd's image tokenizer."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from ...sampling.backbone import Branch
 from ...tokenizers.amused_vq import ImageTokenizerConfig
 from ...trained import Trained
 from .. import family
-from ..request import Encode, TaskRequest
+from ..request import Encode, TaskRequest, TaskSizes
 from . import files, inputs, names, reading, tasks, write
 from .backbone import Lumina
 from .config import LuminaConfig
@@ -28,7 +28,7 @@ from .describe import describe
 from .head import ShortcutConfig, ShortcutHead, head_for
 from .initial import widened
 from .rule import LuminaRule
-from .understanding import TextSettings
+from .text_settings import TextSettings
 
 
 class LuminaDiMOO(family.Family):
@@ -107,11 +107,16 @@ class LuminaDiMOO(family.Family):
             raise ValueError(f"prompt is {condition!r:.80}, expected text.")
         return tasks.text_to_image(checkpoint.prompts, condition, negative, guidance_scale)
 
-    def task_settings(self, checkpoint: Checkpoint, task: str) -> Mapping[str, Any]:
-        if not tasks.TASKS[task].pictures or tasks.TASKS[task].paints:
+    def task_settings(self, trained: Trained, task: str) -> Mapping[str, Any]:
+        if not tasks.TASKS[task].guides_by_pictures:
             return {}
-        guided = checkpoint.trained.guidance
-        return {"guidance_scale": tasks.TEXT_SCALE if guided else 0.0, "image_guidance_scale": tasks.IMAGE_SCALE if guided else 0.0}
+        return {"guidance_scale": tasks.TEXT_SCALE if trained.guidance else 0.0, "image_guidance_scale": tasks.IMAGE_SCALE if trained.guidance else 0.0}
+
+    def task_sizes(
+        self, task: str, pictures: Sequence[tuple[int, int] | None], trained: Trained, downscale_factor: int, text_scale: float, image_scale: float
+    ) -> TaskSizes | None:
+        asked = self.task(task)
+        return inputs.sizes_of(asked, pictures, trained.sizes, downscale_factor, text_scale, image_scale) if asked.guides_by_pictures else None
 
     def task_inputs(self, checkpoint: Checkpoint, request: TaskRequest, encode: Encode) -> inputs.Inputs:
         factor = checkpoint.image_tokenizer.config.downscale_factor
@@ -123,10 +128,15 @@ class LuminaDiMOO(family.Family):
     def understand(
         self, checkpoint: Checkpoint, questions: list[str], pictures: Any, encode: Encode, settings: Mapping[str, Any], callback: Any = None
     ) -> list[reading.Reply]:
-        return reading.answer_questions(checkpoint, questions, inputs.for_reading(pictures, encode, checkpoint.trained.sizes), settings, callback)
+        return reading.answer_questions(checkpoint, questions, self._to_read(checkpoint, pictures, encode), settings, callback)
 
-    def choose(self, checkpoint: Checkpoint, question: str, options: list[str], pictures: Any, encode: Encode) -> reading.Choice:
-        return reading.choose(checkpoint, question, options, inputs.for_reading(pictures, encode, checkpoint.trained.sizes))
+    def choose(self, checkpoint: Checkpoint, questions: list[str], options: list[str], pictures: Any, encode: Encode) -> list[reading.Choice]:
+        ready = self._to_read(checkpoint, pictures, encode)
+        return [reading.choose(checkpoint, question, options, ready) for question in questions]
+
+    @staticmethod
+    def _to_read(checkpoint: Checkpoint, pictures: Any, encode: Encode) -> inputs.Inputs:
+        return inputs.for_reading(pictures, encode, checkpoint.trained.sizes, checkpoint.image_tokenizer.config.downscale_factor)
 
     def unknown_words(self, checkpoint: Checkpoint, texts: Iterable[str]) -> list[str]:
         return checkpoint.prompts.unknown_words(*texts)

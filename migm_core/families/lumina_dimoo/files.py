@@ -84,7 +84,7 @@ def load(
     check_token_ids(prompts.trusted, base.config, str(text_path), config[1])
     generation, generation_name = generation_config(path, source)
     settings = run_settings(family, generation, generation_name, image_tokenizer.config.downscale_factor)
-    return Checkpoint(path, family, base, image_tokenizer, prompts, settings, trained_for(generation, generation_name))
+    return Checkpoint(path, family, base, image_tokenizer, prompts, settings, trained_for(generation, generation_name), stamps=source.stamps)
 
 
 def generation_config(path: Path, source: TensorSource | None) -> tuple[dict[str, Any], str]:

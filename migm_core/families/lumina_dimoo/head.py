@@ -1,13 +1,11 @@
-"""The shortcut head: how the base model's feature changes in one step (MIGM-Shortcut, arXiv 2602.23996, section 4).
-
-    f_{t+1} = f_t + S(f_t, tokens unmasked at step t, mask ratio)
-"""
+"""Lumina-DiMOO's shortcut head: how the base model's feature changes in one step (MIGM-Shortcut, arXiv 2602.23996, section 4)."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ...modules.residual_head import ResidualHead
 from ...modules.time_embedding import TimeEmbedder
 from ...modules.transformer import Block, RMSNorm, Rotary
 from .config import LuminaConfig
@@ -39,15 +37,16 @@ class ShortcutConfig:
     def projects(self) -> bool:
         return self.width != self.d_model
 
-    def step_macs(self, positions: int) -> int:
-        """Multiply-adds of one step. The tokens that are new at a step are few, so what is computed of them is left out."""
+    def step_macs(self, positions: int, read: int = 0) -> int:
+        """Multiply-adds of one step, see ``sampling.backbone.HeadConfig``."""
 
         def block(keys: int, seen: int) -> int:
             return self.width * (2 * self.width + 2 * keys) + 2 * seen * self.width + 3 * self.width * self.mlp_hidden_size
 
         ends = 2 * self.d_model * self.width if self.projects else 0
-        reading = block(0, 0) if self.cross_attention else block(self.width, positions)
-        return positions * (ends + self.n_blocks * (reading + block(self.width, positions)))
+        reading = block(0, read) if self.cross_attention else block(self.width, positions)
+        of_read = read * (ends // 2 + self.n_blocks * 2 * self.width**2) if self.cross_attention else 0  # projected, then keys and values
+        return positions * (ends + self.n_blocks * (reading + block(self.width, positions))) + of_read
 
 
 def head_for(base: LuminaConfig, bottleneck_ratio: float = 2, n_blocks: int = 1) -> ShortcutConfig:
@@ -83,7 +82,7 @@ class HeadBlock(nn.Module):
         self.self_attn = Block(*args, **kw)
 
 
-class ShortcutHead(nn.Module):
+class ShortcutHead(ResidualHead):
     """Predict the next step's feature.
 
     Args:
@@ -114,45 +113,12 @@ class ShortcutHead(nn.Module):
         head_dim = self.config.width // self.config.n_heads
         return Rotary.at(torch.arange(length, device=device), head_dim, self.config.rope_theta)
 
-    def forward(self, features: Tensor, new_tokens: Tensor, new_positions: Tensor, mask_ratio: Tensor, tables: Rotary) -> Tensor:
-        """One shortcut step.
-
-        Args:
-            features: the last step's, (B, T, d_model).
-            new_tokens: the base's embeddings of the tokens unmasked at the last step, (B, n, d_model), in sequence order.
-            new_positions: where they stand, int64 (B, n). n may be 0.
-            mask_ratio: masked before this step over masked at the start, (B,).
-            tables: from ``tables(T, device)``.
-
-        Returns:
-            The predicted features, (B, T, d_model).
-        """
-        return self.step(features, new_tokens, new_positions, self.modulation(mask_ratio, features.dtype), tables)
-
-    def modulation(self, mask_ratio: Tensor, dtype: torch.dtype) -> Tensor | None:
-        """What the mask ratio does to the output, (B,) to (B, 1, 2 * width); a run makes it for all its steps at once."""
-        if not self.config.time_embedding:
-            return None
-        return self.adaLN_modulation(self.time_embedder(1000 * mask_ratio, dtype)).unsqueeze(1)
-
-    def step(self, features: Tensor, new_tokens: Tensor, new_positions: Tensor, modulation: Tensor | None, tables: Rotary) -> Tensor:
-        """``forward`` with the rows of ``modulation`` instead of the mask ratio."""
-        x, context = features, new_tokens
-        if self.config.projects:
-            x = self.proj_in(x)
-        if not self.config.cross_attention:
-            context, context_rotary = None, None
-        else:
-            if self.config.projects:
-                context = self.new_token_proj_in(context)
+    def read(self, x: Tensor, new_tokens: Tensor, new_positions: Tensor, tables: Rotary) -> Tensor:
+        context, context_rotary = None, None  # without cross attention the feature reads itself
+        if self.config.cross_attention:
+            context = self.new_token_proj_in(new_tokens) if self.config.projects else new_tokens
             context_rotary = tables.rows(new_positions)
         for block in self.blocks:
             x = block.cross_attn(x, tables, context=context, context_rotary=context_rotary)
             x = block.self_attn(x, tables)
-        x = self.ln_f(x)
-        if self.config.time_embedding:
-            scale, shift = modulation.chunk(2, dim=-1)
-            x = x * (1 + scale) + shift
-        if self.config.projects:
-            x = self.proj_out(x)
-        return features + x
+        return self.ln_f(x)

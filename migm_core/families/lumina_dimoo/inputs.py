@@ -1,7 +1,9 @@
 """From what users give to what the sampler takes: pictures to codes, masks to a canvas, and the result's size."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,13 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ... import arguments
 from ...canvas import Canvas
-from ..request import Encode, TaskRequest
-from .buckets import INPUTS, Size, buckets, sizes_for_reading
-from .painting import Painting, PaintingArea, paint_in
-from .pictures import alpha, prepare, read, to_pixels
+from ..request import Encode, TaskRequest, TaskSizes
+from .buckets import INPUTS, Size, buckets, nearest, sizes_for_reading
+from .painting import MAX_TOKENS, Painting, PaintingArea, paint_in
+from .pictures import SMALLEST, Read, of_array, prepare, to_pixels
+from .sequence import image_length
 from .tasks import Task
 
+WORDS_OF_ITS_OWN = "The task {task} has words of its own: the prompt is not read."
+MASKS_ITSELF = "The transparent parts of the picture are what is generated, since no mask is given."
 LARGE_PAINTING = 1.6  # of the largest area that the model was trained on, from where on a picture to paint in gets a note
 
 
@@ -66,17 +72,29 @@ def for_task(task: Task, request: TaskRequest, encode: Encode, downscale_factor:
         return Inputs()
     if task.paints:
         return _to_paint(given[0], request.mask, Painting(**request.options), encode, downscale_factor, trained)
+    unread = (WORDS_OF_ITS_OWN.format(task=task.name),) if not task.takes_text and request.prompt.strip() else ()
     sizes = trained or buckets(INPUTS)
     prepared = [prepare(picture, sizes, _name(index, len(given))) for index, picture in enumerate(given)]
     return Inputs(
         pictures=tuple(each.picture for each in prepared),
         codes=tuple(encode(each.pixels)[0] for each in prepared),
         size=prepared[-1].picture.size,
-        notes=tuple(each.note for each in prepared if each.note),
+        notes=unread + tuple(note for each in prepared for note in each.notes),
     )
 
 
-def for_reading(pictures: Any, encode: Encode, trained: Sequence[Size] = ()) -> Inputs:
+def sizes_of(
+    task: Task, pictures: Sequence[Size | None], trained: Sequence[Size], downscale_factor: int, text_scale: float, image_scale: float
+) -> TaskSizes:
+    """What the pictures of a task make of a run, as ``for_task`` would prepare them; arguments as for ``Family.task_sizes``."""
+    known = [*pictures, *[None] * len(task.pictures)][: len(task.pictures)]
+    seen = [nearest(size or (1, 1), tuple(trained or buckets(INPUTS))) for size in known]
+    tokens = sum(image_length(height // downscale_factor, width // downscale_factor) for width, height in seen)
+    scales = [(tokens, 1.0), (tokens, text_scale), (0, image_scale)]  # as ``tasks.image_guidance`` has its branches
+    return TaskSizes(seen[-1], tokens, tuple(length for length, scale in scales if scale != 0))
+
+
+def for_reading(pictures: Any, encode: Encode, trained: Sequence[Size] = (), downscale_factor: int = SMALLEST) -> Inputs:
     """Pictures for a question, each of a size by its area as in the published training.
 
     Args:
@@ -84,27 +102,29 @@ def for_reading(pictures: Any, encode: Encode, trained: Sequence[Size] = ()) -> 
         trained: as ``for_task``.
 
     Raises:
-        ValueError: one of them is no picture.
+        ValueError: one of them is no picture, or they have more tokens than a pass may have.
     """
     given = as_list(pictures)
-    prepared = []
-    for index, picture in enumerate(given):
-        name = _name(index, len(given))
-        picture = read(picture, name)
-        prepared.append(prepare(picture, trained or sizes_for_reading(picture.size, len(given) > 1), name))
+    sizes = trained or partial(sizes_for_reading, several=len(given) > 1)
+    prepared = [prepare(picture, sizes, _name(index, len(given))) for index, picture in enumerate(given)]
+    tokens = sum(math.prod(each.picture.size) for each in prepared) // downscale_factor**2
+    if tokens > MAX_TOKENS:
+        raise ValueError(f"The {len(given)} pictures have {tokens:,} image tokens together; the limit is {MAX_TOKENS:,}. Ask about fewer at a time.")
     return Inputs(
         pictures=tuple(each.picture for each in prepared),
         codes=tuple(encode(each.pixels)[0] for each in prepared),
-        notes=tuple(each.note for each in prepared if each.note),
+        notes=tuple(note for each in prepared for note in each.notes),
     )
 
 
 def _to_paint(picture: Any, mask: Any, painting: Painting, encode: Encode, downscale_factor: int, trained: Sequence[Size]) -> Inputs:
-    area = paint_in(read(picture), alpha(picture) if mask is None else read_mask(mask), painting, downscale_factor)
+    was = Read.of(picture)
+    area = paint_in(was.picture, was.transparent if mask is None else read_mask(mask), painting, downscale_factor)
     codes = encode(to_pixels(area.picture))
     width, height = area.picture.size
     largest = max((w * h for w, h in trained), default=1024 * 1024)
-    notes = area.notes
+    by_itself = mask is None and was.transparent is not None
+    notes = ((MASKS_ITSELF, *was.of_depth) if by_itself else was.losses) + area.notes
     if width * height > LARGE_PAINTING * largest:
         times = f"{width * height / largest:.1f} times what the model was trained on"
         notes += (f"The picture has {width}x{height} pixels, {times}: scale it down for better and faster results.",)
@@ -118,7 +138,11 @@ def read_mask(mask: Any) -> Tensor:
         ValueError: it is no mask.
     """
     if isinstance(mask, np.ndarray):
-        mask = torch.tensor(mask)
+        mask = of_array(mask, "The mask")
+    if isinstance(mask, Tensor):
+        arguments.tensor("The mask", mask)
+        if mask.is_complex():
+            raise ValueError("The mask holds complex numbers, expected numbers in 0..1.")
     if isinstance(mask, Tensor) and mask.dim() == 3 and mask.shape[0] == 1:  # ComfyUI's
         mask = mask[0]
     if isinstance(mask, Tensor) and mask.dim() == 2:
@@ -128,11 +152,8 @@ def read_mask(mask: Any) -> Tensor:
             raise ValueError("The mask holds values that are not finite (NaN or infinity). Check what made it.")
         values = mask.detach().cpu().float()
         return values / 255 if mask.dtype == torch.uint8 and values.max() > 1 else values
-    transparent = alpha(mask, "The mask")
-    if transparent is not None and transparent.any():
-        return transparent
-    grey = read(mask, "The mask", smallest=1).convert("L")
-    return to_pixels(grey.convert("RGB"))[0, 0]
+    was = Read.of(mask, "The mask", smallest=1)
+    return to_pixels(was.picture.convert("L").convert("RGB"))[0, 0] if was.transparent is None else was.transparent
 
 
 def _name(index: int, count: int) -> str:

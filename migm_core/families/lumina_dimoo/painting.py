@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ...canvas import touched_tokens
+from ...canvas import scaled_mask, touched_tokens
 from ...sampling.setting import check_settings, choice, setting
+from ...settings import MAX_TOKENS
 from .buckets import Size
 
 MAX_REACH = 8192  # to grow, fade or extend by
-MAX_TOKENS = 256 * 256  # of a run; here so that a picture is refused before it is encoded
 MOSTLY, TOUCHED = "mostly", "touched"
 
 
@@ -52,30 +52,6 @@ def masked_tokens(mask: Tensor, downscale_factor: int, rule: str = TOUCHED) -> T
     if rule == MOSTLY:
         return F.avg_pool2d(mask.double()[:, None], downscale_factor)[:, 0] > 0.5
     raise ValueError(f"mask_rule is {rule!r}, expected {TOUCHED} or {MOSTLY}.")
-
-
-def centred_rectangle(picture: Size, squeezed: Size, ratio_height: float, ratio_width: float) -> Tensor:
-    """The published mask: a rectangle in the middle of a picture, given by the shares of its sides.
-
-    Args:
-        picture, squeezed: sizes before and after ``squeeze``; edges are rounded in both.
-
-    Returns:
-        1 inside and 0 outside, float32 (1, h, w) in squeezed pixels.
-
-    Raises:
-        ValueError: a share is not from 0 to 1.
-    """
-    edges = []
-    for share, before, after in ((ratio_height, picture[1], squeezed[1]), (ratio_width, picture[0], squeezed[0])):
-        if not 0 <= share <= 1:
-            raise ValueError(f"The mask's share of the picture is {share}, but must be from 0 to 1.")
-        length = round(before * share)
-        start = round((before - length) // 2 * after / before)
-        edges.append(slice(start, start + round(length * after / before)))
-    mask = torch.zeros(1, squeezed[1], squeezed[0])
-    mask[:, edges[0], edges[1]] = 1
-    return mask
 
 
 @dataclass(frozen=True)
@@ -151,7 +127,7 @@ def paint_in(picture: Image.Image, mask: Tensor | None, settings: Painting, down
             raise ValueError("The mask holds values that are not finite (NaN or infinity). Check what made it.")
         given, size = (mask.shape[1], mask.shape[0]), picture.size
         if given != size:
-            notes.append(f"The mask has {given[0]}x{given[1]} pixels and the picture {size[0]}x{size[1]}: the mask is scaled.")
+            notes.append(scaled_mask(given, size))
     known = torch.zeros(picture.height, picture.width) if mask is None else _scaled(mask, picture.size, settings.mask_rule)
     picture, area = _extended(picture, known, settings.extend, downscale_factor)
     picture = squeeze(picture, downscale_factor)

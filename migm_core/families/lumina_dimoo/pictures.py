@@ -1,21 +1,26 @@
 """Pictures as users have them, to pictures as the model reads them: upright, opaque, 8-bit RGB, of one of its sizes."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
+from ... import arguments
+from ...writing import one_line
 from .buckets import WIDEST, Fit, Size, nearest
 
+BRIGHT = 2  # mean of numbers that are meant to be 0..255; a picture with a wide range has some far above 1, and few
 SMALLEST = 16  # pixels a side, those of one image token
-MAX_PIXELS = 2**28  # of an input picture: 768 MB in RGB
+MAX_PIXELS = 2**26  # of an input picture: up to 1 GB while it is read, which makes copies
 _DEPTH = 257  # values of 16 bits to one of 8
+_BY_PROGRAMS = ("EPS", "WMF")
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow's greys of 16 bits, the last of 32, which it gives older files of 16
 
 
@@ -25,38 +30,46 @@ class Prepared:
 
     Attributes:
         picture: RGB, its sides multiples of 16.
-        note: a sentence for who should know how much of it was lost; empty where that is little.
+        note: a sentence for who should know how much of it was cut off; empty where that is little.
+        losses: sentences on what else of it the model does not see, see ``Read``.
     """
 
     picture: Image.Image
     note: str = ""
+    losses: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (*self.losses, *([self.note] if self.note else []))
 
     @property
     def pixels(self) -> Tensor:
         return to_pixels(self.picture)
 
 
-def prepare(picture: Any, sizes: Sequence[Size], name: str = "The picture") -> Prepared:
+def prepare(picture: Any, sizes: Sequence[Size] | Callable[[Size], Sequence[Size]], name: str = "The picture") -> Prepared:
     """Scale a picture and crop it around its middle to that of the sizes that is nearest in aspect ratio.
 
     A picture past 4:1 is cropped to the ratio before it is scaled: the published order would make 512x256000 of 2x1000.
 
     Args:
         picture: as ``read`` takes it.
+        sizes: or what says them for the picture's own size.
         name: for messages, such as "Picture 2".
 
     Raises:
         ValueError: as ``read``.
     """
-    picture = read(picture, name)
-    size = nearest(picture.size, tuple(sizes))
+    was = Read.of(picture, name)
+    picture = was.picture
+    size = nearest(picture.size, tuple(sizes(picture.size) if callable(sizes) else sizes))
     whole, note = picture.size, ""
     if max(whole) > WIDEST * min(whole):
         picture = _middle(picture, size)
         share = picture.width * picture.height / (whole[0] * whole[1])
         if share < 0.9:
             note = f"{name} has {whole[0]}x{whole[1]} pixels, but the model takes pictures up to {WIDEST}:1: only its middle, {share:.0%}, is used."
-    return Prepared(fit(picture, Fit.of(picture.size, size)), note)
+    return Prepared(fit(picture, Fit.of(picture.size, size)), note, was.losses)
 
 
 def fit(picture: Image.Image, how: Fit, chance: random.Random | None = None) -> Image.Image:
@@ -74,10 +87,45 @@ def _middle(picture: Image.Image, size: Size) -> Image.Image:
     return picture.crop((left, top, left + width, top + height))
 
 
-def read(picture: Any, name: str = "The picture", smallest: int = SMALLEST) -> Image.Image:
-    """An upright, opaque 8-bit RGB picture of whatever users give.
+@dataclass(frozen=True)
+class Read:
+    """A picture as it was given, and as it is read: upright, opaque, 8-bit RGB.
 
-    Transparent parts are blended onto white, as in the model's training; 16-bit greys are scaled to 8.
+    Transparent parts are blended onto white, as in the model's training; 16 bits are scaled to 8.
+
+    Attributes:
+        picture: RGB.
+        transparent: share of white in each pixel, float32 (h, w); None where there is none.
+        deep: whether it has more than 8 bits a channel.
+        name: for messages.
+    """
+
+    picture: Image.Image
+    transparent: Tensor | None
+    deep: bool
+    name: str
+
+    @classmethod
+    def of(cls, picture: Any, name: str = "The picture", smallest: int = SMALLEST) -> "Read":
+        """Arguments and errors as ``read``."""
+        image, deep = _opened(picture, name, smallest)
+        _check_size(image.size, name, smallest)
+        transparent = _transparency(image, name)
+        seen = None if transparent is None or not transparent.any() else transparent
+        return cls(_opaque(image, name), seen, deep or image.mode in (*_DEEP, "F"), name)
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """What the model does not see of it, a sentence each."""
+        return (*([f"{self.name} has transparent parts: they are read as white."] if self.transparent is not None else []), *self.of_depth)
+
+    @property
+    def of_depth(self) -> tuple[str, ...]:
+        return (f"{self.name} has more than 8 bits a channel: it is read with 8.",) if self.deep else ()
+
+
+def read(picture: Any, name: str = "The picture", smallest: int = SMALLEST) -> Image.Image:
+    """An upright, opaque 8-bit RGB picture of whatever users give, see ``Read``.
 
     Args:
         picture: a PIL image, a path, or pixels (h, w), (h, w, 1), (h, w, 3) or (h, w, 4): a tensor or an array, of bytes or of numbers in 0..1.
@@ -86,26 +134,35 @@ def read(picture: Any, name: str = "The picture", smallest: int = SMALLEST) -> I
     Raises:
         ValueError: it is no picture, too small or too large, or holds what is no number.
     """
-    image = _opened(picture, name)
-    _check_size(image.size, name, smallest)
+    return Read.of(picture, name, smallest).picture
+
+
+def _opaque(image: Image.Image, name: str) -> Image.Image:
     if image.mode in _DEEP:
         grey = np.asarray(image, dtype=np.float64) / _DEPTH
         image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
     if image.mode == "F":
         image = _of_numbers(torch.tensor(np.array(image)), name)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
+    if _has_alpha(image):
+        image = _with_alpha(image)
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
 
 
-def alpha(picture: Any, name: str = "The picture") -> Tensor | None:
-    """How transparent a picture is, float32 (h, w) in 0..1; None for one that has no transparency: so a picture brings its own mask."""
-    image = _opened(picture, name)
-    if image.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in image.info:
+def _with_alpha(image: Image.Image) -> Image.Image:
+    """As RGBA; Pillow converts greys with premultiplied transparency by way of plain ones only."""
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def _transparency(image: Image.Image, name: str) -> Tensor | None:
+    if not _has_alpha(image):
         return None
-    opaque = torch.from_numpy(np.asarray(image.convert("RGBA").getchannel("A"), dtype=np.float32)) / 255
+    opaque = torch.from_numpy(np.asarray(_with_alpha(image).getchannel("A"), dtype=np.float32)) / 255
     return 1 - opaque
 
 
@@ -122,28 +179,61 @@ def to_pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
 
 
-def _opened(picture: Any, name: str) -> Image.Image:
-    """A picture in its own mode, upright."""
+def _opened(picture: Any, name: str, smallest: int = 1) -> tuple[Image.Image, bool]:
+    """A picture in its own mode, upright; and whether that mode holds fewer bits than were given."""
     if isinstance(picture, (str, Path)):
-        path = Path(picture)
-        try:
-            picture = Image.open(path)
-            picture.load()
-        except FileNotFoundError:
-            raise ValueError(f"{name}, {path}, does not exist.") from None
-        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
-            raise ValueError(f"{name}, {path}, cannot be read as a picture: {str(error).rstrip('.')}.") from None
+        return _of_file(Path(picture), name, smallest)
     if isinstance(picture, Image.Image):
-        return ImageOps.exif_transpose(picture)
+        _check_size(picture.size, name, smallest)
+        try:
+            return ImageOps.exif_transpose(picture), False
+        except Exception as error:  # one that is not loaded yet may be damaged, or closed
+            raise ValueError(one_line(f"{name} cannot be read: {str(error).rstrip('.')}.")) from None
+    deep = False
     if isinstance(picture, np.ndarray):
-        if picture.dtype == np.uint16:
-            picture = picture.astype(np.float32) / (255 * _DEPTH)
-        elif picture.dtype.kind not in "biuf":
-            raise ValueError(f"{name} is an array of {picture.dtype}, expected numbers.")
-        return _of_numbers(torch.tensor(picture), name)
+        deep, picture = picture.dtype.kind == "u" and picture.dtype.itemsize == 2, of_array(picture, name)
     if isinstance(picture, Tensor):
-        return _of_numbers(picture.detach().cpu(), name)
+        return _of_numbers(arguments.tensor(name, picture).detach().cpu(), name), deep
     raise ValueError(f"{name} is {type(picture).__name__}, expected a PIL image, a path, or pixels as a tensor or an array.")
+
+
+def _of_file(path: Path, name: str, smallest: int) -> tuple[Image.Image, bool]:
+    try:
+        if not path.exists():
+            raise ValueError(one_line(f"{name}, {path}, does not exist."))
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError(one_line(f"{name}, {path}, is a folder, a device or a pipe. Give the path of a picture."))
+        with Image.open(path, formats=_formats()) as picture:
+            _check_size(picture.size, one_line(f"{name}, {path},"), smallest)
+            # Pillow has no colours of 16 bits: it reads them with 8. What the file holds is in the reader's raw mode, such as RGB;16B.
+            deep = any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
+            return ImageOps.exif_transpose(picture), deep
+    except Exception as error:  # what Pillow's readers raise of a damaged file is of many kinds
+        if isinstance(error, ValueError) and str(error).startswith(name):
+            raise
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+        raise ValueError(one_line(f"{name}, {path}, cannot be read as a picture: {said.rstrip('.')}.")) from None
+
+
+@cache
+def _formats() -> list[str]:
+    """Pillow's formats but those that it hands to another program, such as Ghostscript, which would run what the file says."""
+    Image.init()
+    return [each for each in Image.ID if each not in _BY_PROGRAMS]
+
+
+def of_array(array: np.ndarray, name: str) -> Tensor:
+    """An array of numbers as a tensor.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} is an array of {str(array.dtype)[:80]}, expected numbers.")
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+        array = array.astype(np.float32) / (255 * _DEPTH)
+    native = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+    return torch.tensor(np.ascontiguousarray(array, dtype=native))
 
 
 def _of_numbers(values: Tensor, name: str) -> Image.Image:
@@ -157,6 +247,8 @@ def _of_numbers(values: Tensor, name: str) -> Image.Image:
     if values.is_floating_point():
         if not values.isfinite().all():
             raise ValueError(f"{name} holds values that are not finite (NaN or infinity). Check what made it.")
+        if values.numel() and (mean := float(values.float().mean())) > BRIGHT:
+            raise ValueError(f"{name} holds numbers of {mean:.3g} on average, expected 0..1. Divide them by 255, or give bytes.")
         values = (values.float().clamp(0, 1) * 255).round().to(torch.uint8)
     if values.dtype != torch.uint8:
         raise ValueError(f"{name} holds numbers of type {str(values.dtype).removeprefix('torch.')}, expected bytes or floating point in 0..1.")

@@ -88,27 +88,30 @@ class PromptEncoder:
         plain = text_tokenizer.build({**definition, "added_tokens": [], "post_processor": None}, path)
         return cls(trusted, plain, layout, _unknown(definition["model"]), path)
 
-    def text(self, text: str) -> list[int]:
+    def text(self, text: str, what: str = "prompt") -> list[int]:
         """Tokenise a user's text.
+
+        Args:
+            what: it is, for messages.
 
         Raises:
             ValueError: it is longer than MAX_PROMPT_CHARACTERS or MAX_PROMPT_TOKENS, or holds what is no text.
             CheckpointError: the tokenizer fails.
         """
-        return self._encode(text).ids
+        return self._encode(text, what).ids
 
-    def _encode(self, text: str):
+    def _encode(self, text: str, what: str = "prompt"):
         if len(text) > MAX_PROMPT_CHARACTERS:
             raise ValueError(
-                f"The prompt has {len(text):,} characters; the limit is {MAX_PROMPT_CHARACTERS:,} characters and {MAX_PROMPT_TOKENS} tokens. Shorten it."
+                f"The {what} has {len(text):,} characters; the limit is {MAX_PROMPT_CHARACTERS:,} characters and {MAX_PROMPT_TOKENS} tokens. Shorten it."
             )
         if half := _HALF.search(text):
-            raise ValueError(f"The prompt holds U+{ord(half[0]):04X} as character {half.start() + 1}, half of a character. Remove it.")
-        with text_tokenizer.failures(f"{self.path}: the tokenizer fails on the prompt"):
+            raise ValueError(f"The {what} holds U+{ord(half[0]):04X} as character {half.start() + 1}, half of a character. Remove it.")
+        with text_tokenizer.failures(f"{self.path}: the tokenizer fails on the {what}"):
             encoding = self.plain.encode(text, add_special_tokens=False)
         if len(encoding.ids) > MAX_PROMPT_TOKENS:
             raise ValueError(
-                f"The prompt has {len(encoding.ids)} tokens ({len(text.split())} words); the limit is {MAX_PROMPT_TOKENS} tokens. Shorten it."
+                f"The {what} has {len(encoding.ids)} tokens ({len(text.split())} words); the limit is {MAX_PROMPT_TOKENS} tokens. Shorten it."
             )
         return encoding
 
@@ -140,7 +143,7 @@ class PromptEncoder:
         Args:
             images: input images as tokens, see ``sequence.image_tokens``, one after the other; they stand at the end of the user's turn.
         """
-        return self._prompt(self.text(text), task, images)
+        return self._prompt(self.text(text, "question" if task == "understanding" else "prompt"), task, images)
 
     def unconditional(self, negative: str = "", task: str = "text_to_image", images: Tensor | None = None) -> Tensor:
         """The prompt without text, or with a negative prompt instead of ``<uncondition>``."""

@@ -13,13 +13,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ... import arguments
 from ...checkpoints.checkpoint import Checkpoint
 from ...sampling.methods.method import unknown_setting
+from ...sampling.not_finite import NotFinite
 from .config import TokenLayout
 from .inputs import Inputs
 from .sequence import image_tokens
 from .text_output import load_text_output
-from .understanding import Answer, TextReport, TextSequence, TextSettings, start_sequence, write
+from .text_settings import TextSettings
+from .understanding import Answer, TextReport, TextSequence, start_sequence, write
 
 MAX_OPTIONS = 64
 
@@ -118,11 +121,13 @@ def choose(checkpoint: Checkpoint, question: str, options: Sequence[str], inputs
     Raises:
         ValueError: a question or options that cannot be.
     """
+    if not isinstance(options, (list, tuple)) or not all(isinstance(option, str) for option in options):
+        raise ValueError(f"options is {arguments.shown(options)}, but must be a list of texts.")
     if not 2 <= len(options) <= MAX_OPTIONS:
         raise ValueError(f"There are {len(options)} options, expected 2 to {MAX_OPTIONS}.")
     prompt = _prompt(checkpoint, question, inputs)
     base, layout = checkpoint.base, checkpoint.base.config.tokens
-    ids = [checkpoint.prompts.text(option) for option in options]
+    ids = [checkpoint.prompts.text(option, "option") for option in options]
     if empty := [option for option, of_option in zip(options, ids) if not of_option]:
         raise ValueError(f"The option {empty[0]!r} has no tokens. Give it words.")
     load_text_output(checkpoint)
@@ -136,7 +141,7 @@ def choose(checkpoint: Checkpoint, question: str, options: Sequence[str], inputs
         means.append(logits.log_softmax(-1).gather(-1, torch.tensor(of_option, device=base.device)[:, None]).mean())
     likelihoods = torch.stack(means).cpu()
     if not likelihoods.isfinite().all():
-        raise FloatingPointError(f"The base model gives values that are not finite, computed in {base.dtype}. Try dtype fp32.")
+        raise NotFinite()
     index = int(likelihoods.argmax())
     return Choice(options[index], index, tuple(likelihoods.tolist()), tuple(likelihoods.softmax(0).tolist()), inputs.pictures, inputs.notes + _untrained(checkpoint))
 

@@ -58,6 +58,11 @@ class LuminaSequence:
         self.tokens.scatter_(1, self.positions[where], codes + self.layout.image_codes)
 
 
+def image_length(rows: int, columns: int) -> int:
+    """Tokens of an input image in a prompt."""
+    return rows * (columns + 1) + 2
+
+
 def image_tokens(codes: Tensor, layout: TokenLayout) -> Tensor:
     """Turn an input image's codes (H, W) into prompt tokens: boi, rows with newlines, eoi; int64 (H * (W + 1) + 2,)."""
     newlines = codes.new_full((codes.shape[0], 1), layout.newline)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...sampling.backbone import Branch
 from ..request import TaskRequest
 from .painting import Painting
-from .prompts import FALLBACK, MAPS, SYSTEM_PROMPTS, PromptEncoder, dense_text, system_prompt, view_text
+from .prompts import FALLBACK, MAPS, SYSTEM_PROMPTS, PromptEncoder, dense_text, view_text
 from .sequence import image_tokens
 
 TEXT_SCALE, IMAGE_SCALE = 2.5, 4.0  # of image to image, as published; no task has values of its own
@@ -103,10 +103,6 @@ class Task:
             image_scale,
         )
 
-    def template(self, prompt: str, kind: str = "") -> tuple[str, str]:
-        """The system prompt and the text, in words."""
-        return system_prompt(self.system), self.text(prompt, kind)
-
 
 _ALL = (
     Task("text-to-image", "Text to image", "a picture of what the prompt says", "text_to_image"),
@@ -130,17 +126,6 @@ _ALL = (
 )  # fmt: skip
 
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
-
-
-def of_edit_type(edit_type: str) -> tuple[Task, str]:
-    """The task and the kind that a published ``--edit_type`` comes to: the first word of a list that it contains decides.
-
-    The documented canny_pred, hed_pred, depth_pred and openpose_pred contain none of them: they are "free", not "dense".
-    """
-    words = {"dense": "dense", "control": "control", "subject": "subject", "edit": "edit", "ref_transfer": "style", "multi_view": "multi-view"}
-    name = next((name for word, name in words.items() if word in edit_type), "free")
-    kind = {"dense": edit_type.split("_")[0], "multi-view": edit_type.split("_")[-1]}.get(name, "")
-    return TASKS[name], kind
 
 
 def text_to_image(encoder: PromptEncoder, prompt: str, negative: str, guidance_scale: float) -> list[Branch]:

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from ...checkpoints.checkpoint import Checkpoint
 from ...checkpoints.errors import CheckpointError
-from ...checkpoints.fill import fill
+from ...checkpoints.fill import copy_to_memory, fill
 from ...checkpoints.quantised import plainly_spelled, quantised_layers, whole
-from ...checkpoints.source import Reader, TensorSource
+from ...checkpoints.source import Reader, TensorSource, stamp
 from ...modules import uninitialised
 from .names import BASE_PREFIX
 
@@ -20,11 +20,14 @@ def load_text_output(checkpoint: Checkpoint) -> None:
     For Lumina-DiMOO 8B these are 1.1 GB in 16-bit; on a CPU they stay memory-mapped where the file has the base's dtype.
 
     Raises:
-        CheckpointError: the checkpoint's file is gone or damaged.
+        CheckpointError: the checkpoint's file is gone, damaged or another one than was loaded.
     """
     base = checkpoint.base
     if not base.has_text:
-        base.text_out = read_text_output(checkpoint, base.ff_out.weight.dtype, base.device)
+        rows = read_text_output(checkpoint, base.ff_out.weight.dtype, base.device)
+        if not checkpoint.mapped:
+            copy_to_memory(rows)
+        base.text_out = rows
 
 
 def read_text_output(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, *, operations=uninitialised, reader: Reader | None = None) -> nn.Module:
@@ -36,7 +39,7 @@ def read_text_output(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.d
         reader: a host's own way to map .safetensors files.
 
     Raises:
-        CheckpointError: the checkpoint's file is gone or damaged.
+        CheckpointError: the checkpoint's file is gone, damaged or another one than was loaded.
     """
     base = checkpoint.base
     source = plainly_spelled(TensorSource.open(checkpoint.path, reader).prefixed(BASE_PREFIX))
@@ -49,4 +52,7 @@ def read_text_output(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.d
         return whole(source, _LAYER, None) if _LAYER in layers else source.get(f"{_LAYER}.{name}")
 
     linear = operations.Linear(base.config.d_model, base.config.vocab_size, bias=False, dtype=dtype, device=torch.device("meta"))
-    return fill(linear, ["weight"], read, device, source.path)
+    filled = fill(linear, ["weight"], read, device, source.path)
+    if not checkpoint.stamps == source.stamps == {path: stamp(path) for path in source.stamps}:  # else these are rows of another model
+        raise CheckpointError(f"{checkpoint.path} was replaced after the model was loaded, and the rows that text needs are read only now. Load it again.")
+    return filled

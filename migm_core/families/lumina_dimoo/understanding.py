@@ -13,68 +13,13 @@ from torch import Tensor
 from ...modules.transformer import KeyValueCache, Rotary
 from ...sampling.backbone import at_positions
 from ...sampling.loop import LOGITS_AT_ONCE
-from ...sampling.rule import MAX_SCALE
-from ...sampling.setting import check_settings, choice, setting
+from ...sampling.not_finite import NotFinite
 from .backbone import Lumina
 from .config import TokenLayout
 from .prompts import PromptEncoder
+from .text_settings import TextSettings
 
-MAX_LENGTH = 4096  # of an answer, in tokens
 KNOWN, STILL_MASKED = -2, -1
-@dataclass(frozen=True)
-class TextSettings:
-    """How an answer is sampled.
-
-    Attributes:
-        length: room for the answer, in tokens.
-        block: tokens of a block; it divides the length.
-        steps: passes in all, spread evenly over the blocks; 0 takes one a token.
-        temperature: 0 takes the likeliest token.
-        guidance_scale: towards the question, away from a sequence that is masked but for the answer; 0 turns it off and halves the work.
-        remasking: which tokens stay masked at a pass: the least likely ones, or by chance.
-        stop: when to end before the last block. "answer": after the block in which the answer ends, nothing masked before it. "end-of-text":
-            after the first block with an end of text anywhere, as the published code means to. "never".
-        cache: keep the prompt's and the pictures' keys and values from the first pass of each block, and compute only the answer at the
-            others. Faster and approximate: the keys and values do not see the tokens that the block has unmasked.
-        seed: of the random numbers, where there are any.
-    """
-
-    length: int = setting(128, 1, MAX_LENGTH, "room for the answer, in tokens")
-    block: int = setting(32, 1, MAX_LENGTH, "tokens that are written before the next ones are begun; it divides the length")
-    steps: int = setting(0, 0, MAX_LENGTH, "passes in all, spread evenly over the blocks; 0 takes one a token")
-    temperature: float = setting(0.0, 0, MAX_SCALE, "0 takes the likeliest token")
-    guidance_scale: float = setting(0.0, 0, MAX_SCALE, "how closely to follow the question; 0 halves the work, as published")
-    remasking: str = choice("low-confidence", ("low-confidence", "random"), "which tokens stay masked at a pass")
-    stop: str = choice("answer", ("answer", "end-of-text", "never"), "when to end before the last block")
-    cache: bool = choice(False, (True, False), "keep the keys and values of question and pictures during a block: faster, and approximate")
-    seed: int = 0
-
-    def __post_init__(self):
-        """Raise a ValueError that names the first setting out of its range."""
-        check_settings(self)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
-            raise ValueError(f"seed is {self.seed!r}, but must be a whole number from 0 to 2**64 - 1.")
-        if self.length % self.block:
-            raise ValueError(f"length is {self.length}, which does not divide into blocks of {self.block} tokens. Take {_nearest(self.length, self.block, MAX_LENGTH)}.")
-        if self.passes % self.blocks:
-            raise ValueError(
-                f"steps is {self.passes}, which does not divide among {self.blocks} blocks ({self.length} tokens in blocks of {self.block}). "
-                f"Take {_nearest(self.passes, self.blocks, MAX_LENGTH)}."
-            )
-
-    @property
-    def blocks(self) -> int:
-        return self.length // self.block
-
-    @property
-    def passes(self) -> int:
-        return self.steps or self.length
-
-
-def _nearest(value: int, unit: int, limit: int) -> str:
-    """The multiples of a unit around a value, in words."""
-    below, above = value // unit * unit, -(-value // unit) * unit
-    return f"{below} or {above}" if 0 < below and above <= limit else str(above if not below else below)
 
 
 class TextNoise(Protocol):
@@ -87,7 +32,7 @@ class TextNoise(Protocol):
             positions: that compete, int64 (n,).
             length: of the sequence.
             columns: of the logits; 0 where tokens are taken without noise.
-            of_positions: whether confidences are drawn, too.
+            of_positions: whether the confidences have noise, too.
 
         Returns:
             (n, columns), and float32 (n,).
@@ -141,7 +86,7 @@ class Answer:
 
     Attributes:
         tokens: all of the answer's positions, int64 (G,); masks where nothing was written.
-        fixed_at: the pass that unmasked each, counted from 0 over all blocks; ``KNOWN`` for what stood there before, ``STILL_MASKED``.
+        unmasked_at: the pass that unmasked each, counted from 0 over all blocks; ``KNOWN`` for what stood there before, ``STILL_MASKED``.
         log_probability: of each token when it was unmasked, float32 (G,); 0 at the others.
         passes: of the schedule that came to pass; those that had nothing to unmask ran no model.
         text: up to its end, see ``cut``.
@@ -150,7 +95,7 @@ class Answer:
     """
 
     tokens: Tensor
-    fixed_at: Tensor
+    unmasked_at: Tensor
     log_probability: Tensor
     passes: int
     text: str = ""
@@ -230,7 +175,7 @@ def write(
 
     Raises:
         ValueError: the model has its image codes' rows only.
-        FloatingPointError: its numbers are not finite.
+        NotFinite: its numbers are not finite.
     """
     if not base.has_text:
         raise ValueError("The model holds the image codes' rows of its output projection only. Load the others with load_text_output.")
@@ -241,7 +186,7 @@ def write(
     rows = torch.cat([tokens, torch.where(masked, tokens, layout.mask)]) if settings.guidance_scale > 0 else tokens.clone()
     run = _Run(base, TextSequence(rows, base.rotary(rows.shape[1], device)), start, settings)
     answer = slice(start, start + settings.length)
-    fixed_at = torch.where(masked[0, answer], STILL_MASKED, KNOWN)
+    unmasked_at = torch.where(masked[0, answer], STILL_MASKED, KNOWN)
     log_probability = torch.zeros(settings.length, device=device)
     of_block, index = settings.passes // settings.blocks, 0
     columns = base.config.vocab_size if settings.temperature > 0 else 0
@@ -258,11 +203,11 @@ def write(
                 of_tokens, of_positions = noise.draw(compete, rows.shape[1], columns, by_chance)
                 sampled, probability = _sample(logits_at, base.config.vocab_size, compete, of_tokens, settings.temperature)
                 if not probability.isfinite().all():
-                    raise FloatingPointError(f"The base model gives values that are not finite, computed in {base.dtype}. Try dtype fp32.")
+                    raise NotFinite()
                 chosen = _most_confident(of_positions if by_chance else probability, compete, rows.shape[1], count)
                 rows[:, compete[chosen]] = sampled[chosen]
                 written = chosen[sampled[chosen] != layout.mask]  # a mask may be sampled: the position stays masked, its turn is spent
-                fixed_at[compete[written] - start] = index
+                unmasked_at[compete[written] - start] = index
                 log_probability[compete[written] - start] = probability[written].log().float()
             else:
                 noise.skip(rows.shape[1], columns, by_chance)
@@ -274,7 +219,7 @@ def write(
             break
     written = rows[0, answer].clone()
     end = end_of(written.tolist(), layout)
-    return Answer(written, fixed_at, log_probability, index, _text(written, layout, encoder), end, tuple(run.errors))
+    return Answer(written, unmasked_at, log_probability, index, _text(written, layout, encoder), end, tuple(run.errors))
 
 
 class _Run:

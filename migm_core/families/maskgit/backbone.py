@@ -39,6 +39,8 @@ class MaskGit(nn.Module):
             and placement.
     """
 
+    output_layers = ("bias",)
+
     def __init__(self, config: MaskGitConfig, *, dtype=None, device=None, operations=nn):
         super().__init__()
         self.config = config

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 PUBLISHED_HEADS = 16  # of every published size; no tensor's shape tells it
+PUBLISHED_WIDTHS = (768, 1024)  # of the models whose number of heads is known
 LARGEST = 2**20  # of any size, so that no product of sizes overflows
 
 

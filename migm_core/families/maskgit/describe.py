@@ -10,7 +10,6 @@ from ...checkpoints.inspect import ignored, refusal, weights
 from ...checkpoints.load import load_checkpoint
 from ...checkpoints.source import TensorSource
 from ...tokenizers.vqgan import unknown_keys
-from .config import PUBLISHED_HEADS
 from .files import VQGAN_WEIGHTS, Located, build_vqgan, find_base, head_config, locate, open_vqgan, vqgan_config, without_loss
 from .names import BASE_MARK, HEAD_MARK, IMAGE_TOKENIZER_MARK
 
@@ -54,11 +53,12 @@ def _checkpoint(path: Path, source: TensorSource | None) -> list[str]:
 
 def _sizes(found: Located) -> list[str]:
     config, factor = found.config(), found.vqgan_config().downscale_factor
-    heads = "" if "n_heads" in found.said or config.n_heads != PUBLISHED_HEADS else " (as published; a config.json beside it may say otherwise)"
+    heads = "" if "n_heads" in found.said else " (assumed)" if found.doubt() else " (as published; a config.json beside it may say otherwise)"
     return [
         f"  architecture  {config.n_layers} layers, width {config.d_model}, {config.n_heads} heads{heads}, MLP {config.mlp_hidden_size}",
         f"  images        {config.grid * factor}x{config.grid * factor} pixels, {config.grid}x{config.grid} tokens",
         f"  vocabulary    {config.codebook_size} image codes, the mask, {config.n_classes} classes, no class",
+        *([f"  note          {found.doubt()}"] if found.doubt() else []),
     ]
 
 

@@ -34,7 +34,7 @@ from ...trained import Trained
 from ..family import Family
 from .backbone import MaskGit
 from .classes import ClassNames
-from .config import PUBLISHED_HEADS, MaskGitConfig
+from .config import PUBLISHED_HEADS, PUBLISHED_WIDTHS, MaskGitConfig
 from .head import MaskGitHead, MaskGitHeadConfig
 from .names import BACKBONE, BASE_MARK, HEAD, HEAD_MARK, IMAGE_TOKENIZER, IMAGE_TOKENIZER_MARK, IMAGE_TOKENIZER_PREFIX, Layout
 
@@ -84,6 +84,11 @@ class Located:
             raise CheckpointError(f"{self.said_name}: n_classes is {self.said['n_classes']!r:.80}, but the weights of {self.base.path} have {config.n_classes}. They are not of one model.")
         return config
 
+    def doubt(self) -> str:
+        """A sentence for who should know that the number of heads is a guess; empty where it was said, or is that of a published size."""
+        width = size_of(self.base, "tok_emb.weight", 1)
+        return "" if "n_heads" in self.said or width in PUBLISHED_WIDTHS else guessed_heads(width)
+
     def vqgan_config(self) -> VqganConfig:
         """
         Raises:
@@ -110,6 +115,14 @@ class Located:
             return ClassNames(count, names)
         except ValueError as error:
             raise CheckpointError(f"{self.said_name}: class_names: {error}") from None
+
+
+def guessed_heads(width: int) -> str:
+    """What to tell of a model whose number of heads nothing says."""
+    return (
+        f"Nothing says how many attention heads this model has, and its width, {width}, is none of the published ones, "
+        f"{' and '.join(map(str, PUBLISHED_WIDTHS))}: {PUBLISHED_HEADS} are assumed. If its images are noise, say the number in a config.json beside it."
+    )
 
 
 def load(
@@ -147,7 +160,8 @@ def own_settings(family: Family, found: Located) -> tuple[dict[str, Any], Traine
     downscale_factor = found.vqgan_config().downscale_factor
     side = found.config().grid * downscale_factor
     settings = run_settings(family, found.generation, found.generation_name, downscale_factor) | {"width": side, "height": side}
-    return settings, trained_for(found.generation, found.generation_name)
+    trained = trained_for(found.generation, found.generation_name)
+    return settings, replace(trained, doubts=tuple(filter(None, [found.doubt()])))
 
 
 def locate(path: Path, source: TensorSource | None = None, reader: Reader | None = None, *, data: bool = True) -> Located:

@@ -1,13 +1,11 @@
-"""MaskGIT's shortcut head: how the base model's feature moves in one step (MIGM-Shortcut, arXiv 2602.23996, section 4).
-
-    f_{t+1} = f_t + S(f_t, tokens unmasked at step t, mask ratio)
-"""
+"""MaskGIT's shortcut head: how the base model's feature changes in one step (MIGM-Shortcut, arXiv 2602.23996, section 4)."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ...modules.residual_head import ResidualHead
 from ...modules.time_embedding import TimeEmbedder
 from .config import layer_macs
 from .layers import Attention, FeedForward, OutputLayer
@@ -36,8 +34,8 @@ class MaskGitHeadConfig:
     def projects(self) -> bool:
         return self.width != self.d_model
 
-    def step_macs(self, positions: int) -> int:
-        """Multiply-adds of one step of one sequence. The new tokens of a step are few, so what is computed of them is left out."""
+    def step_macs(self, positions: int, read: int = 0) -> int:
+        """Multiply-adds of one step, see ``sampling.backbone.HeadConfig``. There is no prompt to read."""
         ends = 2 * self.d_model * self.width if self.projects else 0
         reading = 2 * self.width**2 + 8 * self.width**2  # queries, the projection of what attention gives, the MLP
         block = reading + layer_macs(self.width, 4 * self.width, positions)
@@ -65,7 +63,7 @@ class HeadBlock(nn.Module):
         return x + self.self_attn_ff(x)
 
 
-class MaskGitHead(nn.Module):
+class MaskGitHead(ResidualHead):
     """Predict the next step's feature.
 
     Args:
@@ -93,35 +91,8 @@ class MaskGitHead(nn.Module):
     def tables(self, length: int, device: torch.device) -> None:
         """Nothing to make once a run: positions come with the embeddings."""
 
-    def forward(self, features: Tensor, new_tokens: Tensor, new_positions: Tensor, mask_ratio: Tensor, tables: None = None) -> Tensor:
-        """One shortcut step.
-
-        Args:
-            features: the last step's, (B, T, d_model).
-            new_tokens: the base's embeddings of the tokens unmasked at the last step, with their positions in them, (B, n, d_model). n may be 0.
-            new_positions: where they stand, int64 (B, n); not read.
-            mask_ratio: masked tokens before this step / all tokens of the canvas, (B,).
-
-        Returns:
-            The predicted features, (B, T, d_model).
-        """
-        return self.step(features, new_tokens, new_positions, self.modulation(mask_ratio, features.dtype), tables)
-
-    def modulation(self, mask_ratio: Tensor, dtype: torch.dtype) -> Tensor | None:
-        """Scale and shift of the output by the mask ratio, (B,) to (B, 1, 2 * width); a run makes it for all its steps at once."""
-        if not self.config.time_embedding:
-            return None
-        return self.adaLN_modulation(self.time_embedder(1000 * mask_ratio, dtype)).unsqueeze(1)
-
-    def step(self, features: Tensor, new_tokens: Tensor, new_positions: Tensor, modulation: Tensor | None, tables: None = None) -> Tensor:
-        """``forward`` with the rows of ``modulation`` in place of the mask ratio."""
-        x, context = features, new_tokens
-        if self.config.projects:
-            x, context = self.proj_in(x), self.new_token_proj_in(context)
+    def read(self, x: Tensor, new_tokens: Tensor, new_positions: Tensor, tables: None) -> Tensor:
+        context = self.new_token_proj_in(new_tokens) if self.config.projects else new_tokens
         for block in self.blocks:
             x = block(x, context)
-        x = self.last_layer(x)
-        if self.config.time_embedding:
-            scale, shift = modulation.chunk(2, dim=-1)
-            x = x * (1 + scale) + shift
-        return features + (self.proj_out(x) if self.config.projects else x)
+        return self.last_layer(x)

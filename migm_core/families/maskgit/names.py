@@ -53,7 +53,7 @@ def parts(names: list[str]) -> dict[Part, str]:
     found = [part for part in (_BASE, _HEAD, _IMAGE_TOKENIZER) if any(is_or_ends(name, part.mark) for name in names)]
     if _BASE in found:
         return {_IMAGE_TOKENIZER: IMAGE_TOKENIZER_PREFIX, _BASE: ""}
-    return {part: "" for part in found}
+    return dict.fromkeys(found, "")
 
 
 # Published state dicts number layers as they lie in a torch.nn.Sequential, dropout and GELU included.

@@ -19,7 +19,7 @@ class MaskGitRule(Rule):
     Attributes:
         schedule: how many tokens each step unmasks: a mode of ``schedules.SCHEDULES``, or the counts of all steps.
         guidance_ramp: whether guidance grows from nothing at the first step to all of it at the last, as published.
-        softmax_temperature: multiplies the logits. Above 1 it sharpens, at 0 all codes are alike; codes are drawn at every value.
+        softmax_temperature: multiplies the logits. Above 1 it sharpens, at 0 all codes are alike; codes are sampled at every value.
         choice_temperature: of the Gumbel noise on confidences, which falls to nothing at the last step; for "linear" alone.
         randomize: what confidence is. "linear": log-probability and noise. "random": chance alone. "warm_up": chance at the first two
             steps, then probability. "no": probability.
@@ -34,7 +34,7 @@ class MaskGitRule(Rule):
     choice_temperature: float = setting(7.0, 0, MAX_SCALE, "how much chance there is in the order of the tokens")
     randomize: str = choice("linear", RANDOMIZE, "what makes a token confident: its probability and noise, chance, or its probability alone")
 
-    code_noise = True  # codes are drawn, never the likeliest taken
+    code_noise = True  # codes are sampled, never the likeliest taken
 
     def __post_init__(self):
         if isinstance(self.schedule, list):
@@ -75,13 +75,13 @@ class MaskGitRule(Rule):
         return [masked / tokens for masked in before]
 
     def position_noise(self, step: int) -> str | None:
-        """The noise on positions that a step's confidence uses. For "linear" it is drawn where its weight is 0, too, as published."""
+        """The noise on positions that a step's confidence uses. For "linear" it is sampled where its weight is 0, too, as published."""
         if self.randomize == "warm_up":
             return "uniform" if step < WARM_UP else None
         return {"linear": "gumbel", "random": "uniform", "no": None}[self.randomize]
 
     def sample(self, logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw a code for each position, in proportion to softmax(logits * softmax_temperature).
+        """Sample a code for each position, in proportion to softmax(logits * softmax_temperature).
 
         Args:
             logits: guided, float32 (B, n, K).
@@ -98,7 +98,7 @@ class MaskGitRule(Rule):
         """By which the tokens that stay masked are chosen, the least confident: (B, n).
 
         Args:
-            log_probability: of the drawn codes, float32 (B, n).
+            log_probability: of the sampled codes, float32 (B, n).
             noise: Gumbel or uniform as ``position_noise`` says, (B, n). Where it is float64, so is the result.
         """
         kind = self.position_noise(step)

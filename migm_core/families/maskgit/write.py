@@ -39,12 +39,13 @@ def convert(path: Path, source: TensorSource | None, dtype: torch.dtype | None) 
         return tensors, {"kind": KIND_IMAGE_TOKENIZER, "vqgan_config": json.dumps(vqgan_config(params, name).to_params())}
     found = locate(path, source)
     tensors = {name: cast(found.base, name, dtype) for name in found.base.shapes}
-    said = {"model_type": "maskgit", "n_heads": PUBLISHED_HEADS, **found.said}
+    heads = {} if found.doubt() else {"n_heads": PUBLISHED_HEADS}  # a guess stays one
+    said = {"model_type": "maskgit", **heads, **found.said}
     generation = {"generation_config": json.dumps(found.generation)} if found.generation else {}
     if found.image_tokenizer is None:
         return tensors, {"kind": KIND_BASE, "config": json.dumps(said), **generation}
     load_checkpoint(path, dtype=found.base.dtype())
-    said |= found.config().to_json()
+    said |= {name: value for name, value in found.config().to_json().items() if name != "n_heads" or not found.doubt()}
     tensors |= {IMAGE_TOKENIZER_PREFIX + name: as_it_is(found.image_tokenizer, name) for name in found.image_tokenizer.shapes}
     params = json.dumps(found.vqgan_config().to_params())
     return tensors, {"kind": KIND_FILE, "config": json.dumps(said), "vqgan_config": params, **generation}

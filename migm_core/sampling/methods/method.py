@@ -23,12 +23,14 @@ class Step:
         masked: tokens that are masked, indices in reading order, int64 (B, m), ascending.
         new: tokens that the previous step unmasked, int64 (B, n), ascending; n = 0 before the first.
         branches: how many branches, from the first, count at this step; None for all.
+        weights: of the branches' logits at this step; None for their own.
     """
 
     index: int
     masked: Tensor
     new: Tensor
     branches: int | None = None
+    weights: list[float] | None = None
 
 
 class MethodRun(Protocol):
@@ -112,6 +114,43 @@ class Method(ABC):
     def step_macs(self, kind: str, config: BackboneConfig, head: HeadConfig | None, positions: int) -> int:
         """Multiply-adds of the features of one sequence at a step of one of the ``own_steps``."""
         raise NotImplementedError(f"{self.name} does not say what a {kind} step costs.")
+
+
+def kinds_of(method: Method, steps: int) -> list[str]:
+    """The kinds of a run's steps, held against what a method of somebody's own may return.
+
+    Raises:
+        ValueError: they are not one name a step, or a setting does not fit the number of steps.
+    """
+    kinds = method.kinds(steps)
+    if not isinstance(kinds, (list, tuple)) or len(kinds) != steps or not all(isinstance(kind, str) for kind in kinds):
+        raise ValueError(f"The method {method.name} gives no kind for each of {steps} steps. Have its kinds return so many names, \"full\" or those of own_steps.")
+    return list(kinds)
+
+
+def features_of(method: Method, run: MethodRun, step: Step, branches: int, width: int) -> list[Tensor]:
+    """A step's features, held against what a method of somebody's own may return: shapes and dtypes only, so that nothing waits for the device.
+
+    Args:
+        branches: how many count; width: of a feature.
+
+    Raises:
+        ValueError: they are others than ``MethodRun.features`` says.
+    """
+    features = run.features(step) if hasattr(run, "features") else None
+    wanted = (*step.masked.shape, width)
+    right = isinstance(features, (list, tuple)) and len(features) >= branches and all(_is_feature(each, wanted, step.masked.device) for each in features[:branches])
+    if not right:
+        raise ValueError(
+            f"The method {method.name} gives other features at step {step.index} than it should. Have its run return a list of {branches}, "
+            f"one a branch, each {list(wanted)} on {step.masked.device} in the model's dtype."
+        )
+    return features
+
+
+def _is_feature(value: object, shape: tuple[int, ...], device: torch.device) -> bool:
+    """Of float64 no model here makes any; which of the narrower dtypes it is, the host may decide layer by layer."""
+    return isinstance(value, Tensor) and tuple(value.shape) == shape and value.device == device and value.is_floating_point() and value.dtype != torch.float64
 
 
 def unknown_setting(name: str, known: list[str]) -> ValueError:

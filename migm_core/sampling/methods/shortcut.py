@@ -97,7 +97,7 @@ class ShortcutRun:
         return predicted, [at_positions(true, where) for true, where in zip(self.true, positions)]
 
     def _measure(self, step: Step, predicted: list[Tensor], still: list[Tensor]) -> None:
-        positions, weights = [s.positions[step.masked] for s in self.sequences], [s.weight for s in self.sequences]
+        positions, weights = [s.positions[step.masked] for s in self.sequences], step.weights or [s.weight for s in self.sequences]
         true = [at_positions(last, where) for last, where in zip(self.last, positions)]
         cosine, kl = compare(self.backbone, true, predicted, positions, weights)
         self.measured = {"cosine": cosine, "kl": kl, "still_kl": compare(self.backbone, true, still, positions, weights)[1]}

@@ -1,5 +1,7 @@
 """Random scenes, uniform over what prompts can say, on the generator's device."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -19,24 +21,36 @@ from .scene import (
     Scenes,
 )
 
-COUNT_SHARES = (0.2, 0.3, 0.3, 0.2)  # of scenes with one to four objects
 SPLITS = ("test", "dev", "train")
 
 
-def sample_scenes(count: int, generator: torch.Generator, split: str | None = None) -> Scenes:
+@dataclass(frozen=True)
+class Variety:
+    """Which scenes occur, for models that are too small for all of them.
+
+    Attributes:
+        count_shares: of scenes with one to four objects.
+        sizes: of objects, some of SIZES.
+    """
+
+    count_shares: tuple[float, ...] = (0.2, 0.3, 0.3, 0.2)
+    sizes: tuple[str, ...] = SIZES
+
+
+def sample_scenes(count: int, generator: torch.Generator, split: str | None = None, variety: Variety = Variety()) -> Scenes:
     """``count`` random scenes, of one split if given. The same generator state gives the same scenes.
 
     Raises:
         ValueError: an unknown split.
     """
     if split is None:
-        return _sample(count, generator)
+        return _sample(count, generator, variety)
     if split not in SPLITS:
         raise ValueError(f"Unknown split {split!r}. Known are {', '.join(SPLITS)}.")
     share = 0.8 if split == "train" else 0.1
     found, missing = [], count
     while missing > 0:
-        scenes = _sample(int(missing / share * 1.2) + 32, generator)
+        scenes = _sample(int(missing / share * 1.2) + 32, generator, variety)
         found.append(scenes[scenes.split() == SPLITS.index(split)][:missing])
         missing -= len(found[-1])
     return join(found)
@@ -47,24 +61,25 @@ def join(batches: list[Scenes]) -> Scenes:
     return Scenes(**{name: torch.cat([getattr(b, name) for b in batches]) for name in Scenes.__dataclass_fields__})
 
 
-def _sample(count: int, generator: torch.Generator) -> Scenes:
+def _sample(count: int, generator: torch.Generator, variety: Variety) -> Scenes:
     device = generator.device
     uniform = lambda *shape: torch.rand(shape, generator=generator, device=device)  # noqa: E731
     index = lambda options, *shape: torch.randint(len(options), shape, generator=generator, device=device)  # noqa: E731
 
     kind = uniform(count, len(KIND_NAMES)).argsort(1)[:, :OBJECTS]  # no kind twice
-    shares = torch.tensor(COUNT_SHARES, device=device).cumsum(0)[:-1]
+    shares = torch.tensor(variety.count_shares, device=device).cumsum(0)[:-1]
     objects = 1 + torch.bucketize(uniform(count), shares)
     rank = rank_in_zone(kind)
     fits = (torch.arange(OBJECTS, device=device) < objects[:, None]) & (rank < COLUMNS)  # a fourth in one zone would find no column
     columns = uniform(count, len(ZONES), COLUMNS).argsort(2)
+    sizes = torch.tensor([SIZES.index(size) for size in variety.sizes], device=device)
     scenes = Scenes(
         time=index(TIMES, count),
         weather=index(WEATHERS, count),
         ground=index(GROUNDS, count),
         kind=kind.where(fits, NONE),
         colour=index(COLOURS, count, OBJECTS),
-        size=index(SIZES, count, OBJECTS),
+        size=sizes[index(variety.sizes, count, OBJECTS)],
         finish=KIND_FINISHES.to(device)[kind, index((0, 1), count, OBJECTS)],
         column=columns[torch.arange(count, device=device)[:, None], _zone(kind), rank.clamp(max=COLUMNS - 1)],
         variation=uniform(count, 40),

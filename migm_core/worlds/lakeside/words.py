@@ -4,7 +4,7 @@ import re
 
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from ...families.lumina_dimoo.config import TokenLayout
+from ...families.lumina_dimoo.config import SPECIAL_TOKENS, TokenLayout
 from ...families.lumina_dimoo.prompts import SYSTEM_PROMPTS
 
 # Each word that says an attribute, by value. The first is the name that answers and faults use.
@@ -75,22 +75,8 @@ _OTHERS = """
 _SAID = [word for values in MEANINGS.values() for words in values.values() for word in words]
 WORDS = list(dict.fromkeys(["[unknown]", *_SAID, *_OTHERS.split()]))
 
-SPECIAL = {
-    "<|mdm_mask|>": "mask",
-    "<newline>": "newline",
-    "<boi>": "boi",
-    "<eoi>": "eoi",
-    "<boa>": "boa",
-    "<eoa>": "eoa",
-    "<uncondition>": "uncondition",
-    "<system>": "system",
-    "</system>": "end_system",
-    "<user>": "user",
-    "</user>": "end_user",
-    "<|endoftext|>": "end_of_text",
-}
 TEXT_IDS = 256  # image codes start here; some ids before stay free
-assert len(WORDS) + len(SYSTEM_PROMPTS) + len(SPECIAL) <= TEXT_IDS
+assert len(WORDS) + len(SYSTEM_PROMPTS) + len(SPECIAL_TOKENS) <= TEXT_IDS
 
 _WORD = r"[^\W_]+|[.,?]"
 
@@ -108,9 +94,7 @@ def unknown_words(prompt: str) -> list[str]:
 
 def text_layout(codebook_size: int) -> TokenLayout:
     """Special tokens after the words and the system prompts; image codes from TEXT_IDS."""
-    first = len(WORDS) + len(SYSTEM_PROMPTS)
-    ids = {name: first + k for k, name in enumerate(SPECIAL.values())}
-    return TokenLayout(**ids, image_codes=TEXT_IDS, codebook_size=codebook_size)
+    return TokenLayout.of_small_model(len(WORDS) + len(SYSTEM_PROMPTS), TEXT_IDS, codebook_size)
 
 
 def text_tokenizer() -> Tokenizer:
@@ -119,5 +103,5 @@ def text_tokenizer() -> Tokenizer:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
     tokenizer.add_tokens([AddedToken(prompt, normalized=False) for prompt in SYSTEM_PROMPTS.values()])
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL_TOKENS])
     return tokenizer

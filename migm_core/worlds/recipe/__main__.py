@@ -8,11 +8,14 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
 
+from ...command import Parser, answered, number, whole
 from ...training.distributed import World, joined_world
+from ...writing import folder_for
 from . import weights
 from .assemble import assemble
 from .dry_run import dry_run
@@ -26,13 +29,20 @@ OTHERS = ("all", "pack", "assemble", "timing", "warm-up", "dry-run")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m migm_core.worlds.recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run a stage.
+
+    Raises:
+        ValueError: an option that cannot be, a file that is damaged, or a stage before those that it needs.
+        OSError: naming what cannot be read or written.
+    """
+    parser = Parser(prog="python -m migm_core.worlds.recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=(*STAGES, *OTHERS))
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the stages meet")
-    parser.add_argument("--seconds", type=float, default=TOTAL, help=f"of the stage, or of all of them, over all pieces (default: {TOTAL})")
-    parser.add_argument("--piece", type=float, metavar="S", help="seconds after which to stop for now (default: no limit)")
+    parser.add_argument("--seconds", type=number(), default=TOTAL, help=f"of the stage, or of all of them, over all pieces (default: {TOTAL})")
+    parser.add_argument("--piece", type=number(), metavar="S", help="seconds after which to stop for now (default: no limit)")
     for name in STAGES:
-        parser.add_argument(f"--{name}", type=float, metavar="S", help=f"with all: seconds of {name}; 0 leaves it out (default: a share)")
+        parser.add_argument(f"--{name}", type=number(), metavar="S", help=f"with all: seconds of {name}; 0 leaves it out (default: a share)")
+    parser.add_argument("--count-work", action="store_true", help="seconds are what processors work, all threads added up, not what a clock tells: beside other work")
     parser.add_argument("--init-from", type=Path, metavar="FOLDER", help="weights to begin with, as --out has written them")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where weights in parts, sheets and logs go, few files below 15 MiB")
     parser.add_argument("--size", choices=SIZES, default="card", help="default: card")
@@ -41,13 +51,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--for", dest="warm", nargs="*", default=["tokenizer", "base", "sampling"], help="with warm-up: what to compile")
     parser.add_argument("--in-turn", action="store_true", help="with all: train the model of classes after the head, and not beside it")
     parser.add_argument("--int8", action="store_true", help="with assemble: store the base in 8 bits")
-    parser.add_argument("--prompts", type=int, default=512, help="of the evaluation (default: 512)")
+    parser.add_argument("--prompts", type=whole(1), default=512, help="of the evaluation (default: 512)")
     parser.add_argument("--split", choices=("test", "dev"), default="test", help="of the scenes that the evaluation asks for (default: test)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole(0), default=0)
     args = parser.parse_args(argv)
-    args.folder.mkdir(parents=True, exist_ok=True)
+    with folder_for(args.folder):
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
     sizes = SIZES[args.size]
-    if args.init_from is not None and args.init_from.is_dir():
+    if args.init_from is not None:
+        if not args.init_from.is_dir():
+            raise ValueError(f"--init-from {args.init_from} is no folder. Give the one that --out has written, or leave it out.")
         print("Found weights of:", ", ".join(weights.unpack(args.init_from, args.folder)) or "nothing", flush=True)
     use_reader(args.folder)
     if args.stage == "dry-run":
@@ -71,7 +87,8 @@ def train(args: argparse.Namespace, sizes: Sizes, world: World) -> None:
         return
     keep = (lambda: None) if args.out is None or not world.first else (lambda: pack(args.folder, args.out))
     task = Task(
-        args.folder, sizes, args.seconds, world=world, seed=args.seed, compile=compiled, keep=keep, prompts=args.prompts, split=args.split
+        args.folder, sizes, args.seconds, world=world, seed=args.seed, compile=compiled, keep=keep, prompts=args.prompts, split=args.split,
+        clock=time.process_time if args.count_work else time.monotonic,
     )
     asked = {name: getattr(args, name.replace("-", "_")) for name in STAGES}
     plan = Plan(args.seconds if args.stage == "all" else None, asked, args.piece, args.in_turn)
@@ -115,4 +132,4 @@ def can_compile(device: torch.device) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(answered(main, "recipe"))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...canvas import Canvas
+from ...checkpoints.errors import CheckpointError
+from ...checkpoints.files import read_file
 from ...families.lumina_dimoo.backbone import Lumina
 from ...families.lumina_dimoo.head import ShortcutHead
 from ...families.lumina_dimoo.rule import LuminaRule
@@ -156,6 +161,23 @@ class Row:
         return "?" if self.right is None else f"{self.right:.1%}"
 
 
+def read_report(path: Path) -> dict[str, Any]:
+    """A report that the stage evaluation has written.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        report = json.loads(read_file(path, "Run the stage evaluation."))
+        for row in report["rows"]:
+            Row(**row)
+    except (ValueError, RecursionError, LookupError, TypeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise ValueError(f"{path} is no report of an evaluation ({type(error).__name__}: {str(error)[:80]}). Remove it, and run the stage evaluation again.") from None
+    return report
+
+
 def wilson(right: int, count: int) -> tuple[float, float]:
     """95% interval of a share."""
     share, z2 = right / count, Z**2 / count
@@ -179,7 +201,7 @@ class Evaluator(Sampler):
         super().__init__(tokenizer, None if base is None else PaddedBase(base.to(dtype)), None if head is None else head.to(dtype), sizes.side, seed)
         self.sizes = sizes
         generator = torch.Generator().manual_seed(10**6 + seed)
-        self.scenes = lakeside.sample_scenes(prompts, generator, split)
+        self.scenes = lakeside.sample_scenes(prompts, generator, split, sizes.variety)
         self.texts = lakeside.prompts(self.scenes, 10**6 + seed)
         self.request = lakeside.parse(self.texts)
         padded = padded_prompts(sizes)

@@ -29,6 +29,7 @@ TOKENS_ON_OBJECTS = 4.0  # how much more their tokens count than others, in the 
 USUAL_AREA = 2600.0  # of an object, in pixels of 256
 COVERED = 0.1  # share of a picture that objects cover, about
 ENCODE_AT_ONCE = 256
+PICTURES_KEPT = 256  # of those that are shown to the tokenizer several times
 
 
 def padded_prompts(sizes: Sizes) -> PaddedPrompts:
@@ -50,7 +51,7 @@ class Told(Dataset):
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         self.padded = self.padded or padded_prompts(self.sizes)
         seed = self.seed * 10**9 + k
-        scenes = lakeside.sample_scenes(self.count, torch.Generator().manual_seed(seed), "train")
+        scenes = lakeside.sample_scenes(self.count, torch.Generator().manual_seed(seed), "train", self.sizes.variety)
         told = {f.name: getattr(scenes, f.name).numpy() for f in fields(Scenes)}
         texts = [self.padded.prompts(lakeside.prompts(scenes, seed * 16 + w)) for w in range(self.wordings)]
         if texts:
@@ -101,14 +102,23 @@ def pictures(sizes: Sizes, seed: int, world: World, first_step: int = 0) -> Iter
     """Batches for the tokenizer from a step on, without end: images (B, 3, h, w) and pixels' weights (B, 1, h, w), which are more on objects."""
     batch = world.share(sizes.pictures_a_step)
     at_once = 8 if world.device.type == "cuda" else 1  # batches
-    first = first_step // at_once
+    first = first_step // (at_once * sizes.picture_uses)
+    generator = torch.Generator(world.device).manual_seed(seed * 7901 + first_step * 64 + world.rank)
+    newest: deque[tuple[Tensor, Tensor]] = deque(maxlen=PICTURES_KEPT // batch)
     for scenes, _ in stream(sizes, at_once * batch, 0, seed, first, world, min(4, workers_for(world.device))):
         with torch.no_grad():
             layers = lakeside.render_layers(scenes, sizes.pixels)
             weights = object_weights(layers.masks)
             # As files and the reader of pictures have it.
             images = (layers.image * 255).round() / 255
-        yield from zip(images.split(batch), weights.split(batch))
+        if sizes.picture_uses == 1:
+            yield from zip(images.split(batch), weights.split(batch))
+            continue
+        newest.append((images, weights))
+        kept = [torch.cat(part) for part in zip(*newest)]
+        for _ in range(at_once * sizes.picture_uses):
+            rows = torch.randint(len(kept[0]), (batch,), generator=generator, device=world.device)
+            yield kept[0][rows], kept[1][rows]
 
 
 def object_weights(masks: Tensor) -> Tensor:
@@ -219,11 +229,13 @@ def fills(sizes: Sizes, tokenizer: ImageTokenizer, seed: int, world: World, firs
 def samples(
     sizes: Sizes, tokenizer: ImageTokenizer, seed: int, world: World, first_step: int = 0, kept: Codes | None = None, compile: bool = False
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches for the base from a step on, without end: prompts (B, P), codes and how much each token counts (B, H, W), from the newest fills."""
+    """Batches for the base from a step on, without end: prompts (B, P), shorter on a CPU if they can be, codes and how much each token counts (B, H, W), from the newest fills."""
     batch, device = world.share(sizes.samples_a_step), world.device
     every = max(1, sizes.fill * sizes.uses // batch)  # steps that a fill lasts
     generator = torch.Generator(device).manual_seed(seed * 7919 + first_step * 64 + world.rank)
     newest: deque[Fill] = deque(maxlen=sizes.fills)
+    # On a GPU, shapes that never change are worth more than what the fill costs.
+    trimmed = padded_prompts(sizes).trimmed if device.type == "cpu" else lambda prompts: prompts
     for fill in fills(sizes, tokenizer, seed, world, first_step // every, sizes.wordings, kept, compile):
         newest.append(fill)
         if len(newest) < sizes.fills:
@@ -232,7 +244,7 @@ def samples(
         for _ in range(every):
             rows = torch.randint(len(codes), (batch,), generator=generator, device=device)
             words = torch.randint(sizes.wordings, (batch,), generator=generator, device=device)
-            yield prompts[rows, words], codes[rows], weights[rows]
+            yield trimmed(prompts[rows, words]), codes[rows], weights[rows]
 
 
 def class_samples(

@@ -46,6 +46,11 @@ class PaddedPrompts:
         """int64 (length,)."""
         return self._filled(self.encoder.unconditional())
 
+    def trimmed(self, prompts: Tensor) -> Tensor:
+        """Prompts (N, length) without the columns that are fill in all of them and in the unconditional prompt."""
+        longest = int((prompts != self.fill).sum(1).max())
+        return prompts[:, self.length - max(longest, len(self.encoder.unconditional())) :]
+
     def _filled(self, ids: Tensor) -> Tensor:
         if len(ids) > self.length:
             raise ValueError(f"A prompt has {len(ids)} tokens, expected at most {self.length}.")

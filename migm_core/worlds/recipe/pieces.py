@@ -1,6 +1,7 @@
 """All stages in turn, in pieces that begin where the last one stopped."""
 
 import json
+import math
 import shutil
 import subprocess
 import time
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import torch
 
+from ...checkpoints.files import read_file
 from . import weights
+from .sizes import Sizes
 from .stages import STAGES, Task
 
 # Seconds on one H100, of two pieces of 525 and 215; a minute and more is left for starting, compiling and looking. For other times they are shares.
@@ -45,9 +48,11 @@ class Plan:
     def until(self) -> float:
         return self.began + self.piece - PACKING if self.piece is not None else float("inf")
 
-    def of(self, folder: Path) -> dict[str, float]:
-        """Seconds of each stage. A stage whose weights were brought along is left out, unless it is asked for."""
+    def of(self, folder: Path, sizes: Sizes) -> dict[str, float]:
+        """Seconds of each stage. A stage whose weights were brought along is left out, unless it is asked for; so are models that the size has not."""
         seconds = dict(self.asked)
+        if sizes.classes is None:
+            seconds |= dict.fromkeys(BESIDE, 0.0)
         for name in ("reader", "tokenizer"):
             began = (folder / f"{name}.spent").exists() or (folder / name / "checkpoint.pt").exists()
             if seconds[name] is None and (folder / f"{name}.safetensors").exists() and not began:
@@ -79,9 +84,21 @@ class Plan:
 
 
 def spent(folder: Path, name: str) -> float:
-    """Seconds that a stage has run, over all pieces; of a finished one, all."""
+    """Seconds that a stage has run, over all pieces; of a finished one, all.
+
+    Raises:
+        ValueError: its file holds no such number.
+    """
     path = folder / f"{name}.spent"
-    return float(path.read_text(encoding="utf-8")) if path.exists() else 0.0
+    if not path.exists():
+        return 0.0
+    try:
+        seconds = float(read_file(path, "", most=100))
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{path} holds no number of seconds. Remove it, and the stage {name} counts anew.")
+    return seconds
 
 
 def _write_spent(folder: Path, name: str, seconds: float) -> None:
@@ -95,7 +112,7 @@ def run_all(task: Task, plan: Plan, beside: Callable[..., subprocess.Popen]) -> 
         beside: starts another process of the recipe, given a stage and options.
     """
     folder, world = task.folder, task.world
-    seconds = plan.of(folder)
+    seconds = plan.of(folder, task.sizes)
     if world.first:
         over = {name: round(spent(folder, name)) for name in seconds}
         print("Seconds of each stage:", {name: round(value) for name, value in seconds.items()}, "over:", over, flush=True)

@@ -6,6 +6,7 @@ beside (DAgger, arXiv 1011.0686). A rollout goes on from the head's own predicti
 """
 
 import copy
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -228,6 +229,7 @@ def train_on_rounds(
     *,
     seconds: float,
     until: float = float("inf"),
+    clock: Callable[[], float] = time.monotonic,
     steps_a_round: int = 200,
     rows_a_step: int = 64,
     horizon: int = 5,
@@ -264,7 +266,7 @@ def train_on_rounds(
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             return rollout_losses(model, head, runs, rows, first, steps)
 
-    with Run(folder, seconds=seconds, until=until, save_every=30, world=world) as run:
+    with Run(folder, seconds=seconds, until=until, clock=clock, save_every=30, world=world) as run:
         learner = Learner(head, loss, optimizers, lambda step: falling(run.progress, step, level=0.3, warm_up=50), ema=ema, clip=1.0, world=world)
         batches = None
         for step in run.steps(saved=None if saved is None else lambda: saved(learner.averaged), learner=learner):

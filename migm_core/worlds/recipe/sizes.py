@@ -7,7 +7,7 @@ from ...families.lumina_dimoo.head import ShortcutConfig, head_for
 from ...families.maskgit.config import MaskGitConfig
 from ...families.maskgit.head import MaskGitHeadConfig
 from ...tokenizers.amused_vq import ImageTokenizerConfig
-from ..lakeside import CLASS_NAMES
+from ..lakeside import CLASS_NAMES, Variety
 from ..lakeside.words import TEXT_IDS, text_layout
 
 
@@ -41,39 +41,48 @@ class ClassSizes:
 class Sizes:
     """Attributes:
     pixels: along each side of a picture.
-    tokenizer: of the image tokenizer, in sizes that a VQGAN has as well.
+    variety: which scenes the models know.
+    tokenizer: of the image tokenizer, in sizes that a VQGAN has as well if there is a model of classes.
+    outer_last: whether the tokenizer learns on pictures of half the size until its codes stand still.
     d_model, n_heads, n_layers, mlp_hidden_size: of the base.
+    shallow_share: of the base's training that is done with half of the layers, at half of the cost (Gong et al., 2019, "Efficient training of BERT by
+        progressively stacking").
     prompt_length: to which prompts are filled up, in tokens; with 16 rows of 17 tokens and four more, sequences of a multiple of 16.
     reader_batch: pictures in a step of the judge's reader.
     pictures_a_step, samples_a_step: of the tokenizer's and of the base's training, over all processes.
+    picture_uses: how often a picture is shown to the tokenizer.
     fill: pictures that are rendered and tokenised together; fills: that a step's samples come from.
-    uses: how often a picture is shown before others take its place, each time masked anew and mostly in other words.
+    uses: how often one is shown to the base before others take its place, each time masked anew and mostly in other words.
     wordings: prompts for each picture.
-    own_every: steps of the base's training from one on states of its own runs to the next.
+    on_policy_every: steps of the base's training from one that learns from on-policy states to the next.
     recorded: rounds of runs that the stage of trajectories records.
     runs: of a round of the head's training; steps_a_round: that learn from them; rows_a_step: of them in a step.
-    classes: of the model of classes.
+    classes: of the model of classes; None for no such model.
     """
 
     pixels: int = 256
+    variety: Variety = Variety()
     tokenizer: ImageTokenizerConfig = field(
         default_factory=lambda: ImageTokenizerConfig(
             block_out_channels=(64, 64, 64, 64, 128), latent_channels=16, num_vq_embeddings=1024, layers_per_block=1, norm_num_groups=32
         )
     )
+    outer_last: bool = False
     d_model: int = 384
     n_heads: int = 6
     n_layers: int = 12
     mlp_hidden_size: int = 1024
+    shallow_share: float = 0.0
     prompt_length: int = 76
     reader_batch: int = 128
     pictures_a_step: int = 24
     samples_a_step: int = 256
+    picture_uses: int = 1
     fill: int = 512
     fills: int = 8
     uses: int = 4
     wordings: int = 3
-    own_every: int = 4
+    on_policy_every: int = 4
     recorded: int = 6
     runs: int = 256
     steps_a_round: int = 200
@@ -81,7 +90,7 @@ class Sizes:
     steps: int = 64
     budgets: tuple[int, ...] = (9, 11, 14)
     few: tuple[int, ...] = (13, 14, 16, 32)
-    classes: ClassSizes = field(default_factory=ClassSizes)
+    classes: ClassSizes | None = field(default_factory=ClassSizes)
 
     @property
     def side(self) -> int:
@@ -133,6 +142,32 @@ class Sizes:
 
 SIZES = {
     "card": Sizes(),  # for a large GPU
+    "cpu": Sizes(  # for two processor cores and some hours
+        pixels=192,
+        variety=Variety(count_shares=(0.5, 0.5, 0.0, 0.0), sizes=("large",)),
+        tokenizer=ImageTokenizerConfig(
+            block_out_channels=(16, 16, 32, 64, 128), latent_channels=16, num_vq_embeddings=1024, layers_per_block=1, norm_num_groups=4
+        ),
+        outer_last=True,
+        d_model=256,
+        n_heads=4,
+        n_layers=8,
+        mlp_hidden_size=704,
+        shallow_share=0.4,
+        prompt_length=52,
+        reader_batch=32,
+        pictures_a_step=8,
+        samples_a_step=32,
+        picture_uses=3,
+        fill=64,
+        fills=24,
+        uses=8,
+        recorded=6,
+        runs=32,
+        steps_a_round=60,
+        rows_a_step=16,
+        classes=None,
+    ),
     "tiny": Sizes(  # to try the recipe, not to learn anything
         pixels=128,
         tokenizer=ImageTokenizerConfig(block_out_channels=(32, 32, 32, 32, 32), latent_channels=8, num_vq_embeddings=32, layers_per_block=1, norm_num_groups=32),

@@ -4,15 +4,17 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from ...families.lumina_dimoo.backbone import Lumina
 from ...families.lumina_dimoo.head import ShortcutHead
-from ...families.lumina_dimoo.initial import initialise
+from ...families.lumina_dimoo.initial import deepened, initialise
 from ...families.maskgit.backbone import MaskGit
 from ...families.maskgit.head import MaskGitHead
 from ...families.maskgit.rule import MaskGitRule
@@ -25,7 +27,7 @@ from ..lakeside import reader as judges_reader
 from ..lakeside import train_reader
 from . import lessons, maskgit, weights
 from .batched import compile_blocks
-from .evaluation import ClassEvaluator, Evaluator, Row, Way, table
+from .evaluation import ClassEvaluator, Evaluator, Row, Way, read_report, table
 from .figure import save_curve
 from .lessons import Codes
 from .maskgit import ClassBase
@@ -35,6 +37,7 @@ from .sheets import save_sheet
 from .sizes import Sizes
 
 LOOK = 16  # pictures on a sheet while a base trains
+SHALLOW = "base-shallow"  # where a base of half of the layers learns
 CLASS_GUIDANCE = 2.8  # as published
 
 
@@ -45,6 +48,7 @@ class Task:
     Attributes:
         seconds: of training, over all pieces.
         until: time.monotonic() at which this piece ends.
+        clock: what the seconds of the tokenizer, the bases and the heads are read from.
         compile: fuse the models' blocks.
         keep: called in the first process when there is something new to keep.
         prompts: of the evaluation; split: of the scenes that they tell.
@@ -54,6 +58,7 @@ class Task:
     sizes: Sizes
     seconds: float
     until: float = float("inf")
+    clock: Callable[[], float] = time.monotonic
     world: World = field(default_factory=World)
     seed: int = 0
     compile: bool = False
@@ -66,33 +71,51 @@ class Task:
         return self.world.device
 
     @property
+    def time(self) -> dict:
+        """How long the stage trains, for its ``Run``."""
+        return {"seconds": self.seconds, "until": self.until, "clock": self.clock}
+
+    @property
     def half(self) -> torch.dtype:
         """What frozen models compute in."""
         return torch.bfloat16 if self.device.type == "cuda" else torch.float32
 
     @property
-    def codes(self) -> Codes:
-        """Where the base's pictures are kept for the model of classes."""
+    def codes(self) -> Codes | None:
+        """Where the base's pictures are kept for the model of classes; None where there is no such model."""
+        if self.sizes.classes is None:
+            return None
         return Codes(self.folder / "codes", digest(self.folder / "tokenizer.safetensors"), self.sizes.side)
 
 
 def digest(path: Path) -> str:
-    """A few letters that tell a file's content from others."""
+    """A few letters that tell a .safetensors file's content from others.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    weights.check(path)
     return hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
 
 
-def _start(folder: Path, name: str) -> dict | None:
+def _start(folder: Path, name: str, kind: Callable, config: Any) -> dict | None:
     """Weights to go on from, unless the stage has a checkpoint of its own, which knows more."""
-    return None if (folder / name / "checkpoint.pt").exists() else weights.load(folder, name)
+    return None if (folder / name / "checkpoint.pt").exists() else weights.load(folder, name, _shapes(kind, config))
+
+
+def _shapes(kind: Callable, config: Any) -> torch.nn.Module:
+    """A model without numbers."""
+    with torch.device("meta"):
+        return kind(config)
 
 
 def trained(folder: Path, name: str, model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """A model with the weights that a stage has left.
 
     Raises:
-        ValueError: it has left none.
+        ValueError: it has left none, or those of another model.
     """
-    found = weights.load(folder, name)
+    found = weights.load(folder, name, model)
     if found is None:
         raise ValueError(f"{folder / f'{name}.safetensors'} does not exist. Run the stage {name} first, or give a folder with its weights by --init-from.")
     model.load_state_dict(found)
@@ -121,7 +144,7 @@ def reader(task: Task) -> None:
     seconds = 0.97 * min(task.seconds, task.until - time.monotonic())
     start = judges_reader.Reader()
     if judges_reader.WEIGHTS.exists():
-        start.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in load_file(judges_reader.WEIGHTS).items()})
+        start.load_state_dict(weights.read_for(judges_reader.WEIGHTS, start))
     found = train_reader.train(None, task.sizes.reader_batch, task.device, seconds=seconds, reader=start, seed=task.seed + 1)
     train_reader.save(found, task.folder / "reader.safetensors")
     use_reader(task.folder)
@@ -138,7 +161,7 @@ def use_reader(folder: Path) -> None:
 def tokenizer(task: Task) -> None:
     """Train the image tokenizer."""
     folder, sizes = task.folder, task.sizes
-    shown = next(lessons.pictures(sizes, task.seed + 77, World(device=task.device)))[0][:8]
+    shown = next(lessons.pictures(replace(sizes, picture_uses=1), task.seed + 77, World(device=task.device)))[0][:8]
 
     def watch(model: ImageTokenizer, phase: int) -> None:
         # What the codes give; before there are any, what the latents give by themselves.
@@ -153,37 +176,50 @@ def tokenizer(task: Task) -> None:
         task.keep()
 
     train_picture_tokenizer(
-        folder / "tokenizer", sizes.tokenizer, lambda step: lessons.pictures(sizes, task.seed, task.world, step), seconds=task.seconds, until=task.until,
-        seed=task.seed, start=_start(folder, "tokenizer"), compile=task.compile, watch=watch, world=task.world,
+        folder / "tokenizer", sizes.tokenizer, lambda step: lessons.pictures(sizes, task.seed, task.world, step), **task.time,
+        seed=task.seed, start=_start(folder, "tokenizer", ImageTokenizer, sizes.tokenizer), compile=task.compile, outer_last=sizes.outer_last,
+        watch=watch, world=task.world,
     )  # fmt: skip
 
 
 def base(task: Task) -> None:
-    """Train the base model, text to image. Its pictures' codes are kept."""
+    """Train the base model, text to image, in some sizes with half of its layers at first. Its pictures' codes are kept for the model of classes."""
     folder, sizes, world = task.folder, task.sizes, task.world
     images = image_tokenizer(folder, sizes, world.device)
     unconditional = lessons.padded_prompts(sizes).unconditional()
 
     def watch(model: Lumina, progress: float) -> None:
-        weights.save(folder, "base", model)
-        copy = Lumina(sizes.base(), output_rows="all").to(world.device)
-        copy.load_state_dict(model.state_dict())
-        look = Evaluator(sizes, images, copy, None, LOOK, "dev")
+        whole = deepened(model, sizes.n_layers).to(world.device)
+        weights.save(folder, "base", whole)
+        look = Evaluator(sizes, images, whole, None, LOOK, "dev")
         row = look.of(Way(steps=min(16, sizes.steps)))
         print(f"base: {row.share} right of {row.prompts} in {row.way}", flush=True)
         save_sheet(folder / "base.jpg", list(look.pictures.split(8)))
         task.keep()
 
+    def learned(name: str, model: Lumina, share: float, seed: int) -> Lumina:
+        return train_masked(
+            folder / name, model, lambda step: lessons.samples(sizes, images, seed, world, step, task.codes, task.compile), unconditional,
+            **task.time | {"seconds": share * task.seconds}, on_policy_every=sizes.on_policy_every, seed=seed, view=PaddedBase,
+            compile=compile_blocks if task.compile else None, watch=watch, world=world,
+        )  # fmt: skip
+
+    shallow = folder / SHALLOW / "checkpoint.pt"
+    start = None if shallow.exists() else _start(folder, "base", partial(Lumina, output_rows="all"), sizes.base())
+    share = sizes.shallow_share
     torch.manual_seed(task.seed)
     model = Lumina(sizes.base(), output_rows="all")
     initialise(model)
-    if (start := _start(folder, "base")) is not None:
+    if start is not None:
         model.load_state_dict(start)
-    model = train_masked(
-        folder / "base", model, lambda step: lessons.samples(sizes, images, task.seed, world, step, task.codes, task.compile), unconditional,
-        seconds=task.seconds, until=task.until, own_every=sizes.own_every, seed=task.seed, view=PaddedBase, compile=compile_blocks if task.compile else None,
-        watch=watch, world=world,
-    )  # fmt: skip
+        share = 0.0
+    elif share and not (folder / "base" / "checkpoint.pt").exists():
+        fewer = Lumina(replace(sizes.base(), n_layers=sizes.n_layers // 2), output_rows="all")
+        initialise(fewer)
+        model = deepened(learned(SHALLOW, fewer, share, task.seed + 31), sizes.n_layers).requires_grad_(True)
+        if time.monotonic() >= task.until:
+            return
+    model = learned("base", model, 1 - share, task.seed)
     if world.first:
         watch(model, 1.0)
 
@@ -217,6 +253,19 @@ def _recorded_path(folder: Path, name: str, index: int, world: World) -> Path:
     return folder / f"{name}-{index * world.size + world.rank:05d}.safetensors"
 
 
+def recorded_runs(path: Path) -> Recorded:
+    """Runs that the stage trajectories has written.
+
+    Raises:
+        ValueError: the file is damaged, or holds something else.
+    """
+    found = weights.read(path)
+    whole = found.keys() == {"prompts", "codes", "unmasked_at"} and all(each.dim() == 2 and not each.is_floating_point() for each in found.values())
+    if not whole or len({len(each) for each in found.values()}) > 1 or found["codes"].shape != found["unmasked_at"].shape:
+        raise ValueError(f"{path} holds no recorded runs. Remove it, and run the stage trajectories again.")
+    return Recorded(**found)
+
+
 def _run_settings(sizes: Sizes) -> RunSettings:
     return RunSettings(sizes.side, steps=sizes.steps, budgets=sizes.budgets)
 
@@ -235,13 +284,13 @@ def head(task: Task) -> None:
 
     def recorded(index: int) -> Recorded | None:
         path = _recorded_path(folder / "trajectories", name, index // 2, world)  # every second round is the head's own
-        return Recorded(**load_file(path)) if path.exists() else None
+        return recorded_runs(path) if path.exists() else None
 
-    start = _start(folder, "head")
+    start = _start(folder, "head", ShortcutHead, sizes.head())
     new = _new_head(ShortcutHead, sizes.head(), start, task.seed)
     found = train_on_rounds(
         folder / "head", new, model, lambda k: lessons.head_prompts(sizes, task.seed, world, k), lessons.padded_prompts(sizes).unconditional(),
-        _run_settings(sizes), seconds=task.seconds, until=task.until, steps_a_round=sizes.steps_a_round, rows_a_step=sizes.rows_a_step, seed=task.seed,
+        _run_settings(sizes), **task.time, steps_a_round=sizes.steps_a_round, rows_a_step=sizes.rows_a_step, seed=task.seed,
         recorded=recorded, on_policy_first=start is not None, saved=lambda head: weights.save(folder, "head", head), world=world,
     )  # fmt: skip
     if world.first:
@@ -260,7 +309,12 @@ def _new_head(kind: type, config, start: dict | None, seed: int) -> torch.nn.Mod
 
 
 def classes(task: Task) -> None:
-    """Train the model of classes, MaskGIT's, over the codes of the base's pictures."""
+    """Train the model of classes, MaskGIT's, over the codes of the base's pictures.
+
+    Raises:
+        ValueError: this size has no such model.
+    """
+    _check_classes(task)
     folder, sizes, world = task.folder, task.sizes, task.world
     images = image_tokenizer(folder, sizes, world.device)
     config = sizes.class_base()
@@ -278,11 +332,11 @@ def classes(task: Task) -> None:
     torch.manual_seed(task.seed)
     model = MaskGit(config)
     maskgit.initialise(model)
-    if (start := _start(folder, "classes")) is not None:
+    if (start := _start(folder, "classes", MaskGit, config)) is not None:
         model.load_state_dict(start)
     model = train_masked(
         folder / "classes", model, lambda step: lessons.class_samples(sizes, images, task.seed, world, step, task.codes, task.compile),
-        torch.tensor([config.dropped_class]), seconds=task.seconds, until=task.until, seed=task.seed, view=ClassBase, compile=compile_blocks if task.compile else None,
+        torch.tensor([config.dropped_class]), **task.time, seed=task.seed, view=ClassBase, compile=compile_blocks if task.compile else None,
         watch=watch, world=world,
     )  # fmt: skip
     if world.first:
@@ -290,23 +344,33 @@ def classes(task: Task) -> None:
 
 
 def class_head(task: Task) -> None:
-    """Train the head of the model of classes, for both of its numbers of steps."""
+    """Train the head of the model of classes, for both of its numbers of steps.
+
+    Raises:
+        ValueError: this size has no such model.
+    """
+    _check_classes(task)
     folder, sizes, world = task.folder, task.sizes, task.world
     model = ClassBase(class_base_model(folder, sizes, world.device).to(task.half))
     kinds = sizes.classes
     settings = [
         RunSettings(sizes.side, steps, CLASS_GUIDANCE, MaskGitRule(), (budget,), divide_first=True) for steps, budget in zip(kinds.steps, kinds.budgets)
     ]
-    start = _start(folder, "class-head")
+    start = _start(folder, "class-head", MaskGitHead, sizes.class_head())
     found = train_on_rounds(
         folder / "class-head", _new_head(MaskGitHead, sizes.class_head(), start, task.seed), model, lambda k: lessons.head_classes(sizes, task.seed, world, k),
-        torch.tensor([model.config.dropped_class]), settings, seconds=task.seconds, until=task.until, steps_a_round=kinds.steps_a_round,
+        torch.tensor([model.config.dropped_class]), settings, **task.time, steps_a_round=kinds.steps_a_round,
         rows_a_step=kinds.rows_a_step, horizon=3, seed=task.seed, on_policy_first=start is not None,
         saved=lambda head: weights.save(folder, "class-head", head), world=world,
     )  # fmt: skip
     if world.first:
         weights.save(folder, "class-head", found)
         task.keep()
+
+
+def _check_classes(task: Task) -> None:
+    if task.sizes.classes is None:
+        raise ValueError("This size has no model of classes: no VQGAN has the sizes of its image tokenizer. Choose another --size, or leave the stage out.")
 
 
 def ways(sizes: Sizes) -> list[tuple[Way, float]]:
@@ -381,7 +445,7 @@ def _earlier_report(task: Task) -> dict:
     of_classes = {name: models.pop(name) for name in ("classes", "class-head") if name in models}
     about = {"split": task.split, "count": task.prompts, "seed": task.seed, "models": models}
     path = task.folder / "evaluation.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    earlier = read_report(path) if path.exists() else {}
     same = all(earlier.get(name) == value for name, value in about.items())
     about |= {"rows": earlier["rows"] if same else [], "models_of_classes": of_classes}
     return about | {"classes": earlier["classes"] if same and earlier["models_of_classes"] == of_classes else []}

@@ -9,7 +9,7 @@ import torch
 
 from ...pipeline import Pipeline
 from .assemble import SHORTCUT
-from .evaluation import Row
+from .evaluation import Row, read_report
 from .figure import points, save_curve
 
 REPEATS = 3
@@ -24,7 +24,7 @@ def time_ways(folder: Path, device: str | None) -> str:
     for path, stage in ((folder / "evaluation.json", "evaluation"), (folder / "checkpoint", "assemble")):
         if not path.exists():
             raise ValueError(f"{path} does not exist. Run {stage} first.")
-    report = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    report = read_report(folder / "evaluation.json")
     rows = [Row(**row) for row in report["rows"]]
     head = folder / "checkpoint" / SHORTCUT
     pipeline = Pipeline.load(folder / "checkpoint", head if head.exists() else None, device=device)

@@ -2,7 +2,7 @@
 
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from ...families.lumina_dimoo.config import TokenLayout
+from ...families.lumina_dimoo.config import SPECIAL_TOKENS, TokenLayout
 from ...families.lumina_dimoo.prompts import SYSTEM_PROMPTS
 from .scenes import BACKGROUNDS, COLOURS, RELATIONS, SHAPES, SIZES
 
@@ -11,28 +11,12 @@ WORDS = ["[unknown]", *SIZES, *COLOURS, *SHAPES, *BACKGROUNDS, *(relation.split(
 # Words that say nothing here: dropped, since each would cost every pass a position, and prompts may phrase freely.
 _DROPPED = ("a", "an", "the", "of", "on", "to", "is", "are", "and", "with", "background", "in", "image", "picture")
 
-SPECIAL = {
-    "<|mdm_mask|>": "mask",
-    "<newline>": "newline",
-    "<boi>": "boi",
-    "<eoi>": "eoi",
-    "<boa>": "boa",
-    "<eoa>": "eoa",
-    "<uncondition>": "uncondition",
-    "<system>": "system",
-    "</system>": "end_system",
-    "<user>": "user",
-    "</user>": "end_user",
-    "<|endoftext|>": "end_of_text",
-}
 TEXT_IDS = 64  # image codes start here; some ids before stay free
 
 
 def demo_layout(codebook_size: int) -> TokenLayout:
     """Special tokens after the words and the system prompt, image codes from TEXT_IDS."""
-    first = len(WORDS) + 1
-    ids = {name: first + k for k, name in enumerate(SPECIAL.values())}
-    return TokenLayout(**ids, image_codes=TEXT_IDS, codebook_size=codebook_size)
+    return TokenLayout.of_small_model(len(WORDS) + 1, TEXT_IDS, codebook_size)
 
 
 def demo_text_tokenizer() -> Tokenizer:
@@ -47,5 +31,5 @@ def demo_text_tokenizer() -> Tokenizer:
     )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_tokens([AddedToken(SYSTEM_PROMPTS["text_to_image"], normalized=False)])
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL_TOKENS])
     return tokenizer

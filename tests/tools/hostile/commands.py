@@ -1,11 +1,10 @@
 """The command line: bad options, damaged working folders, full and read-only disks."""
 
 import io
-
-import os
 import random
 import resource
 import shutil
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,7 +34,12 @@ LIMIT = 3000  # bytes that a file may have on a full disk
 
 
 def command(*argv: object) -> SimpleNamespace:
-    """Run a command in this process; what it printed.
+    """Run a command of `migm` in this process, see ``captured``."""
+    return captured(lambda: main([str(each) for each in argv]), "migm")
+
+
+def captured(run: Callable[[], int], name: str) -> SimpleNamespace:
+    """Run a program in this process; what it printed.
 
     Raises:
         Refusal: it says in its last line why it did nothing. Crash: it ended otherwise.
@@ -43,14 +47,14 @@ def command(*argv: object) -> SimpleNamespace:
     out, err = io.StringIO(), io.StringIO()
     try:
         with redirect_stdout(out), redirect_stderr(err):
-            status = main([str(each) for each in argv])
+            status = run()
     except BaseException as error:
         raise Crash(f"{type(error).__name__}: {error}") from error
     lines = [line for line in err.getvalue().splitlines() if line.strip()]
-    if status == 0:
+    if status == 0 and "Traceback" not in err.getvalue():
         return SimpleNamespace(out=out.getvalue(), err=err.getvalue())
-    if status == 2 and lines and lines[-1].startswith("migm:") and "Traceback" not in err.getvalue():
-        raise Refusal(lines[-1].removeprefix("migm:").strip())
+    if status == 2 and lines and lines[-1].startswith(f"{name}:") and "Traceback" not in err.getvalue():
+        raise Refusal(lines[-1].removeprefix(f"{name}:").strip())
     raise Crash(f"status {status}: {err.getvalue()[-300:]}")
 
 

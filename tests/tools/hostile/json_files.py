@@ -5,8 +5,6 @@ import json
 import random
 from pathlib import Path
 
-from small_model import PROMPT
-
 from .room import Room, drawn, edit_metadata
 from .trying import Attempt, python
 

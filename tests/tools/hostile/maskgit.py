@@ -44,12 +44,19 @@ REQUESTS = ("0", "9", "10", "-1", "1e3", "", " ", ",", "3;4", "٣", "moon", "3 "
 
 
 def plan(rng: random.Random, room: Room) -> Attempt:
-    folder = room.folder / "maskgit"
-    shutil.copytree(DATA / "vqgan", folder / "VQGAN", ignore=shutil.ignore_patterns("*callback*"))
-    for name in (BASE, HEAD):
-        shutil.copy(DATA / name, folder / name)
-    (folder / CONFIG).write_text(json.dumps({"n_heads": HEADS}))
+    folder = make_maskgit(room)
     return rng.choices((_yaml_value, _yaml_text, _flipped, _said, _request, _thing), (4, 3, 4, 3, 3, 3))[0](rng, room, folder)
+
+
+def make_maskgit(room: Room) -> Path:
+    """The tiny MaskGIT of the tests' data as published, in the room; its folder."""
+    folder = room.folder / "maskgit"
+    if not folder.exists():
+        shutil.copytree(DATA / "vqgan", folder / "VQGAN", ignore=shutil.ignore_patterns("*callback*"))
+        for name in (BASE, HEAD):
+            shutil.copy(DATA / name, folder / name)
+        (folder / CONFIG).write_text(json.dumps({"n_heads": HEADS}))
+    return folder
 
 
 def _run(folder: Path, condition: object = 3, head: bool = True):

@@ -1,0 +1,56 @@
+/** Shows the answer of MIGM Ask About Image on its node when it was not written just now: after a cached run, undo, or a change of tabs. */
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { nodeById } from "./graph.js";
+import { words } from "./words.js";
+
+const TYPE = "MIGMAskAboutImage";
+const PREVIEW = "$$node-text-preview"; // the host's widget for text that comes while a node runs
+const [LEAST, MOST] = [58, 220]; // of it, px
+const [LINE, LETTER, AROUND] = [16, 6.5, 50]; // of its text, about, px
+
+/** Show a node's output: its answers, and beneath them what is to be said of them. */
+function show(node, { text, migm_notes: notes = [] } = {}) {
+  if (!Array.isArray(text)) return;
+  const shown = [text.join("\n\n") || words().emptyAnswer, ...notes.map((note) => `⚠ ${words().fromServer(note)}`)].join("\n\n");
+  const there = () => node.widgets?.find(({ name }) => name === PREVIEW);
+  if (there()) there().value = shown;
+  // As the server would send it: so the host makes the widget, in its own way. It does so in the graph that is open.
+  else if (node.graph === app.canvas?.graph) api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text: shown });
+  if (there()) makeRoom(node, there(), shown);
+}
+
+/** In the classic canvas the host gives the text three lines, and a bar to scroll: have it give more, within bounds. Vue nodes fit. */
+function makeRoom(node, widget, text) {
+  if (LiteGraph.vueNodesMode || !widget.options) return;
+  const across = Math.max(1, node.size[0] - AROUND) / LETTER;
+  const letters = (line) => line.length + (line.match(/[^\u0000-\u2fff]/g)?.length ?? 0); // a Chinese one is twice as wide
+  const lines = text.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(letters(line) / across)), 0);
+  const height = Math.min(MOST, Math.max(LEAST, lines * LINE + AROUND));
+  widget.options.getMinHeight = () => height;
+  const [width, now] = node.size;
+  node.setSize([width, Math.max(now, node.computeSize()[1])]);
+  node.setDirtyCanvas?.(true, true);
+}
+
+app.registerExtension({
+  name: "MIGM.Answer",
+
+  nodeCreated(node) {
+    if (node.comfyClass !== TYPE) return;
+    const { onExecuted } = node;
+    node.onExecuted = function (output, ...more) {
+      onExecuted?.call(this, output, ...more);
+      show(this, output);
+    };
+  },
+
+  /** The host has put outputs of an earlier run in place again. */
+  onNodeOutputsUpdated(outputs) {
+    for (const [id, output] of Object.entries(outputs ?? {})) {
+      const node = nodeById(id);
+      if (node?.comfyClass === TYPE) show(node, output);
+    }
+  },
+});
