@@ -3,13 +3,14 @@
     f_{t+1} = f_t + S(f_t, tokens unmasked at step t, mask ratio)
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-class ResidualHead(nn.Module):
+class ResidualHead(nn.Module, ABC):
     """Predict the next step's feature: at a smaller width where ``config.projects``, scaled and shifted by the mask ratio where ``config.time_embedding``.
 
     A family's head makes ``proj_in`` and ``proj_out``, ``time_embedder`` and ``adaLN_modulation``, where there are such, and defines ``read``.
@@ -45,6 +46,6 @@ class ResidualHead(nn.Module):
             x = x * (1 + scale) + shift
         return features + (self.proj_out(x) if self.config.projects else x)
 
+    @abstractmethod
     def read(self, x: Tensor, new_tokens: Tensor, new_positions: Tensor, tables: Any) -> Tensor:
         """What the blocks and the last norm make of a feature (B, T, width) and the new tokens (B, n, d_model): (B, T, width)."""
-        raise NotImplementedError

@@ -1,5 +1,7 @@
 """What the image tokenizers share: a codebook, and the way from pixels to codes and back."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -27,16 +29,16 @@ def nearest(latents: Tensor, codebook: Tensor) -> Tensor:
     return torch.cat([(codebook.square().sum(1) - 2 * part @ codebook.T).argmin(1) for part in latents.split(AT_ONCE)])
 
 
-class VectorQuantised(nn.Module):
+class VectorQuantised(nn.Module, ABC):
     """An image tokenizer: an encoder, a codebook ``quantize`` and a decoder. Its own classes define ``latents`` and ``decode_latents``."""
 
+    @abstractmethod
     def latents(self, images: Tensor) -> Tensor:
         """Pixels in 0..1, (B, 3, h, w), to unquantised latents, (B, C, h / downscale factor, w / downscale factor)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode_latents(self, quantised: Tensor, tile: int = 0) -> Tensor:
         """Codebook vectors (B, C, H, W) to pixels of about 0..1, (B, 3, H * downscale factor, W * downscale factor), not clamped; ``tile`` as in ``decode``."""
-        raise NotImplementedError
 
     def encode(self, images: Tensor) -> Tensor:
         """Pixels in 0..1, (B, 3, h, w), to codes 0..K-1, int64 (B, h / downscale factor, w / downscale factor).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -55,7 +56,7 @@ class Way:
         return f"{name}, guidance {self.guidance_scale:g}, temperature {self.temperature:g}"
 
 
-class Sampler:
+class Sampler(ABC):
     """A base model on one device, in 16 bits on a GPU, that samples many pictures at a time.
 
     Attributes:
@@ -74,11 +75,13 @@ class Sampler:
         self.compiled = False
         self.blind = False  # without a judge, which then was told
 
+    @abstractmethod
     def rule(self, way: Way) -> Rule:
-        raise NotImplementedError
+        """The family's rule with the settings of a way."""
 
+    @abstractmethod
     def verdicts(self, pictures: Tensor, count: int) -> list[Verdict]:
-        raise NotImplementedError
+        """The judge's, of pictures (count, 3, h, w) of the first prompts."""
 
     def of(self, way: Way, count: int | None = None) -> Row:
         """Generate for the first ``count`` prompts, and judge."""
