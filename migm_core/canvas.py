@@ -124,6 +124,11 @@ def scaled_mask(mask: tuple[int, int], picture: tuple[int, int]) -> str:
     return f"The mask has {mask[0]}x{mask[1]} pixels and the picture {picture[0]}x{picture[1]}: the mask is scaled."
 
 
+def read_as_white(name: str) -> str:
+    """A sentence on a picture whose transparent parts are blended onto white; ``name`` is what messages call it."""
+    return f"{name} has transparent parts: they are read as white."
+
+
 def touched_tokens(mask: Tensor, height: int, width: int) -> Tensor:
     """Find the tokens that a mask of pixels touches: (B, h, w) in 0..1, of any size, to bool (B, height, width).
 

@@ -1,6 +1,6 @@
 """From names to models: a checkpoint and a head are found, loaded, and brought to the device that computes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,21 +20,6 @@ DEMO = Path(__file__).parent / "demo"
 DEMO_HEAD = DEMO / "shortcut.safetensors"
 
 
-@dataclass(frozen=True)
-class Models:
-    """What was loaded.
-
-    Attributes:
-        head_path: where the head came from; "" without one.
-        streamed: what moves the base's blocks to the device, where they stay in main memory.
-    """
-
-    checkpoint: Checkpoint
-    head: Head | None
-    head_path: str | Path
-    streamed: StreamedBlocks | None
-
-
 def load_models(
     model: str | Path,
     head: str | Path | None,
@@ -45,8 +30,12 @@ def load_models(
     stream: bool | None,
     mmap: bool,
     switches: Switches,
-) -> Models:
-    """Load a checkpoint and a head; arguments and errors as ``Pipeline.load``."""
+) -> tuple[Checkpoint, Head | None, str | Path, StreamedBlocks | None]:
+    """Load a checkpoint and a head; arguments and errors as ``Pipeline.load``.
+
+    Returns:
+        Both, where the head came from ("" without one), and what moves the base's blocks to the device, where they stay in main memory.
+    """
     _check(model, head, revision, stream, mmap, switches)
     device = resolve_device(device)
     switches.check(device)
@@ -61,7 +50,7 @@ def load_models(
         checkpoint = replace(checkpoint, mapped=False)
     switches.prepare(checkpoint)
     streamed = _move(checkpoint, device, stream) if first != device or stream else None
-    return Models(checkpoint, loaded, head or "", streamed)
+    return checkpoint, loaded, head or "", streamed
 
 
 def _check(model, head, revision, stream, mmap, switches) -> None:
@@ -78,12 +67,12 @@ def _check(model, head, revision, stream, mmap, switches) -> None:
 
 def _find(model: str | Path, head: str | Path | None, revision: str | None) -> tuple[Path, Path | None]:
     """The paths of both, fetched where they are not here yet."""
-    is_demo = str(model) == "demo"
+    model = DEMO if str(model) == "demo" else model
     if head == "auto":
-        head = DEMO_HEAD if is_demo else None
+        head = DEMO_HEAD if model is DEMO else None
     elif head is not None:
         head = hub.resolve(head)
-    return DEMO if is_demo else hub.resolve(model, revision=revision), head
+    return hub.resolve(model, revision=revision), head
 
 
 def _move(checkpoint: Checkpoint, device: torch.device, stream: bool | None) -> StreamedBlocks | None:

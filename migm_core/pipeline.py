@@ -95,8 +95,9 @@ class Pipeline:
             CheckpointError: a file is bad; it names the file and the key.
             ValueError: a device or dtype that there is not, or a repository that cannot be fetched.
         """
-        models = load_models(model, head, dtype=dtype, device=device, revision=revision, stream=stream, mmap=mmap, switches=switches)
-        return cls(models.checkpoint, models.head, models.head_path, switches=switches, streamed=models.streamed)
+        options = {"dtype": dtype, "device": device, "revision": revision, "stream": stream, "mmap": mmap}
+        checkpoint, loaded, head_path, streamed = load_models(model, head, **options, switches=switches)
+        return cls(checkpoint, loaded, head_path, switches=switches, streamed=streamed)
 
     @property
     def device(self) -> torch.device:

@@ -14,7 +14,7 @@ from .sampling.methods.method import kinds_of, unknown_setting
 from .settings import MAX_STEPS, Settings
 from .switches import Switches
 
-OF_RUN = frozenset({"width", "height", "steps", "guidance_scale", "image_guidance_scale", "task", "method", "seed", "batch"})
+OF_RUN = ("width", "height", "steps", "guidance_scale", "image_guidance_scale", "task", "method", "seed", "batch")
 
 
 def resolve_settings(checkpoint: Checkpoint, head: Head | None, switches: Switches, asked: Mapping[str, Any]) -> Settings:
@@ -29,7 +29,7 @@ def resolve_settings(checkpoint: Checkpoint, head: Head | None, switches: Switch
     """
     family, own = checkpoint.family, checkpoint.settings
     asked = {name: value.item() if isinstance(value, np.generic) else value for name, value in asked.items() if value is not None}
-    of_methods = {name for method in METHODS.values() for name in method.settings()}
+    of_methods = dict.fromkeys(name for method in METHODS.values() for name in method.settings())
     known = [*OF_RUN, *of_methods, *family.rule_settings()]
     for name in asked:
         if name not in known:

@@ -1,9 +1,10 @@
 """Canvases: empty, from an image, and back to an image."""
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..migm_core import arguments
-from ..migm_core.canvas import Canvas, scaled_mask, touched_tokens
+from ..migm_core.canvas import Canvas, read_as_white, scaled_mask, touched_tokens
 from ..migm_core.settings import MAX_BATCH, Settings
 from ..migm_core.tokenizers.tiled_decoding import SMALLEST_TILE
 from .host import pictures
@@ -76,20 +77,28 @@ class EncodeImageToCanvas(io.ComfyNode):
         expect(LoadedModel, model=model)
         arguments.share("variation", variation)
         arguments.whole("variation_seed", variation_seed, 0, 2**64 - 1)
-        image = pictures.picture_batch("image", image)
+        image, notes = _opaque(pictures.picture_batch("image", image))
         height, width = image.shape[1:3]
         rows, columns = height // model.downscale_factor, width // model.downscale_factor
         if not rows or not columns:
             raise ValueError(f"The image has {width}x{height} pixels; a single token of this model covers {model.downscale_factor}x{model.downscale_factor}. Use a larger image.")
         codes = pictures.encode(model, _whole_tokens(image, model.downscale_factor))
-        canvas, notes = Canvas(codes, codes < 0), ()
+        canvas = Canvas(codes, codes < 0)
         if mask is not None:
             mask = pictures.mask_batch(mask, len(image))
             touched = _touched(mask, image, model.downscale_factor)
             canvas = canvas.masked_with(touched)
             if mask.shape[-2:] != image.shape[1:3] and touched.any():  # an empty one of another size is what Load Image gives beside an opaque picture
-                notes = (scaled_mask((mask.shape[-1], mask.shape[-2]), (width, height)),)
+                notes += (scaled_mask((mask.shape[-1], mask.shape[-2]), (width, height)),)
         return io.NodeOutput(ModelCanvas(canvas.varied(variation, variation_seed), model, notes=notes))
+
+
+def _opaque(image: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+    """An IMAGE (B, h, w, 3 or 4) without transparency, (B, h, w, 3), and what is to be said of that."""
+    alpha = image[..., 3:].clamp(0, 1)
+    if (alpha == 1).all():  # and where there is none
+        return image[..., :3], ()
+    return image[..., :3] * alpha + 1 - alpha, (read_as_white("The picture"),)
 
 
 def _whole_tokens(pixels, downscale_factor: int):

@@ -16,8 +16,8 @@ from . import choices
 from .host import pictures
 from .host.pictures import mask_batch, picture_batch
 from .host.weights import LoadedModel
-from .sockets import CANVAS, MODEL, ModelCanvas, advanced, expect, optional, schema
-from .tasks import TaskPrompt, as_images, expect_family
+from .sockets import CANVAS, ModelCanvas, advanced, expect, expect_family, optional, schema
+from .tasks import LOADER, TaskPrompt, as_images, model_link
 
 SIDES = ("left", "top", "right", "bottom")
 FAMILY = family_named("lumina-dimoo")
@@ -34,7 +34,7 @@ class Outpaint(io.ComfyNode):
             search_aliases=["outpaint", "inpaint", "extend", "expand", "uncrop", "pad image", "fill", "generative fill", "zoom out"],
             description="Extend a picture beyond its borders, generate a masked part of it anew, or both. All other pixels stay as they are.",
             inputs=[
-                MODEL.Input("model", tooltip="From MIGM Load Lumina-DiMOO."),
+                model_link(),
                 io.Image.Input("image", tooltip="What to extend. Its transparent parts are generated too, where it has such and no mask is connected."),
                 io.Mask.Input("mask", optional=True, tooltip="What to generate in the picture, for inpainting. Of another size it is scaled."),
                 *(
@@ -53,7 +53,7 @@ class Outpaint(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, image, left, top, right, bottom, mask=None, **joining) -> io.NodeOutput:
-        expect(LoadedModel, model=model)
+        expect(LoadedModel, LOADER, model=model)
         expect_family(model, TaskPrompt)
         image = picture_batch("image", image)
         extend = (left, top, right, bottom)

@@ -50,7 +50,7 @@ class Prompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, text, negative="", task=None, **flat) -> io.NodeOutput:
-        task, given = chosen_task(task, flat, otherwise=TEXT)
+        task, given = chosen_task(task, flat, OF_PROMPT, otherwise=TEXT)
         if task.name == TEXT:
             return io.NodeOutput(PromptText(text, negative), no_pictures())
         scale = IMAGE_SCALE if given.get("image_cfg") is None else given["image_cfg"]

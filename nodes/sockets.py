@@ -148,15 +148,18 @@ def optional(widget: io.Input) -> io.Input:
     return widget
 
 
-def expect(kind: type, **connected) -> None:
+def expect(kind: type, source: str | None = None, **connected) -> None:
     """Check what the API may send in the place of a link; None is left to the caller, as some inputs are optional.
+
+    Args:
+        source: the node to connect, where not all of ``SOURCES`` will do.
 
     Raises:
         ValueError: an input that is no ``kind``; names it.
     """
     for name, value in connected.items():
         if not isinstance(value, kind):
-            raise ValueError(f"The input {name} got {_shown(value)}, but needs a link. Connect {SOURCES[kind.__name__]}.")
+            raise ValueError(f"The input {name} got {_shown(value)}, but needs a link. Connect {source or SOURCES[kind.__name__]}.")
 
 
 def expect_family(model: LoadedModel, condition: object) -> None:

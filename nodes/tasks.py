@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -31,6 +31,7 @@ OFFERED = [task for task in TASKS.values() if task.pictures and not task.paints]
 DYNAMIC = hasattr(io, "DynamicCombo")  # a list whose choice decides what other inputs there are; older hosts show all of them
 FIRST_VIEW = "left"
 TEXT = "text-to-image"
+LOADER = "MIGM Load Lumina-DiMOO"
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +94,7 @@ def read_pictures(model: LoadedModel, request: TaskRequest, given: Mapping[str, 
     Raises:
         ValueError: it is not what the task takes.
     """
-    expect(LoadedModel, model=model)
+    expect(LoadedModel, LOADER, model=model)
     expect_family(model, TaskPrompt)
     batches = [picture_batch(name, image) for name, image in given.items() if image is not None]
     requests = [replace(request, pictures=together) for together in side_by_side(batches)]
@@ -130,7 +131,7 @@ def image_cfg() -> io.Input:
 
 
 def model_link() -> io.Input:
-    return MODEL.Input("model", tooltip="From MIGM Load Lumina-DiMOO.")
+    return MODEL.Input("model", tooltip=f"From {LOADER}.")
 
 
 def prompt_output() -> io.Output:
@@ -211,12 +212,13 @@ def task_inputs(fields: Mapping[str, tuple[str, ...]], *, must: bool = True) -> 
     return [choice, *(optional(each if must else advanced(each)) for each in shown)]
 
 
-def chosen_task(task: Any, flat: Mapping[str, Any], otherwise: str | None = None) -> tuple[Task, dict[str, Any]]:
+def chosen_task(task: Any, flat: Mapping[str, Any], among: Collection[str], otherwise: str | None = None) -> tuple[Task, dict[str, Any]]:
     """A task and its inputs by name, as a host of either age hands them on.
 
     Args:
         task: what the host gives for the list of tasks.
         flat: inputs of an older host, by its names for them.
+        among: the tasks of the node.
         otherwise: the task where none is named.
 
     Raises:
@@ -225,9 +227,8 @@ def chosen_task(task: Any, flat: Mapping[str, Any], otherwise: str | None = None
     given = dict(task) if isinstance(task, dict) else {"task": task, **{name.removeprefix("task."): value for name, value in flat.items()}}
     name = given.pop("task", None)
     name = otherwise if name is None or isinstance(name, str) and not name else name
-    names = [TEXT, *(each.name for each in OFFERED)]
-    if not isinstance(name, str) or name not in names:
-        raise ValueError(f"task is {arguments.shown(name)}, expected one of {', '.join(names)}.")
+    if not isinstance(name, str) or name not in among:
+        raise ValueError(f"task is {arguments.shown(name)}, expected one of {', '.join(among)}.")
     return TASKS[name], given
 
 
@@ -241,6 +242,8 @@ def read_task(model: LoadedModel, task: Task, given: Mapping[str, Any], text: st
         ValueError: it is not what the task takes.
     """
     kind = next((given.get(name) for name in kind_of(task)), "") or ""
+    if VIEW in kind_of(task) and isinstance(kind, str) and kind in MAPS:  # newer hosts read it in the view's place from workflows of older ones
+        raise ValueError(f"view is {kind!r}, which is a map. Write from where to see the object, such as left or back.")
     request = TaskRequest(task.name, text if task.takes_text else "", negative, kind)
     return read_pictures(model, request, {name: given.get(name) for name in PICTURES[: len(task.pictures)]}, scale)
 
@@ -278,6 +281,6 @@ class ImageTask(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, image_cfg, task=None, negative="", **flat) -> io.NodeOutput:
-        task, given = chosen_task(task, flat)
+        task, given = chosen_task(task, flat, OF_IMAGE_TASK)
         prompt = read_task(model, task, given, given.get("prompt") or "", negative, image_cfg)
         return io.NodeOutput(prompt, seen_pictures(prompt))

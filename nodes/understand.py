@@ -21,8 +21,8 @@ from .host.text import prepare_text
 from .host.text_progress import TextProgress
 from .host.weights import LoadedModel
 from .sampler import MAX_SEED, seed
-from .sockets import MODEL, advanced, expect, expect_family, optional, schema
-from .tasks import TaskPrompt, side_by_side
+from .sockets import advanced, expect, expect_family, optional, schema
+from .tasks import LOADER, TaskPrompt, model_link, side_by_side
 
 FAMILY = family_named("lumina-dimoo")
 PLACES = ("image", "image_2", "image_3")
@@ -48,7 +48,7 @@ class AskAboutImage(io.ComfyNode):
             description="Ask Lumina-DiMOO about pictures, or without one. The answer appears on the node while it is written.",
             is_output_node=True,  # what it shows is on itself; so the host sends it again after a cached run
             inputs=[
-                MODEL.Input("model", tooltip="From MIGM Load Lumina-DiMOO."),
+                model_link(),
                 io.String.Input("question", multiline=True, dynamic_prompts=True, default=EXAMPLE, tooltip="What to ask, or to tell the model to do with the pictures."),
                 *(io.Image.Input(name, optional=True, tooltip=PICTURE if name == PLACES[0] else "Another picture, of any size.") for name in PLACES),
                 io.String.Input(
@@ -87,7 +87,7 @@ class AskAboutImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, question, options="", one_by_one=False, seed=0, image=None, image_2=None, image_3=None, **settings) -> io.NodeOutput:
-        expect(LoadedModel, model=model)
+        expect(LoadedModel, LOADER, model=model)
         expect_family(model, TaskPrompt)
         for name, text in (("question", question), ("options", options)):
             arguments.text(name, text)
@@ -139,10 +139,10 @@ def choose(model: LoadedModel, question: str, options: list[str], inputs: list[I
         ValueError: a question or options that cannot be.
     """
     progress = TextProgress(len(inputs))
-    longest = max(len(model.checkpoint.prompts.text(option)) for option in options)
+    lengths = {len(model.checkpoint.prompts.text(option, "option")) for option in options}  # a row is computed for each
     chosen = []
     for index, each in enumerate(inputs):
-        with prepare_text(model, len(options), _length(model, question, each, longest), TextSettings()):
+        with prepare_text(model, len(lengths), _length(model, question, each, max(lengths)), TextSettings()):
             chosen.append(reading.choose(model.checkpoint, question, options, each))
         progress.step(index + 1, "\n\n".join(each.option for each in chosen))
     progress.end("\n\n".join(each.option for each in chosen))

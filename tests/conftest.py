@@ -96,6 +96,24 @@ def trained(codebook, tmp_path_factory):
     return folder, train(codebook, folder)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--every-host", action="store_true", help="run all tests of ComfyUI on every host that is there, also those of what is the same on all")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "hosts(*names): the hosts on which a test runs, of newest, oldest and all; see tests/hosts.py")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--every-host"):
+        return
+    left_out = [item for item in items if (on := hosts.setting_of(item)) and not hosts.chosen(item.get_closest_marker("hosts"), on)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(map(id, left_out))
+        items[:] = [item for item in items if id(item) not in gone]
+
+
 def pytest_xdist_make_scheduler(config, log):
     """With several processes (-n 2), one runs all tests of a host, or of a file: they share a server, or models."""
     from xdist.scheduler import LoadScopeScheduling

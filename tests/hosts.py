@@ -6,6 +6,9 @@ the extension, models, input and output.
 
 A host that has dynamic memory runs twice: without it, as it does by itself on a CPU, and with it, as it does by itself on an NVIDIA
 card. There is one server for each, and tests that share one run in a row.
+
+Tests run on every host unless they are marked: ``@pytest.mark.hosts("newest", "oldest")`` names those on which they do, both without dynamic memory, for what
+is the same on the others; "all" takes a mark of the file back. With --every-host no mark counts.
 """
 
 import json
@@ -95,6 +98,18 @@ def has_dynamic_memory(path: Path) -> bool:
 
 def settings() -> list[Setting]:
     return [Setting(path, dynamic) for path in hosts() for dynamic in ((False, True) if has_dynamic_memory(path) else (False,))]
+
+
+def setting_of(item: pytest.Item) -> Setting | None:
+    """The host that a test runs on; None for any other test."""
+    found = item.callspec.params.get("setting") if hasattr(item, "callspec") else None
+    return found if isinstance(found, Setting) else None
+
+
+def chosen(marker: pytest.Mark | None, setting: Setting) -> bool:
+    """Whether a test runs on a host, by its mark."""
+    plain = [each for each in settings() if not each.dynamic]
+    return marker is None or any(name == "all" or setting == {"newest": plain[0], "oldest": plain[-1]}[name] for name in marker.args)
 
 
 def summary() -> tuple[str, dict]:

@@ -124,49 +124,45 @@ class Sheet:
         self.pen.line((left, y, right - 8, y), fill=LIGHT, width=4)
         self.pen.polygon([(right, y), (right - 14, y - 9), (right - 14, y + 9)], fill=LIGHT)
 
+    def in_one_step(self, title: str, size: int, result: str, words: str) -> Image.Image:
+        """The finished sheet of a picture and what is made of it by some words; ``size`` is the title's."""
+        self.write(title, SIDE // 2, 40, size)
+        self.scene(28, 90, 200)
+        self.arrow(238, 278, 190)
+        self.empty(286, 90, 198, result)
+        self.words(words, SIDE // 2, 340, 420)
+        return self.picture
+
+    def in_two_steps(self, title: str, between: str, words: str, top: int) -> Image.Image:
+        """The finished sheet of a picture, what is made of it, and a new picture of that; the words begin at ``top``."""
+        self.write(title, SIDE // 2, 40, 32)
+        self.scene(16, 100, 140)
+        self.arrow(161, 181, 170)
+        self.empty(186, 100, 138, between)
+        self.arrow(329, 349, 170)
+        self.empty(356, 100, 138, "new picture")
+        self.words(words, SIDE // 2, top, 420)
+        return self.picture
+
 
 def lumina_dimoo_edit(pipeline: Pipeline) -> Image.Image:
-    (edit,), sheet = nodes("lumina_dimoo_edit", "MIGMEditImage"), Sheet()
-    sheet.write("Edit", SIDE // 2, 40, 40)
-    sheet.scene(28, 90, 200)
-    sheet.arrow(238, 278, 190)
-    sheet.empty(286, 90, 198, "edited picture")
-    sheet.words(edit["instruction"], SIDE // 2, 340, 420)
-    return sheet.picture
+    (edit,) = nodes("lumina_dimoo_edit", "MIGMEditImage")
+    return Sheet().in_one_step("Edit", 40, "edited picture", edit["instruction"])
 
 
 def lumina_dimoo_control(pipeline: Pipeline) -> Image.Image:
-    (to_map, by_map), sheet = nodes("lumina_dimoo_control", "MIGMPrompt"), Sheet()
-    sheet.write("Picture to map to picture", SIDE // 2, 40, 32)
-    sheet.scene(16, 100, 140)
-    sheet.arrow(161, 181, 170)
-    sheet.empty(186, 100, 138, f"{to_map['task.map']} map")
-    sheet.arrow(329, 349, 170)
-    sheet.empty(356, 100, 138, "new picture")
-    sheet.words(by_map["text"], SIDE // 2, 300, 420)
-    return sheet.picture
+    to_map, by_map = nodes("lumina_dimoo_control", "MIGMPrompt")
+    return Sheet().in_two_steps("Picture to map to picture", f"{to_map['task.map']} map", by_map["text"], 300)
 
 
 def lumina_dimoo_ask(pipeline: Pipeline) -> Image.Image:
-    (ask,), sheet = nodes("lumina_dimoo_ask", "MIGMAskAboutImage"), Sheet()
-    sheet.write("Ask about a picture", SIDE // 2, 40, 36)
-    sheet.scene(28, 90, 200)
-    sheet.arrow(238, 278, 190)
-    sheet.empty(286, 90, 198, "answer in words")
-    sheet.words(ask["question"], SIDE // 2, 340, 420)
-    return sheet.picture
+    (ask,) = nodes("lumina_dimoo_ask", "MIGMAskAboutImage")
+    return Sheet().in_one_step("Ask about a picture", 36, "answer in words", ask["question"])
 
 
 def lumina_dimoo_caption_and_redraw(pipeline: Pipeline) -> Image.Image:
-    (ask,), sheet = nodes("lumina_dimoo_caption_and_redraw", "MIGMAskAboutImage"), Sheet()
-    sheet.write("Picture to words to picture", SIDE // 2, 40, 32)
-    sheet.scene(16, 100, 140)
-    sheet.arrow(161, 181, 170)
-    sheet.empty(186, 100, 138, "its caption")
-    sheet.arrow(329, 349, 170)
-    sheet.empty(356, 100, 138, "new picture")
-    sheet.words(ask["question"], SIDE // 2, 310, 420)
-    return sheet.picture
+    (ask,) = nodes("lumina_dimoo_caption_and_redraw", "MIGMAskAboutImage")
+    return Sheet().in_two_steps("Picture to words to picture", "its caption", ask["question"], 310)
 
 
 def inpainting(pipeline: Pipeline) -> Image.Image:

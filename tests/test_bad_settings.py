@@ -41,6 +41,16 @@ def test_a_setting_out_of_range_is_named_with_its_value(pipeline, asked, expecte
     assert not steps
 
 
+def test_an_unknown_setting_that_is_near_none_lists_them_in_one_order(pipeline):
+    said = refused(lambda: pipeline.settings(zzz=1), "'zzz'", error=ValueError)
+    assert "There are width, height, steps, guidance_scale, image_guidance_scale, task, method, seed, batch, budget," in said
+
+
+def test_a_revision_is_of_a_repository(small):
+    for model in ("demo", small.folder):
+        refused(lambda: Pipeline.load(model, revision="v1"), "revision is 'v1'", "no repository", error=ValueError)
+
+
 def test_the_largest_seed_is_one(pipeline):
     assert len(pipeline.generate(PROMPT, seed=2**64 - 1, steps=2).images) == 1
 

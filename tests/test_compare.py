@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -152,6 +153,26 @@ def test_only_what_was_generated_is_held_against_each_other(painter, picture):
     assert likeness(one, one, generated) == (1, 0)
 
 
+@pytest.mark.parametrize(("asked", "message"), [({"rounds": 0}, "rounds is 0, .* at least 1"), ({"seed": 2**64 - 2, "rounds": 3}, "seed is 18446744073709551614")])
+def test_what_no_round_can_have_is_refused_before_the_first(pipeline, monkeypatch, asked, message):
+    monkeypatch.setattr(Pipeline, "generate", lambda *_, **__: pytest.fail("an image is generated"))
+    with pytest.raises(ValueError, match=message):
+        compare(pipeline, [PROMPT], parse_ways("vanilla"), **asked)
+
+
+def test_steps_are_timed_on_the_models_own_device(monkeypatch):
+    """With two cards the current one need not be the model's."""
+    model, seen = torch.device("cuda:1"), []
+    event = SimpleNamespace(record=seen.append, elapsed_time=lambda _: 2000)
+    monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"stream of {device}")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: seen.append(device))
+    timer = StepTimer(model)
+    timer.start()
+    timer.lap(SimpleNamespace(kind="full"))
+    assert timer.seconds() == [("full", 2.0)] and seen == ["stream of cuda:1"] * 2 + [model]
+
+
 def test_vanilla_in_the_time_of_each_other_method(painter, picture, monkeypatch):
     # A full step takes a second, any other 0.2: shortcut 4 of 8 takes 4.8, ml-cache with 3 full steps 4.
     monkeypatch.setattr(StepTimer, "seconds", lambda timer: [(kind, {"full": 1.0, SKIPPED: 0.0}.get(kind, 0.2)) for kind, *_ in timer._laps])
@@ -216,8 +237,9 @@ def test_the_command_compares_all_that_the_model_can_run(small, tmp_path, capsys
     assert [row["settings"]["method"] for row in json.loads(out.read_text())] == ["vanilla", "shortcut", "ml-cache"]
     assert main(["compare", PROMPT, *options, "--head", "none"]) == 0
     assert "| shortcut |" not in capsys.readouterr().out
-    for wrong, expected in (["--rounds", "0"], "--rounds is 0"), (["--methods", "magic"], "'magic' is no way"), (["--methods", "shortcut"], "needs a shortcut head"):
-        assert main(["compare", PROMPT, *options, "--head", "none", *wrong, "--report", str(tmp_path / "no.json")]) == 2
+    refusals = {"--rounds=0": "--rounds: '0' is no whole number from 1", "--methods=magic": "'magic' is no way", "--methods=shortcut": "needs a shortcut head"}
+    for wrong, expected in refusals.items():
+        assert main(["compare", PROMPT, *options, "--head", "none", wrong, "--report", str(tmp_path / "no.json")]) == 2
         printed = capsys.readouterr()
         assert expected in printed.err and printed.out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["rows.json"]

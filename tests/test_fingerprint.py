@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from small_model import make_small_model, shard
+from small_model import edit_tensors, make_small_model, shard
 
 from migm_core.checkpoints import convert
 from migm_core.checkpoints.fingerprint import COUNT, fingerprint, other_base, same_base
@@ -63,6 +63,12 @@ def test_a_quantised_base_is_the_same_base_and_another_one_is_not(demo, dtype, t
     assert not same_base(quantised, fingerprint(trained(demo, "blocks.3.q_proj.weight", 1.0)))
 
 
+def test_a_base_that_was_cast_to_8_bits_is_the_same_base_and_another_one_is_not(bases, copy):
+    edit_tensors(copy.folder / "model.safetensors", lambda tensors: tensors.update({name: tensor.to(torch.float8_e4m3fn) for name, tensor in tensors.items()}))
+    cast, ours, other = fingerprint(load(copy.folder)), fingerprint(bases[0]["fp32"]), fingerprint(bases[1])
+    assert same_base(cast, ours) and same_base(ours, cast) and not same_base(cast, other)
+
+
 def test_what_text_needs_beside_leaves_the_fingerprint(bases, small):
     whole = Pipeline.load(small.folder, None, dtype="fp32", device="cpu")
     whole.choose("Which?", ["red", "blue"])
@@ -114,7 +120,7 @@ def test_weights_that_a_host_keeps_in_its_own_form_are_left_out(demo):
 
 def test_what_is_no_fingerprint_is_of_no_base(bases):
     text = fingerprint(bases[1])
-    wrong = ("", "x", "é", text[: EMBEDDING - 4], text[:-4], 2 * text, text + ":", text.replace(":16:", ":4:"), text.replace(":", ""))
+    wrong = ("", "x", "é", text[: EMBEDDING - 4], text[:-4], 2 * text, text + ":", text.replace(":16:", ":5:"), text.replace(":", ""))
     assert same_base(text, text) and not any(same_base(text, other) or same_base(other, text) for other in wrong)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_model import PROMPT
+from small_model import PROMPT, make_small_model
 
 from migm_core.checkpoints import CheckpointError, TensorSource
+from migm_core.checkpoints.fingerprint import fingerprint, same_base
 from migm_core.families.lumina_dimoo.names import BASE_PREFIX, GGUF_NAMES
 from migm_core.pipeline import Pipeline
 
@@ -74,6 +75,14 @@ def test_smaller_kinds_come_back_as_near_as_they_can(copy, kind, error):
         assert torch.equal(source.get(name, (1, 3)), whole[1:3])
     assert source.dtypes[f"{BASE_PREFIX}wte.weight"] == (torch.float16 if kind == KINDS.F16 else torch.bfloat16)
     load(source.path).generate(PROMPT, steps=2, method="vanilla")
+
+
+@pytest.mark.parametrize("kind", [KINDS.Q8_0, KINDS.Q4_0], ids=lambda kind: kind.name)
+def test_a_quantised_file_is_of_the_same_base_and_of_no_other(copy, small, kind, tmp_path):
+    plain = fingerprint(load(small.folder).checkpoint.base)
+    quantised = fingerprint(load(write(copy.folder, kind)).checkpoint.base)
+    assert same_base(quantised, plain) and same_base(plain, quantised)
+    assert not same_base(quantised, fingerprint(load(make_small_model(tmp_path / "other", seed=7).folder).checkpoint.base))
 
 
 def fails(path, *parts):

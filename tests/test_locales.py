@@ -58,6 +58,16 @@ def test_chinese_covers_the_categories_and_types():
     assert leaves(texts("zh", "main.json")).keys() == leaves(texts("en", "main.json")).keys()
 
 
+def test_chinese_names_the_nodes_that_english_names():
+    """In each text and each help page."""
+    chinese, english, docs = texts("zh", "nodeDefs.json"), leaves(of_schemas()), REPOSITORY / "web" / "docs"
+    pairs = {path: (english[path], text) for path, text in leaves(chinese).items()}
+    pairs |= {f"{id}.md": ((docs / f"{id}.md").read_text("utf-8"), (docs / id / "zh.md").read_text("utf-8")) for id in schemas()}
+    for path, (ours, theirs) in pairs.items():
+        named = {id for id, schema in schemas().items() if schema.display_name in ours}
+        assert {id for id in schemas() if chinese[id]["display_name"] in theirs} == named, path
+
+
 @pytest.mark.parametrize("file", ["nodeDefs.json", "main.json"])
 def test_every_chinese_text_is_translated(file):
     untranslated = [path for path, text in leaves(texts("zh", file)).items() if not any("\u4e00" <= letter <= "\u9fff" for letter in text)]
@@ -89,8 +99,11 @@ def remarks() -> list[str]:
     trained = plan.Trained(((64, 64),), guidance=False, tasks=("text-to-image", "paint"), doubts=(doubt,))
     other = room("run").other_base("a head.safetensors", "of another", Lumina(small_config()), "a model")
     abouts = list(room("choices").kinds_of_steps().values())
-    with pytest.raises(ValueError) as unknown:
-        plan.answer({"unknown": "steps"})
+    errors = []
+    for asked in ({"unknown": "steps"}, {"model": "none"}, {"head": "1", "budget": "1"}):
+        with pytest.raises(ValueError) as error:
+            plan.answer(asked)
+        errors.append(str(error.value))
     inputs, painting, pictures = (sys.modules[f"{NAME}.migm_core.families.lumina_dimoo.{name}"] for name in ("inputs", "painting", "pictures"))
     notes += pictures.prepare(Image.new("RGB", (400, 40)), ((64, 64),), "Picture 2").note, pictures.prepare(Image.new("RGB", (40, 400)), ((64, 64),)).note
     notes += pictures.prepare(Image.new("RGBA", (64, 64)), ((64, 64),), "Picture 2").notes
@@ -103,14 +116,16 @@ def remarks() -> list[str]:
     reading = sys.modules[f"{NAME}.migm_core.families.lumina_dimoo.reading"]
     unfinished = SimpleNamespace(end=None, cache_errors=(SimpleNamespace(kl=0.03, changed=0.1),))
     notes += reading._cautions(unfinished, SimpleNamespace(stop="answer", length=64))
-    return [*notes, *plan.cautions(trained, settings, ""), *plan.cautions(trained, without, "a cat"), other, *abouts, str(unknown.value)]
+    return [*notes, *plan.cautions(trained, settings, ""), *plan.cautions(trained, without, "a cat"), other, *abouts, *errors]
 
 
 def test_the_timeline_translates_all_that_the_server_remarks():
     translated = (REPOSITORY / "web" / "words.js").read_text(encoding="utf-8")
     patterns = [re.compile(pattern) for pattern in re.findall(r"^\s*\[?/(\^.*)/,", translated, re.MULTILINE)]
-    assert len(remarks()) == 26
-    assert not [remark for remark in remarks() if not any(pattern.match(remark) for pattern in patterns)]
+    assert len(remarks()) == 28
+    used = [next((pattern for pattern in patterns if pattern.match(remark)), None) for remark in remarks()]
+    assert None not in used
+    assert set(used) == set(patterns), "a translation that nothing needs, or that another one takes the place of"
 
 
 @pytest.mark.parametrize("suffix", [".md", "/zh.md"])

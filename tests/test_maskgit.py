@@ -8,6 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from migm_core.canvas import Canvas
+from migm_core.families import family_named
 from migm_core.families.maskgit.backbone import MaskGit
 from migm_core.families.maskgit.classes import ClassNames, imagenet_names
 from migm_core.families.maskgit.config import MaskGitConfig
@@ -44,6 +45,12 @@ def millions(model) -> float:
 def test_published_base_models_have_the_published_size(grid, size):
     model = MaskGit(MaskGitConfig(grid=grid), device="meta", operations=uninitialised)
     assert millions(model) == size
+
+
+@pytest.mark.parametrize("ratio", [1e-6, 0.5, 0, float("nan")])
+def test_a_new_head_is_not_wider_than_its_base(ratio):
+    with pytest.raises(ValueError, match="ratio .* wider than its base, whose width is 768. Choose 1 or more"):
+        family_named("maskgit").new_head(MaskGitConfig(), ratio)
 
 
 @pytest.mark.parametrize(("variant", "size"), [({}, 5.082), ({"n_blocks": 2}, 8.631), ({"time_embedding": False}, 4.585), ({"bottleneck_ratio": 1}, 16.405)])

@@ -3,6 +3,7 @@
 import os
 import pickle
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -101,8 +102,8 @@ def test_other_instructions_are_refused(tmp_path, opcode):
         TensorSource.open(path)
 
 
-def hand_made(path: Path, shape: tuple, stride: tuple, offset: int = 0, count: int = 4, present: int = 4) -> Path:
-    """A checkpoint of one tensor that says what it likes of its numbers, of which so many are present."""
+def hand_made(path: Path, shape: tuple, stride: tuple, offset: int = 0, count: int = 4, present: int = 4, claimed: int | None = None) -> Path:
+    """A checkpoint of one tensor that says what it likes of its numbers, of which so many are present, and its archive of their bytes."""
 
     class Tensor:
         def __reduce__(self):
@@ -120,6 +121,11 @@ def hand_made(path: Path, shape: tuple, stride: tuple, offset: int = 0, count: i
             archive.writestr("last/data/0", bytes(4 * present))
     finally:
         del pickle.PersistentLoad
+    if claimed is not None:
+        content = bytearray(path.read_bytes())
+        entry = content.rindex(b"PK\x01\x02")
+        content[entry + 24 : entry + 28] = claimed.to_bytes(4, "little")
+        path.write_bytes(content)
     return path
 
 
@@ -130,6 +136,7 @@ def hand_made(path: Path, shape: tuple, stride: tuple, offset: int = 0, count: i
         ({"shape": (2, 2), "stride": (3, 1)}, "reaches past its numbers"),
         ({"shape": (4,), "stride": (1,), "offset": 1}, "reaches past its numbers"),
         ({"shape": (4,), "stride": (1,), "present": 3}, "lacks the numbers of a"),
+        ({"shape": (4,), "stride": (1,), "present": 1000, "count": 2000, "claimed": 8000}, "lacks the numbers of a"),
         ({"shape": (4,), "stride": (-1,), "offset": 3}, "damaged"),
         ({"shape": (4,), "stride": (1, 1)}, "damaged"),
         ({"shape": (4,), "stride": (1,), "offset": -1}, "damaged"),
@@ -138,6 +145,24 @@ def hand_made(path: Path, shape: tuple, stride: tuple, offset: int = 0, count: i
 def test_a_tensor_past_its_numbers_is_refused(tmp_path, wrong, message):
     with pytest.raises(CheckpointError, match=message):
         TensorSource.open(hand_made(tmp_path / "last.ckpt", **wrong))
+
+
+@pytest.mark.parametrize("bomb", ["pairs", "order of bytes"])
+def test_what_unfolds_to_far_more_than_the_file_is_refused_first(tmp_path, bomb):
+    """A list of many references to one long list, where pairs are due; and an entry of a few bytes that inflates to 64 MB."""
+    path, count = tmp_path / "last.ckpt", 3000
+    many = b"]q\x01(" + b"K\x01" * count + b"e0" + b"]q\x02(" + b"h\x01" * count + b"e"
+    pickled = b"\x80\x02ccollections\nOrderedDict\n" + many + b"\x85R." if bomb == "pairs" else b"\x80\x02}."
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("last/data.pkl", pickled)
+        if bomb == "order of bytes":
+            archive.writestr("last/byteorder", bytes(2**26))
+    tracemalloc.start()
+    try:
+        assert TorchFile.open(path) is None
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_hand_made_checkpoint_is_read(tmp_path):

@@ -1,7 +1,7 @@
 """What a Python user is promised: the public names, lists of prompts, what a result holds, methods of one's own."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
@@ -12,6 +12,7 @@ from small_model import PROMPT, make_small_model
 import migm_core
 from migm_core import Pipeline, Result, Settings
 from migm_core.canvas import Canvas
+from migm_core.checkpoints import CheckpointError
 from migm_core.families.lumina_dimoo.backbone import Lumina
 from migm_core.outputs import save_images
 from migm_core.sampling.backbone import at_positions
@@ -185,6 +186,32 @@ def test_a_method_that_gives_other_features_than_it_should_is_named(pipeline, mo
     monkeypatch.setattr(EveryOtherRun, "features", lambda self, step: other(right(self, step)))
     with pytest.raises(ValueError, match=r"The method every-other gives other features at step 0 than it should.*\[1, 16, 32\] on cpu"):
         pipeline.generate(PROMPT, method=EveryOther(), steps=8)
+
+
+def test_numbers_of_a_method_of_ones_own_that_are_not_finite_are_no_heads_fault(pipeline, monkeypatch):
+    right = EveryOtherRun.features
+    monkeypatch.setattr(EveryOther, "kinds", lambda self, steps: ["shortcut" if step else "full" for step in range(steps)])
+    monkeypatch.setattr(EveryOtherRun, "features", lambda self, step: [each * (float("nan") if step.index else 1) for each in right(self, step)])
+    headless = Pipeline(pipeline.checkpoint, None)
+    with pytest.raises(CheckpointError, match="base model gives values that are not finite, computed in float32. Its weights are finite"):
+        headless.generate(PROMPT, method=EveryOther(), steps=4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "images", "message"),
+    [
+        (lambda branches: ([], None), 1, "branches of 0 images, but 1"),
+        (lambda branches: ([branches], None), 2, "branches of 1 images, but 2"),
+        (lambda branches: ([replace(each, prompt=each.prompt.expand(3, -1)) for each in branches], None), 2, "branches of 3 images, but 2"),
+        (lambda branches: (branches, [5]), 2, "1 seeds for 2 images"),
+    ],
+    ids=["none", "too few lists", "too many prompts", "too few seeds"],
+)
+def test_branches_and_seeds_are_as_many_as_the_images(pipeline, asked, images, message):
+    settings = pipeline.settings(batch=images, steps=2)
+    branches, seeds = asked(pipeline.checkpoint.family.branches(pipeline.checkpoint, PROMPT, "", 1.0, images))
+    with pytest.raises(ValueError, match=message):
+        pipeline.run(branches, settings, seeds=seeds)
 
 
 @pytest.mark.parametrize(("typo", "meant"), [("stesp", "steps"), ("temprature", "temperature"), ("budgets", "budget"), ("warm_up", "warmup")])

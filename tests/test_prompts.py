@@ -80,6 +80,8 @@ def test_the_longest_prompt(prompts):
     assert len(prompts.text("red " * MAX_PROMPT_TOKENS)) == MAX_PROMPT_TOKENS
     with pytest.raises(ValueError, match=f"{MAX_PROMPT_TOKENS + 1} tokens"):
         prompts.text("red " * (MAX_PROMPT_TOKENS + 1))
+    with pytest.raises(ValueError, match="The negative prompt has"):
+        prompts.unconditional("red " * (MAX_PROMPT_TOKENS + 1))
 
 
 def test_unknown_words_are_named_once_as_written_and_fillers_are_not(prompts):

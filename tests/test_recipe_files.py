@@ -11,7 +11,8 @@ from migm_core.worlds.recipe import weights
 from migm_core.worlds.recipe.__main__ import main
 from migm_core.worlds.recipe.evaluation import read_report
 from migm_core.worlds.recipe.pieces import spent
-from migm_core.worlds.recipe.stages import digest, recorded_runs
+from migm_core.worlds.recipe.stages.text_to_image import recorded_runs
+from migm_core.worlds.recipe.task import digest
 
 
 def said_by(capsys, *argv: object) -> str:

@@ -1,5 +1,6 @@
 """What the tasks' nodes do before and after the model, and what newer hosts show of them."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -116,6 +117,23 @@ def test_what_is_no_mask_is_refused(value):
     refused(lambda: room("host.pictures").mask_batch(value, 1), "The input mask")
 
 
+def test_an_image_for_a_canvas_is_laid_on_white():
+    opaque, image = room("canvas")._opaque, torch.tensor([0.2, 0.4, 0.6, 0.25]).expand(1, 4, 4, 4)
+    seen, notes = opaque(image)
+    assert torch.allclose(seen, torch.tensor([0.8, 0.85, 0.9]).expand(1, 4, 4, 3)) and notes == ("The picture has transparent parts: they are read as white.",)
+    for solid in (batch(2), torch.cat([batch(2), torch.ones(2, 4, 4, 1)], 3)):
+        seen, notes = opaque(solid)
+        assert torch.equal(seen, batch(2)) and notes == ()
+
+
+def test_masks_may_have_a_channel_as_those_of_some_packs_do():
+    """The host's own nodes take them too."""
+    masks = torch.rand(2, 1, 8, 8)
+    assert torch.equal(room("host.pictures").mask_batch(masks, 2), masks[:, 0])
+    refused(lambda: room("host.pictures").mask_batch(torch.rand(1, 2, 3, 8, 8), 2), "The input mask got the shape .*needs a mask")
+    refused(lambda: room("host.pictures").mask_batch(torch.rand(1, 4, 8, 8), 1), "The input mask got the shape .*needs a mask")
+
+
 @pytest.mark.parametrize("value", [5, {"a": 1}, ["3"]], ids=str)
 def test_classes_that_are_no_text_are_refused(nodes, value):
     refused(lambda: room("maskgit").MaskGITClass.execute("3", value), "several is .* but must be text")
@@ -170,6 +188,18 @@ def test_the_memory_of_a_question_grows_with_what_it_keeps(nodes):
     assert varied > plain and guided > plain
 
 
+def test_options_need_memory_by_their_different_lengths_and_a_long_one_is_named(nodes, pipeline, monkeypatch):
+    understand, asked = room("understand"), []
+    monkeypatch.setattr(understand, "prepare_text", lambda model, rows, length, settings: asked.append((rows, length)) or nullcontext())
+    model, inputs = SimpleNamespace(checkpoint=pipeline.checkpoint, name="small"), SimpleNamespace(codes=(), pictures=(), notes=())
+    options = ["red", "blue", "green", "large blue"]
+    lengths = {len(pipeline.checkpoint.prompts.text(option)) for option in options}
+    assert 1 < len(lengths) < len(options)
+    (choice,) = understand.choose(model, "star", options, [inputs])
+    assert choice.option in options and [rows for rows, _ in asked] == [len(lengths)]
+    refused(lambda: understand.choose(model, "star", ["red", "red " * 3000], [inputs]), "The option ")
+
+
 def test_an_empty_instruction_is_known_before_a_run():
     validate = room("tasks").EditImage.validate_inputs
     assert validate(" ") == "The instruction is empty: say what to change." and validate("red") is True and validate(None) is True
@@ -177,4 +207,25 @@ def test_an_empty_instruction_is_known_before_a_run():
 
 @pytest.mark.parametrize("task", [5, "moon", ["edit"], torch.ones(2)], ids=str)
 def test_a_task_that_is_none_is_refused(task):
-    refused(lambda: room("tasks").chosen_task(task, {}), "task is .*, expected one of")
+    refused(lambda: room("tasks").chosen_task(task, {}, TASKS), "task is .*, expected one of")
+
+
+def test_the_loader_of_a_task_is_named_where_there_is_no_model(nodes):
+    """Older hosts do not ask for one, as words alone need none."""
+    refused(lambda: room("prompt").Prompt.execute("red", task="edit"), r"The input model got nothing, but needs a link. Connect MIGM Load Lumina-DiMOO\.")
+
+
+def test_a_map_in_the_place_of_a_view_is_refused(nodes, monkeypatch):
+    """Newer hosts read one there from workflows of older ones, which save the values of all tasks."""
+    tasks = room("tasks")
+    newer = ["task", *(f"task.{each.id}" for each in tasks_of(nodes["MIGMPrompt"])["multi-view"] if each.io_type in workflows.WIDGETS)]
+    monkeypatch.setattr(tasks, "DYNAMIC", False)
+    older = [each.id for each in tasks.task_inputs(tasks.OF_PROMPT, must=False) if each.io_type in workflows.WIDGETS]
+    assert older[newer.index("task.view")] == "task.map"
+    refused(lambda: tasks.read_task(None, TASKS["multi-view"], {"view": "canny"}, "", "", 4.0), "view is 'canny', which is a map")
+
+
+@pytest.mark.parametrize("task", ["text-to-image", {"task": "text-to-image"}, None], ids=str)
+def test_an_image_task_needs_a_task_with_pictures(task):
+    """A link may bring any word."""
+    refused(lambda: room("tasks").ImageTask.execute(None, 4.0, task), f"task is .*, expected one of {', '.join(TASKS)}")

@@ -112,6 +112,8 @@ def test_several_prompts_share_their_pictures(painter, picture):
         ({"task": "edit", "images": 1, "mask": torch.ones(64, 64)}, ("edit takes no mask",)),
         ({"task": "edit", "images": 1, "prompt": " "}, ("needs a prompt",)),
         ({"task": "edit", "images": 1, "prompt": 7}, ("prompt is 7", "expected text")),
+        ({"task": "edit", "images": 1, "prompt": ["red heart", None]}, ("prompt is None", "expected text")),
+        ({"task": "edit", "images": 1, "prompt": ["red heart", ""]}, ("needs a prompt",)),
         ({"task": "dense", "images": 1}, ("needs a kind", "canny")),
         ({"task": "dense", "images": 1, "kind": "lineart"}, ("needs a kind", "'lineart'")),
         ({"task": "multi-view", "images": 1}, ("needs a kind", "left")),

@@ -132,7 +132,7 @@ def test_the_log_tells_means(tmp_path):
     assert (second["step"], second["a"], second["b"]) == (2, 0.5, 0.5) and (third["step"], third["a"], third["b"]) == (4, 2.5, 2.5)
 
 
-def test_a_run_of_seconds_counts_those_of_all_its_calls(tmp_path):
+def test_a_run_of_seconds_counts_those_of_all_its_calls(tmp_path, capsys):
     with Run(tmp_path, seconds=0.2) as run:
         for _ in run.steps():
             run.count(seen=7)
@@ -141,8 +141,9 @@ def test_a_run_of_seconds_counts_those_of_all_its_calls(tmp_path):
     with Run(tmp_path, seconds=0.4) as again:
         shares = [again.progress for _ in again.steps() if not time.sleep(0.02)]
     assert again.step > run.step and 0.5 <= shares[0] < 0.75 and again.spent >= 0.4
-    with Run(tmp_path, seconds=100, until=0) as stopped:
-        assert not list(stopped.steps())
+    with Run(tmp_path, seconds=100, until=0) as paused:
+        assert not list(paused.steps())
+    assert paused.progress < 1 and "is finished" not in capsys.readouterr().err
     with pytest.raises(ValueError, match="not both"):
         Run(tmp_path, seconds=1, steps=1)
 
@@ -150,7 +151,7 @@ def test_a_run_of_seconds_counts_those_of_all_its_calls(tmp_path):
 def test_what_is_saved_on_the_way_is_told(tmp_path):
     seen = []
     with Run(tmp_path, steps=3, save_every=0) as run:
-        for _ in run.steps(saved=lambda: seen.append(torch.load(run.path, weights_only=True)["step"])):
+        for _ in run.steps(on_checkpoint=lambda: seen.append(torch.load(run.path, weights_only=True)["step"])):
             pass
     assert seen == [1, 2, 3]
 
@@ -170,7 +171,7 @@ def test_looks_take_a_tenth_of_the_time_at_most(tmp_path):
         looks.append(run.step)
 
     with Run(tmp_path, seconds=100, clock=lambda: worked[0], save_every=0) as run:
-        for _ in run.steps(saved=look):
+        for _ in run.steps(on_checkpoint=look):
             worked[0] += 1
     assert looks == [1, 27, 54, 81]
 

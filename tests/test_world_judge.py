@@ -1,5 +1,6 @@
 """The lakeside world's judge: it reads the renderer's own pictures, and is not fooled by others."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -9,10 +10,10 @@ import torch.nn.functional as F
 from migm_core.worlds.lakeside import edits, judge, judge_edits, judge_maps, judge_positions, parse, prompts, read, render, sample_scenes
 from migm_core.worlds.lakeside.reader import GRID, WEIGHTS, Reader
 from migm_core.worlds.lakeside.reader_data import ABSENT, SPOILT, UNCLEAR, WHOLE, examples, make_pairs
-from migm_core.worlds.lakeside.scene import COLOURS, KIND_NAMES, NONE
-from migm_core.worlds.lakeside.train_reader import loss_of, train
+from migm_core.worlds.lakeside.scene import COLOURS, KIND_NAMES, NONE, WEATHERS
+from migm_core.worlds.recipe.reader import loss_of, train
 
-trained = pytest.mark.skipif(not WEIGHTS.exists(), reason="the reader is not trained: python -m migm_core.worlds.lakeside.train_reader")
+trained = pytest.mark.skipif(not WEIGHTS.exists(), reason="the reader is not trained: python -m migm_core.worlds.recipe reader FOLDER")
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,7 @@ def test_edits_are_judged_by_what_they_change_and_by_what_they_leave(scenes, ima
     others = sample_scenes(64, torch.Generator().manual_seed(1))
     elsewhere = replace(edited.scenes, texture=others.texture, variation=others.variation)
     local = torch.tensor([name not in ("time", "weather", "ground") for name in edited.names])
+    local &= edited.scenes.weather != WEATHERS.index("misty")  # mist hides that the landscape is another
     changed = judge_edits(render(elsewhere), scenes, edited)
     assert all("elsewhere" in verdict.faults for verdict, is_local in zip(changed, local) if is_local)
 
@@ -160,13 +162,22 @@ def test_maps_are_judged_by_likeness():
     assert alike > 0.999 and abs(other) < 0.2
 
 
-def test_the_reader_learns_from_whole_and_spoilt_objects():
+def test_the_reader_learns_from_whole_and_spoilt_objects_and_goes_on_where_it_stopped(tmp_path):
     generator = torch.Generator().manual_seed(0)
     pairs = make_pairs(24, generator)
     shown = examples(pairs, torch.arange(24), generator)
     assert set(shown.state.unique().tolist()) >= {ABSENT, WHOLE, SPOILT} and shown.state.min() >= UNCLEAR
     assert shown.pictures.shape == (24, 3, 128, 128)
     start = loss_of(Reader().train(), shown)
-    learnt = train(pairs, 16, torch.device("cpu"), steps=12)
+    seen, worked = [], itertools.count()
+
+    def lessons(step):
+        seen.append(step)
+        while True:
+            yield examples(pairs, torch.randint(24, (16,), generator=generator), generator)
+
+    for seconds in (8, 24):  # by a clock that ticks twice a step
+        learnt = train(tmp_path, Reader(seed=seconds), lessons, seconds=seconds, clock=lambda: next(worked))
+    assert seen[0] == 0 and seen[1] > 2, "the second call goes on"
     assert loss_of(learnt.train(), shown) < 0.8 * start
     assert learnt(shown.pictures)[0].shape[2:] == (GRID, GRID)

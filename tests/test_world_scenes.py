@@ -31,6 +31,21 @@ def test_scenes_may_be_of_less_variety():
     assert set(scenes_of(200).present.sum(1).tolist()) == {1, 2, 3, 4} and set(scenes_of(200).size.flatten().tolist()) == {0, 1}
 
 
+def test_landscapes_and_poses_may_be_few_and_are_the_same_for_all_seeds():
+    few = Variety(landscapes=3, poses=2)
+    seen = [scenes_of(200, seed, variety=few) for seed in (0, 1)]
+    landscapes = torch.cat([torch.cat([scenes.variation, scenes.texture.flatten(1)], 1) for scenes in seen])
+    assert len(landscapes.unique(dim=0)) == 3, "outline and texture belong together"
+    assert len(torch.cat([scenes.object_variation for scenes in seen]).flatten(0, 1).unique(dim=0)) == 2
+    assert len(scenes_of(200).variation.unique(dim=0)) == 200
+    assert all(len(getattr(seen[0], name).unique()) > 2 for name in ("time", "ground", "kind", "colour", "column")), "all else is as various as ever"
+
+
+def test_no_scene_gives_no_picture():
+    none = scenes_of(4)[:0]
+    assert render(none, 128).shape == render_layers(none, 128).image.shape == render_subjects(none, none.time, 128).shape == (0, 3, 128, 128)
+
+
 def test_no_two_objects_share_a_kind_or_a_place():
     scenes = scenes_of(2000)
     place = scenes.zone * 3 + scenes.column

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from migm_core.families.lumina_dimoo.prompts import PromptEncoder
 from migm_core.worlds.lakeside import (
+    Variety,
     captions,
     edits,
     judge_answers,
@@ -43,6 +44,15 @@ def test_prompts_say_nothing_that_the_scene_is_not(scenes, complete):
     for name in FIELDS:
         said, true = getattr(request, name), getattr(truth, name)
         assert ((said == true) | (said == NONE)).all(), name
+
+
+def test_words_for_what_a_model_has_never_seen_are_unknown_to_it_and_all_others_keep_their_ids(tokenizer):
+    unlearned = Variety(sizes=("large",)).unlearned()
+    assert "small" in unlearned and "large" not in unlearned and not Variety().unlearned()
+    encoder = PromptEncoder.of(text_tokenizer(unlearned), text_layout(16))
+    assert encoder.unknown_words("A small red balloon and a large tent.") == ["small"]
+    said = "A large red balloon, at dusk."
+    assert text_tokenizer(unlearned).encode(said).ids == tokenizer.encode(said).ids
 
 
 def test_complete_prompts_say_everything_and_others_leave_something_open(scenes):

@@ -97,9 +97,6 @@ class ToyFamily(Family):
 
     build_head = new_head = typical_head = head_config
 
-    def head_metadata(self, config):
-        return {}
-
     def describe(self, path, source):
         return [f"{path}: a toy"] if self.matches(path, source) else None
 

@@ -2,13 +2,16 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { nodeById } from "./graph.js";
+import { nodeByLocator } from "./graph.js";
 import { words } from "./words.js";
 
 const TYPE = "MIGMAskAboutImage";
 const PREVIEW = "$$node-text-preview"; // the host's widget for text that comes while a node runs
 const [LEAST, MOST] = [58, 220]; // of it, px
 const [LINE, LETTER, AROUND] = [16, 6.5, 50]; // of its text, about, px
+
+/** The last output of a node in a subgraph that is not open, by node. */
+const unseen = new WeakMap();
 
 /** Show a node's output: its answers, and beneath them what is to be said of them. */
 function show(node, { text, migm_notes: notes = [] } = {}) {
@@ -18,6 +21,7 @@ function show(node, { text, migm_notes: notes = [] } = {}) {
   if (there()) there().value = shown;
   // As the server would send it: so the host makes the widget, in its own way. It does so in the graph that is open.
   else if (node.graph === app.canvas?.graph) api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text: shown });
+  else unseen.set(node, { text, migm_notes: notes });
   if (there()) makeRoom(node, there(), shown);
 }
 
@@ -34,8 +38,21 @@ function makeRoom(node, widget, text) {
   node.setDirtyCanvas?.(true, true);
 }
 
+/** A subgraph was opened or left. */
+function showUnseen() {
+  for (const node of app.canvas.graph?.nodes ?? []) {
+    const output = unseen.get(node);
+    unseen.delete(node);
+    if (output) show(node, output);
+  }
+}
+
 app.registerExtension({
   name: "MIGM.Answer",
+
+  setup() {
+    app.canvas?.canvas.addEventListener("litegraph:set-graph", showUnseen);
+  },
 
   nodeCreated(node) {
     if (node.comfyClass !== TYPE) return;
@@ -48,8 +65,8 @@ app.registerExtension({
 
   /** The host has put outputs of an earlier run in place again. */
   onNodeOutputsUpdated(outputs) {
-    for (const [id, output] of Object.entries(outputs ?? {})) {
-      const node = nodeById(id);
+    for (const [locator, output] of Object.entries(outputs ?? {})) {
+      const node = nodeByLocator(locator);
       if (node?.comfyClass === TYPE) show(node, output);
     }
   },

@@ -37,6 +37,13 @@ export function nodeById(id) {
   return graph?.getNodeById(path.at(-1)) ?? null;
 }
 
+/** The node whose outputs the host keeps under "7", or under "<id of a subgraph>:7" where it lies in one. */
+export function nodeByLocator(locator) {
+  const [id, subgraph] = String(locator).split(":").reverse();
+  const graph = subgraph ? root().subgraphs?.get(subgraph) : root();
+  return graph?.getNodeById(id) ?? null;
+}
+
 /** The place whose output arrives at an input; null where nothing will. */
 export function sourceOf(place, inputName) {
   return follow(place, indexOf(place.node, inputName), inputName).source;

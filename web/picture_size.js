@@ -36,6 +36,7 @@ function sizeOfFile(file, folder) {
       sizes.set(url, `${image.naturalWidth}x${image.naturalHeight}`);
       onSize.dispatchEvent(new Event("size"));
     };
+    image.onerror = () => sizes.delete(url); // it may be there later
     image.src = url;
   }
   return sizes.get(url);

@@ -27,17 +27,18 @@ export function questionOf(node) {
   if (!loader) return { place, reason: words().connectModel };
   const model = loader.node.type?.startsWith(LOADERS) ? valueOf(loader, "model") : UNKNOWN;
   if (typeof model !== "string" || model.length > MAX_NAME) return { place, reason: words().modelFromAnotherNode };
-  const query = new URLSearchParams({ model, head: sourceOf(place, "head") ? 1 : 0, ...values, ...sizeOf(place), ...taskOf(place) });
+  const task = taskOf(place);
+  const query = new URLSearchParams({ model, head: sourceOf(place, "head") ? 1 : 0, ...values, ...sizeOf(place, task), ...task });
   if (unknown.length) query.set("unknown", unknown.join());
   const negative = hasNegative(place);
   if (negative !== null) query.set("negative", negative ? 1 : 0);
   return { place, query, values };
 }
 
-/** Width, height and number of the pictures where an empty canvas gives them; without a canvas it is one of the model's own size. */
-function sizeOf(place) {
+/** Width, height and number of the images where an empty canvas gives them; without a canvas it is one of the model's own size, or a task's. */
+function sizeOf(place, { task }) {
   const canvas = sourceOf(place, "canvas");
-  if (!canvas) return taskOf(place).task || sourceOf(place, "prompt")?.node.type !== PROMPT ? {} : { batch: 1 }; // of a task: as many as its pictures
+  if (!canvas) return task || sourceOf(place, "prompt")?.node.type !== PROMPT ? {} : { batch: 1 }; // of a task: as many as its pictures
   if (canvas.node.type !== EMPTY_CANVAS) return {};
   const size = ["width", "height", "batch"].map((name) => [name, valueOf(canvas, name)]);
   return Object.fromEntries(size.filter(([, number]) => Number.isInteger(number) && number > 0 && number < 1e6));

@@ -81,8 +81,6 @@ const SENTENCES = [
   [/^(?:The picture|Picture (\d+)) has more than 8 bits a channel/, (which) => `${which ? `第 ${which} 张` : ""}图片每通道超过 8 位：按 8 位读取。`],
   [/^The task (\S+) has words of its own: the prompt/, (task) => `任务 ${task} 有自己的文字：不读取提示词。`],
   [/^The transparent parts of the picture are what is generated/, () => "没有给遮罩，所以生成的是图片的透明部分。"],
-  [/^Nothing says how many attention heads this model has, and its width, (\d+), is none of the published ones, (\d+) and (\d+): (\d+) are/, (width, one, other, heads) =>
-    `文件没有说明此模型有多少个注意力头，其宽度 ${width} 也不是已发布的 ${one} 和 ${other}：假定为 ${heads} 个。如果图像是噪声，请在旁边的 config.json 里写明。`],
   [/^The mask has (\w+) pixels and the picture (\w+): /, (mask, picture) => `遮罩是 ${mask} 像素，图片是 ${picture}：遮罩已缩放。`],
   [/^The mask takes all of the picture/, () => "遮罩占了整张图片：没有留下可以参照的部分。"],
   [/^The picture has (\w+) pixels, ([\d.]+) times what the model was trained on/, (size, factor) => `图片是 ${size} 像素，为模型训练尺寸的 ${factor} 倍：缩小后结果更好更快。`],

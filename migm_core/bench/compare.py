@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import arguments
 from ..canvas import Canvas
 from ..families.request import TaskRequest
 from ..outputs import plan
@@ -86,16 +87,21 @@ class Asked:
         Raises:
             ValueError: a setting out of its range, a prompt that the model does not take, or pictures that the task does not.
         """
-        inputs, own = None, {}
+        inputs = None
         if request is not None:
             request = replace(request, prompt=prompts[0], negative=negative)
             inputs = pipeline.checkpoint.family.task_inputs(pipeline.checkpoint, request, lambda pixels: pipeline.encode(pixels).codes)
-            own = {"task": request.task} | (dict(zip(("width", "height"), inputs.size)) if inputs.size else {})
-        settings = [pipeline.settings(**{**own, **way}) for way in ways.values()]
-        asked = cls(pipeline, prompts, negative, request, inputs, ways, settings)
+        asked = cls(pipeline, prompts, negative, request, inputs, {}, []).in_ways(ways)
         for prompt in prompts:
-            asked.branches(settings[0], prompt)
+            asked.branches(asked.settings[0], prompt)
         return asked
+
+    def in_ways(self, ways: Mapping[str, Mapping[str, Any]]) -> "Asked":
+        """The same in other ways; a ValueError where a setting is out of its range."""
+        own = {} if self.request is None else {"task": self.request.task}
+        if self.inputs is not None and self.inputs.size:
+            own |= dict(zip(("width", "height"), self.inputs.size))
+        return replace(self, ways=ways, settings=[self.pipeline.settings(**{**own, **way}) for way in ways.values()])
 
     def generate(self, way: str, number: int, seed: int) -> Result:
         """The image of a round, which nothing but the way's own work slows down: the head is not probed."""
@@ -110,9 +116,7 @@ class Asked:
         checkpoint, family = self.pipeline.checkpoint, self.pipeline.checkpoint.family
         if self.request is None:
             return family.branches(checkpoint, prompt, self.negative, settings.guidance_scale, 1)
-        request = replace(self.request, prompt=prompt)
-        family.task(request.task).check(request, len(self.inputs.pictures))
-        return family.task_branches(checkpoint, request, self.inputs, settings.guidance_scale, settings.image_guidance_scale or 0)
+        return family.task_branches(checkpoint, replace(self.request, prompt=prompt), self.inputs, settings.guidance_scale, settings.image_guidance_scale or 0)
 
     def canvas(self, settings: Settings) -> Canvas:
         """What one image samples."""
@@ -151,10 +155,12 @@ def compare(
     Raises:
         ValueError: a setting out of its range or pictures that the task does not take, before anything is generated.
     """
+    arguments.whole("rounds", rounds, 1)
+    arguments.whole("seed", seed, 0, 2**64 - rounds)
     asked = Asked.of(pipeline, prompts, negative, request, ways)
     warm = [asked.generate(way, 0, seed) for way in ways]
     if same_time:
-        asked = Asked.of(pipeline, prompts, negative, request, {**ways, **_in_the_same_time(asked, warm, seed)})
+        asked = asked.in_ways({**ways, **_in_the_same_time(asked, warm, seed)})
     results = [[asked.generate(way, k, seed) for way in asked.ways] for k in range(rounds)]
     rows = []
     for k, (name, each) in enumerate(zip(asked.ways, asked.settings)):

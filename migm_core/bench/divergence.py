@@ -6,9 +6,9 @@ from torch import Tensor
 from ..canvas import Canvas
 from ..pipeline import Pipeline
 from ..sampling.backbone import Backbone, Branch, at_positions
-from ..sampling.guidance import LOGITS_AT_ONCE, guide
 from ..sampling.loop import Recorded, StepReport, sample
 from ..sampling.noise import SeededNoise
+from ..sampling.probe import compare
 from ..sampling.rule import branch_weights
 from ..sampling.schedules import SKIPPED
 from ..settings import Settings
@@ -54,12 +54,5 @@ def _of_step(base: Backbone, branches: list[Branch], canvas: Canvas, recorded: R
     sequences = [base.sequence(branch, canvas) for branch in branches[: len(recorded.features)]]
     positions = [sequence.positions[recorded.masked] for sequence in sequences]
     features = [at_positions(base.features(sequence), where) for sequence, where in zip(sequences, positions)]
-    weights, count = branch_weights([branch.weight for branch in branches], ramp), recorded.masked.shape[1]
-    total = torch.zeros((), device=recorded.logits.device)
-    at_once = max(1, LOGITS_AT_ONCE // base.config.codebook_size)
-    for first in range(0, count, at_once):
-        part = slice(first, first + at_once)
-        true = guide([base.code_logits(f[:, part], where[:, part]) for f, where in zip(features, positions)], weights)
-        p, q = (logits.log_softmax(-1) for logits in (true, recorded.logits[:, part]))
-        total += (p.exp() * (p - q)).sum()
-    return total / count
+    _, divergence = compare(base, features, recorded.features, positions, branch_weights([branch.weight for branch in branches], ramp))
+    return divergence

@@ -26,7 +26,7 @@ class Checkpoint:
         settings: sensible defaults of a run, by name, as the family's ``defaults``.
         trained: what the model was trained for.
         mapped: whether weights may stay in their files, where they need no conversion.
-        stamps: of the base's files as they were opened, where more of them is read later; see ``source.stamp``.
+        file_stats: of the base's files as they were opened, where more of them is read later; see ``source.file_stat``.
     """
 
     path: Path
@@ -37,4 +37,4 @@ class Checkpoint:
     settings: dict = field(default_factory=dict)
     trained: Trained = Trained()
     mapped: bool = True
-    stamps: Mapping[Path, tuple[int, int] | None] = field(default_factory=dict)
+    file_stats: Mapping[Path, tuple[int, int] | None] = field(default_factory=dict)

@@ -11,7 +11,7 @@ is left out: a head predicts features, and a run may load only some of those row
 
 It is no hash: a base has one fingerprint in any files, shards and dtypes, but for rounding. Rounding to 16 bits moves the embedding's numbers by less
 than 0.3% and a block's by about 0.1%; a merged LoRA or a fine-tune moves a block's by some percent, another training by more than 50%. BITS is 8 where
-weights are kept in 8 bits: their rounding moves a block's numbers by up to 5%, so that only larger changes are told apart.
+weights are stored in 8 bits, and 4 where in fewer: their rounding moves a block's numbers by up to 5% and 20%, so that only larger changes are told apart.
 """
 
 import base64
@@ -22,19 +22,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..sampling.backbone import Backbone
 from .quantised import SCALE, WEIGHT
 
 COUNT, SKETCH = 48, 8
 LONGEST_ROW = 1024  # numbers of a row that count: more would be more to read, and say no more
-EMBEDDING_TOLERANCE = 0.02
-LAYERS_TOLERANCE = {16: 0.005, 8: 0.15}  # root mean square of a block's differences, by the fewer bits of the two bases
+# By the fewer bits of the two bases: the embedding's difference as a share of its size, and the root mean square of a block's differences.
+TOLERANCES = {16: (0.02, 0.005), 8: (0.08, 0.15), 4: (0.35, 0.35)}
 UNIT = 4095  # in 16 bits
 UNSEEN = -(2**15)  # the numbers of a block whose weights a host keeps in a form of its own
 KEY = "base"  # in the metadata of what belongs to a base
 
 
 @torch.no_grad()
-def fingerprint(backbone: nn.Module) -> str:
+def fingerprint(backbone: Backbone) -> str:
     """The fingerprint of a base model. Its weights may lie on any device, in any dtype. Costs a read of at most 4 KB a tensor.
 
     Raises:
@@ -49,7 +50,7 @@ def fingerprint(backbone: nn.Module) -> str:
         if tensor is not table and name.partition(".")[0] not in backbone.output_layers and not name.endswith(SCALE):
             groups[".".join(name.split(".")[:2]) if name.startswith("blocks.") else ""].append(name)
     layers = np.stack([_sketch_of(names, tensors) for names in groups.values()])
-    bits = 8 if any(tensor.dtype.itemsize == 1 for tensor in tensors.values()) else 16
+    bits = max((bits for bits in TOLERANCES if bits <= backbone.stored_bits), default=min(TOLERANCES))
     return f"{_text(_taken(table))}:{bits}:{_text(layers)}"
 
 
@@ -59,7 +60,8 @@ def same_base(one: str, other: str) -> bool:
         a, b = _Numbers.of(one), _Numbers.of(other)
     except (binascii.Error, ValueError):
         return False
-    if np.linalg.norm(a.embedding - b.embedding) > EMBEDDING_TOLERANCE * np.linalg.norm(a.embedding):
+    of_embedding, of_layers = TOLERANCES[min(a.bits, b.bits)]
+    if np.linalg.norm(a.embedding - b.embedding) > of_embedding * np.linalg.norm(a.embedding):
         return False
     if a.layers is None or b.layers is None:
         return True
@@ -67,10 +69,10 @@ def same_base(one: str, other: str) -> bool:
         return False
     seen = ((a.layers != UNSEEN) & (b.layers != UNSEEN)).all(1)
     off = np.sqrt(np.mean((a.layers - b.layers)[seen] ** 2, axis=1)) / UNIT
-    return bool((off <= LAYERS_TOLERANCE[min(a.bits, b.bits)]).all())
+    return bool((off <= of_layers).all())
 
 
-def other_base(head: str, recorded: str | None, backbone: nn.Module, path: str) -> str | None:
+def other_base(head: str, recorded: str | None, backbone: Backbone, path: str) -> str | None:
     """A sentence where a head was trained on another base model; None where it was not, or its file does not tell.
 
     Args:
@@ -139,7 +141,7 @@ class _Numbers:
         """Raise a ValueError if the text is no fingerprint."""
         embedding, *rest = text.split(":")
         numbers = _decoded(embedding)
-        if len(numbers) != COUNT or len(rest) not in (0, 2) or rest and rest[0] not in ("16", "8"):
+        if len(numbers) != COUNT or len(rest) not in (0, 2) or rest and rest[0] not in map(str, TOLERANCES):
             raise ValueError("no fingerprint")
         return cls(numbers, int(rest[0]), _decoded(rest[1]).reshape(-1, SKETCH)) if rest else cls(numbers, 16, None)
 

@@ -59,6 +59,7 @@ class GgufFile:
     """An opened file. A tensor that is not asked for is not read.
 
     Attributes:
+        bits: the fewest that a number takes in it, 16 where nothing is quantised.
         shapes, dtypes: by published name. What is quantised counts as bfloat16, which has as many digits as any of it.
 
     Raises:
@@ -92,6 +93,8 @@ class GgufFile:
         if self._names is None and any(names.published(tensor.name) for names in known for tensor in reader.tensors):
             expected, sources = (" or ".join(values) for values in zip(*((repr(names.architecture), names.made_from) for names in known)))
             raise CheckpointError(f"{path} is of the architecture {architecture!r}, expected {expected}. Use a GGUF file made from a checkpoint of {sources}.")
+        blocks = [gguf.GGML_QUANT_SIZES[tensor.tensor_type] for tensor in reader.tensors if tensor.tensor_type.name not in PLAIN]  # numbers, bytes
+        self.bits = min((8 * size // count for count, size in blocks), default=16)
         self._tensors = {self._published(tensor.name): tensor for tensor in reader.tensors}
         if len(self._tensors) != len(reader.tensors):
             raise CheckpointError(f"{path} holds a tensor under two names, the published one and llama.cpp's. Convert or download it again.")

@@ -20,7 +20,7 @@ from .torch_file import TorchFile
 from .version import check_version
 
 Reader = Callable[[Path], Mapping[str, Tensor]]
-Stamp = tuple[int, int]
+FileStat = tuple[int, int]  # when it was last written, in nanoseconds, and its bytes
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -42,7 +42,7 @@ class TensorSource:
         metadata: the string metadata of the (first) safetensors file.
         shapes: name to shape.
         dtypes: name to torch dtype.
-        stamps: what tells whether its files have been replaced since they were opened, see ``stamp``.
+        file_stats: what tells whether its files have been replaced since they were opened, see ``file_stat``.
     """
 
     def __init__(self, path: Path, reader: Reader | None = None, *, data: bool = True):
@@ -52,7 +52,7 @@ class TensorSource:
         self.metadata: dict[str, str] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype] = {}
-        self.stamps: dict[Path, Stamp | None] = {}
+        self.file_stats: dict[Path, FileStat | None] = {}
         self._files: dict[str, tuple[object, str]] = {}  # name to the open file and the name there
         self._paths: dict[str, Path] = {}
         self._state: dict[str, Tensor] = {}
@@ -73,7 +73,7 @@ class TensorSource:
         source = cls(path, cache(reader) if reader else None, data=data)
         suffix = path.suffix.lower()
         if path.is_file():
-            source.stamps[path] = stamp(path)
+            source.file_stats[path] = file_stat(path)
         if path.is_dir():
             source._open_folder(path)
         elif suffix in SUFFIXES["safetensors"]:
@@ -104,7 +104,7 @@ class TensorSource:
     def renamed(self, names: dict[str, str]) -> "TensorSource":
         """Some of the tensors under new names: ``names`` maps old to new."""
         part = TensorSource(self.path, self._reader, data=self.data)
-        part.metadata, part.stamps = self.metadata, self.stamps
+        part.metadata, part.file_stats = self.metadata, self.file_stats
         for name, new in names.items():
             part.shapes[new], part.dtypes[new], part._written[new] = self.shapes[name], self.dtypes[name], self.written(name)
             if name in self._state:
@@ -150,6 +150,11 @@ class TensorSource:
     def bytes(self) -> int:
         """Size of all tensors as stored."""
         return sum(torch.Size(shape).numel() * self.dtypes[name].itemsize for name, shape in self.shapes.items())
+
+    def bits(self) -> int:
+        """The fewest that a floating-point number takes in its files; 16 where that is more."""
+        narrow = any(dtype.is_floating_point and dtype.itemsize == 1 for dtype in self.dtypes.values())
+        return min((file.bits for file, _ in self._files.values() if isinstance(file, GgufFile)), default=8 if narrow else 16)
 
     def dtype(self) -> torch.dtype:
         """The dtype that most of the numbers have; float32 where there are none."""
@@ -198,7 +203,7 @@ class TensorSource:
         self._files = {name: (file, name) for name in file.shapes}
 
     def _add(self, path: Path) -> None:
-        self.stamps[path] = stamp(path)
+        self.file_stats[path] = file_stat(path)
         check_safetensors(path)
         try:
             file = safe_open(path, framework="pt", device="cpu")
@@ -236,8 +241,8 @@ class TensorSource:
             self.shapes[name], self.dtypes[name] = tuple(tensor.shape), tensor.dtype
 
 
-def stamp(path: Path) -> Stamp | None:
-    """What changes when a file is replaced: when it was last written, in nanoseconds, and its bytes. None where there is none."""
+def file_stat(path: Path) -> FileStat | None:
+    """What changes when a file is replaced. None where there is none."""
     try:
         found = path.stat()
     except OSError:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError
-from .torch_pickle import Damaged, Reader, StoredTensor
+from .torch_pickle import Damaged, PickleReader, StoredTensor
 
 # Under which key training programs keep the model, beside the optimizer's state and the like.
 TABLES = ("model_state_dict", "state_dict")
@@ -91,8 +91,8 @@ class TorchFile:
     def _check(self, name: str, tensor: StoredTensor) -> None:
         """Raise a CheckpointError where a tensor reaches past its numbers, or these past the file."""
         storage = tensor.storage
-        _, size = self._places.get(storage.key, (0, -1))
-        if size < storage.size * storage.dtype.itemsize:
+        start, size = self._places.get(storage.key, (0, -1))
+        if min(size, len(self._content) - start) < storage.size * storage.dtype.itemsize:
             raise CheckpointError(f"{self.path} lacks the numbers of {name}. It may be cut short: download it again.")
         last = tensor.offset + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride))
         if 0 not in tensor.shape and last >= storage.size:
@@ -104,12 +104,13 @@ def _read_zip(file: BinaryIO, path: Path) -> tuple[Any, dict[str, tuple[int, int
     with zipfile.ZipFile(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl") and name.count("/") == 1]
-        if len(pickles) != 1 or entries[pickles[0]].file_size > LARGEST_PICKLE:
+        root = pickles[0].removesuffix("data.pkl") if len(pickles) == 1 else ""
+        order = root + "byteorder"
+        if len(pickles) != 1 or any(entries[name].file_size > LARGEST_PICKLE for name in (*pickles, order) if name in entries):
             raise Damaged
-        root = pickles[0].removesuffix("data.pkl")
-        if root + "byteorder" in entries and archive.read(root + "byteorder").strip() != b"little":
+        if order in entries and archive.read(order).strip() != b"little":
             raise CheckpointError(f"{path} was saved on a machine with another order of bytes, which is not supported. Use a .safetensors file.")
-        contents = Reader(archive.read(pickles[0]), path).value()
+        contents = PickleReader(archive.read(pickles[0]), path).value()
         places = {}
         for name, entry in entries.items():
             if name.startswith(root + "data/"):
@@ -131,18 +132,17 @@ def _first_byte(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
 
 def _read_legacy(file: BinaryIO, path: Path) -> tuple[Any, dict[str, tuple[int, int]]]:
     """What a file of torch before 1.6 holds, and where its storages lie: a row of pickles, then each storage behind its length."""
-    size = file.seek(0, io.SEEK_END)
     file.seek(0)
     if file.read(1) != b"\x80":
         raise Damaged
     file.seek(0)
-    if Reader(file, path).value() != _LEGACY_MAGIC or Reader(file, path).value() != _LEGACY_PROTOCOL:
+    if PickleReader(file, path).value() != _LEGACY_MAGIC or PickleReader(file, path).value() != _LEGACY_PROTOCOL:
         raise Damaged
-    system = Reader(file, path).value()
+    system = PickleReader(file, path).value()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise Damaged
-    contents = Reader(file, path)
-    value, keys = contents.value(), Reader(file, path).value()
+    contents = PickleReader(file, path)
+    value, keys = contents.value(), PickleReader(file, path).value()
     if not isinstance(keys, list):
         raise Damaged
     storages = {storage.key: storage for storage in contents.storages}
@@ -152,6 +152,6 @@ def _read_legacy(file: BinaryIO, path: Path) -> tuple[Any, dict[str, tuple[int, 
         if len(length) < 8 or key not in storages:
             raise Damaged
         count = int.from_bytes(length, "little") * storages[key].dtype.itemsize
-        places[key] = (file.tell(), max(0, min(count, size - file.tell())))
+        places[key] = (file.tell(), count)
         file.seek(count, io.SEEK_CUR)
     return value, places

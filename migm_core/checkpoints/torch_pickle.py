@@ -60,7 +60,7 @@ class Damaged(ValueError):
     """The file is not what torch.save writes."""
 
 
-class Reader:
+class PickleReader:
     """A pickle's value, made without calling anything that it names.
 
     Args:
@@ -144,7 +144,7 @@ class Reader:
         if name == "torch._utils _rebuild_parameter":
             return arguments[0]
         if name == "collections OrderedDict":
-            return _table([value for pair in arguments[0] for value in pair]) if arguments else {}
+            return {_key(key): value for key, value in arguments[0]} if arguments else {}
         return Foreign(f"{name}()")
 
 
@@ -152,11 +152,11 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62
 
 
-def _pushing(make: Callable[[Any], Any]) -> Callable[[Reader, Any], None]:
+def _pushing(make: Callable[[Any], Any]) -> Callable[[PickleReader, Any], None]:
     return lambda reader, argument: reader.push(make(argument))
 
 
-def _append(reader: Reader, values: list[Any]) -> None:
+def _append(reader: PickleReader, values: list[Any]) -> None:
     if isinstance(reader.top(), list):
         reader.top().extend(values)
     elif isinstance(reader.top(), set):
@@ -175,46 +175,46 @@ def _key(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, bytes, int, float, Foreign)) else Foreign(type(value).__name__)
 
 
-def _set_items(reader: Reader, values: list[Any]) -> None:
+def _set_items(reader: PickleReader, values: list[Any]) -> None:
     if isinstance(reader.top(), dict):
         reader.top().update(_table(values))
     elif not isinstance(reader.top(), Foreign):
         raise Damaged
 
 
-def _call(reader: Reader, _: Any) -> None:
+def _call(reader: PickleReader, _: Any) -> None:
     arguments, function = reader.pop(), reader.pop()
     reader.push(reader.called(function, arguments))
 
 
-def _new_with_names(reader: Reader, _: Any) -> None:
+def _new_with_names(reader: PickleReader, _: Any) -> None:
     reader.pop()
     _call(reader, None)
 
 
-def _two(reader: Reader) -> list[Any]:
+def _two(reader: PickleReader) -> list[Any]:
     second = reader.pop()
     return [reader.pop(), second]
 
 
-def _named_on_stack(reader: Reader, _: Any) -> None:
+def _named_on_stack(reader: PickleReader, _: Any) -> None:
     module, name = _two(reader)
     reader.push(Foreign(f"{module} {name}"))
 
 
-def _instance(reader: Reader, argument: Any) -> None:
+def _instance(reader: PickleReader, argument: Any) -> None:
     reader.to_mark()
     reader.push(Foreign(f"{argument}()"))
 
 
-def _tuple_of(count: int) -> Callable[[Reader, Any], None]:
-    def make(reader: Reader, _: Any) -> None:
+def _tuple_of(count: int) -> Callable[[PickleReader, Any], None]:
+    def make(reader: PickleReader, _: Any) -> None:
         reader.push(tuple(reversed([reader.pop() for _ in range(count)])))
 
     return make
 
 
-_INSTRUCTIONS: dict[str, Callable[[Reader, Any], None]] = {
+_INSTRUCTIONS: dict[str, Callable[[PickleReader, Any], None]] = {
     **{name: lambda reader, argument: None for name in ("PROTO", "FRAME")},
     **{name: _pushing(lambda argument: argument) for name in ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")},
     **{name: _pushing(lambda argument: argument) for name in ("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")},

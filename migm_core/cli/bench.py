@@ -4,7 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..command import Parser
+from ..command import Parser, whole
+from .training import add_model, load_model
 
 METHODS_HELP = "separated by semicolons, the first is what the others are compared with"
 
@@ -29,7 +30,7 @@ def _fill_compare(parser: Parser) -> None:
         action=argparse.BooleanOptionalAction,
         help="add the vanilla method at as few steps as cost the time of each other method (default: on a --task, where no --methods are named)",
     )
-    parser.add_argument("--rounds", metavar="N", type=int, default=5, help="images of each method that are timed (default: 5)")
+    parser.add_argument("--rounds", metavar="N", type=whole(1), default=5, help="images of each method that are timed (default: 5)")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="of the first round; the next ones count up (default: 0)")
     parser.add_argument("--report", metavar="PATH", type=Path, help="a .json file for the numbers")
     add_settings(parser, method=False)
@@ -48,8 +49,6 @@ def _compare(args) -> None:
 
     if args.report:
         check_writable(args.report, ".json")
-    if args.rounds < 1:
-        raise ValueError(f"--rounds is {args.rounds}, but must be at least 1.")
     task, ways = read_task(args), parse_ways(args.methods) if args.methods is not None else None
     lines = list(prompts_for_task(args).values())
     pipeline = load_pipeline(args)
@@ -74,10 +73,8 @@ def _fill_evaluate(parser: Parser) -> None:
     from .options import add_settings
 
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="the working folder of the training commands")
-    parser.add_argument("--model", metavar="PATH", help="a checkpoint (default: checkpoint/ in FOLDER); demo is the bundled model")
+    add_model(parser)
     parser.add_argument("--head", metavar="PATH", help="default: head/shortcut.safetensors in FOLDER, or the bundled one")
-    parser.add_argument("--device", metavar="D", help="default: cuda where there is one")
-    parser.add_argument("--dtype", metavar="T", default="auto", help="auto, bf16, fp16 or fp32 (default: auto)")
     parser.add_argument("--methods", metavar="TEXT", help=f"{METHODS_HELP} (default: vanilla and, with a head, shortcut)")
     parser.add_argument("--prompts", metavar="K", type=int, default=500, help="how many (default: 500)")
     parser.add_argument("--split", choices=("train", "dev", "test"), default="test", help="default: test, scenes that training never shows")
@@ -89,7 +86,6 @@ def _fill_evaluate(parser: Parser) -> None:
 def _evaluate(args) -> None:
     from ..bench.ways import parse_ways
     from ..outputs import check_writable
-    from ..pipeline import Pipeline
     from ..worlds.shapes.evaluate import evaluate, round_trip, save, table
     from .options import asked
 
@@ -98,7 +94,7 @@ def _evaluate(args) -> None:
     ways = parse_ways(args.methods) if args.methods is not None else None
     own = args.folder / "head" / "shortcut.safetensors"
     head = None if args.head == "none" else args.head or (own if own.exists() else "auto")
-    pipeline = Pipeline.load(args.model or args.folder / "checkpoint", head, dtype=args.dtype, device=args.device)
+    pipeline = load_model(args, head, args.device)
     if ways is None:
         ways = parse_ways("vanilla" if pipeline.head is None else "vanilla; shortcut")
     given = asked(args, pipeline.checkpoint.family)

@@ -134,9 +134,7 @@ def _check(pipeline, runs: list[dict], lines: dict, task, args):
             if inputs is None:
                 family.branches(checkpoint, prompt, args.negative, settings[0].guidance_scale, 1)
             else:
-                request = task.request(prompt, args.negative)
-                family.task(task.task).check(request, len(task.images))
-                family.task_branches(checkpoint, request, inputs, settings[0].guidance_scale, settings[0].image_guidance_scale or 0)
+                family.task_branches(checkpoint, task.request(prompt, args.negative), inputs, settings[0].guidance_scale, settings[0].image_guidance_scale or 0)
         except ValueError as error:
             raise ValueError(f"{args.prompt_file}, line {number}: {error}" if args.prompt_file else str(error)) from None
     if inputs is None:

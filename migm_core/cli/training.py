@@ -11,6 +11,8 @@ from ..command import Parser, number, whole
 
 SMALLEST = 1e-12  # of what is divided by
 COUNT = 2000  # of runs, where no file names any
+# What --init-from takes.
+CHECKPOINT, HEAD = "a checkpoint's weights and codebook (demo: the bundled model)", "a head's weights, made wider where --ratio says so (demo: the bundled head)"
 # What suits the bundled model; a checkpoint's generation_config.json carries it from here on.
 DEMO_SETTINGS = {
     "width": 64, "height": 64, "steps": 64, "budget": 9, "guidance_scale": 0.0, "temperature": 0.2,
@@ -20,27 +22,20 @@ DEMO_SETTINGS = {
 
 def add_commands(commands) -> None:
     """Add the four commands to an argparse subparsers object."""
-    tokenizer = _add(commands, "train-tokenizer", _train_tokenizer, "fit the codebook and train the image tokenizer, on the CPU")
-    tokenizer.add_argument("--steps", metavar="N", type=whole(0), default=2000, help="default: 2000")
+    tokenizer = _add_training(commands, "train-tokenizer", _train_tokenizer, "fit the codebook and train the image tokenizer, on the CPU", 2000, CHECKPOINT)
     tokenizer.add_argument("--batch", metavar="K", type=whole(1), default=16, help="images a step, over all processes (default: 16)")
 
-    _add_start(tokenizer)
-
-    base = _add(commands, "train-base", _train_base, "train the base model on the CPU and write FOLDER/checkpoint")
-    base.add_argument("--steps", metavar="N", type=whole(0), default=3000, help="default: 3000")
+    base = _add_training(commands, "train-base", _train_base, "train the base model on the CPU and write FOLDER/checkpoint", 3000, CHECKPOINT)
     base.add_argument("--lr", metavar="R", type=number(SMALLEST), default=0.01, help="peak learning rate (default: 0.01; 0.005 to go on from a trained model)")
     base.add_argument("--layers", metavar="N", type=whole(1, 1024), help="more than --init-from has: added as blocks that change nothing at first (default: as --init-from, or 16)")
     base.add_argument("--on-policy", action="store_true", help="take half of the images from the model's own runs, for one that generates some scenes right already")
     base.add_argument("--compile", action="store_true", help="fuse the blocks: a third faster, after a minute of compiling")
 
-    _add_start(base)
-
     collect = _add(commands, "collect", _collect, "record runs of a base model, to train a head on", _fill_collect)
-    _add_model(collect)
+    add_model(collect)
 
-    head = _add(commands, "train-head", _train_head, "train a shortcut head on recorded runs")
-    _add_model(head)
-    head.add_argument("--steps", metavar="N", type=whole(0), default=20000, help="default: 20000")
+    head = _add_training(commands, "train-head", _train_head, "train a shortcut head on recorded runs", 20000, HEAD)
+    add_model(head)
     head.add_argument("--batch", metavar="K", type=whole(1), default=1, help="trajectories a step and process (default: 1)")
     head.add_argument("--lr", metavar="R", type=number(SMALLEST), help="learning rate (default: as published for this kind of model)")
     head.add_argument("--min-lr", metavar="R", type=number(), help="learning rate after --decay-steps (default: a tenth of --lr)")
@@ -54,7 +49,6 @@ def add_commands(commands) -> None:
     head.add_argument("--focus", metavar="S", type=number(0, 1), default=0.0, help="share of the steps that favour transitions with a large feature drift (default: 0, as published)")
     head.add_argument("--resample-every", metavar="N", type=whole(0), default=0, help="sample recorded runs on at every N-th step, and learn these (default: 0, never, as published)")
     head.add_argument("--clip", metavar="N", type=number(), default=0.0, help="largest norm of the gradients (default: 0, none, as published)")
-    head.add_argument("--init-from", metavar="PATH", help="begin with a head's weights, made wider where --ratio says so (demo: the bundled head)")
     head.add_argument("--ema", metavar="D", type=number(0, 1), default=0.9999, help="decay of the weights' average (default: 0.9999)")
 
 
@@ -94,11 +88,15 @@ def _add(commands, name: str, run, summary: str, fill=None) -> Parser:
     return parser
 
 
-def _add_start(parser) -> None:
-    parser.add_argument("--init-from", metavar="PATH", help="begin with a checkpoint's weights and codebook (demo: the bundled model)")
+def _add_training(commands, name: str, run, summary: str, steps: int, init_from: str) -> Parser:
+    parser = _add(commands, name, run, summary)
+    parser.add_argument("--steps", metavar="N", type=whole(0), default=steps, help=f"default: {steps}")
+    parser.add_argument("--init-from", metavar="PATH", help=f"begin with {init_from}")
+    return parser
 
 
-def _add_model(parser) -> None:
+def add_model(parser) -> None:
+    """Add the options of ``load_model``."""
     parser.add_argument("--model", metavar="PATH", help="a checkpoint (default: checkpoint/ in FOLDER); demo is the bundled model")
     parser.add_argument("--device", metavar="D", help="default: cuda where there is one")
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="that the model computes in (default: auto)")
@@ -181,7 +179,7 @@ def _collect(args) -> None:
     from .options import asked, named_as_options
 
     with joined_world(args.device) as world:
-        pipeline = _pipeline(args, None, world.device)
+        pipeline = load_model(args, None, world.device)
         conditions = _conditions(args, pipeline)
         given = {**asked(args, pipeline.checkpoint.family), "method": "vanilla", "seed": args.seed, "batch": args.batch}
         of_pictures = given.pop("image_guidance_scale", None)
@@ -258,7 +256,7 @@ def _train_head(args) -> None:
     from ..training.trajectories import check_alike, open_folder
 
     with joined_world(args.device) as world:
-        checkpoint = _pipeline(args, None, world.device).checkpoint
+        checkpoint = load_model(args, None, world.device).checkpoint
         base, family = checkpoint.base, checkpoint.family
         trajectories = open_folder(args.folder / "trajectories", family, base.config)
         if not trajectories:
@@ -332,7 +330,8 @@ def _start(args):
     return checkpoint
 
 
-def _pipeline(args, head, device):
+def load_model(args, head, device):
+    """The pipeline of a working folder's model, or of another one."""
     from ..pipeline import Pipeline
 
     return Pipeline.load(args.model or args.folder / "checkpoint", head, dtype=args.dtype, device=None if device is None else str(device))

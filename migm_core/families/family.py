@@ -16,6 +16,7 @@ from ..checkpoints.gguf_file import GgufNames
 from ..checkpoints.names import Part
 from ..checkpoints.source import Reader, TensorSource
 from ..checkpoints.write import Pending
+from ..modules.residual_head import ResidualHeadConfig
 from ..sampling.backbone import BackboneConfig, Branch, Head, HeadConfig
 from ..sampling.rule import Rule
 from ..trained import Trained
@@ -30,14 +31,13 @@ class HeadTraining:
     """How a family's published head was trained, where families differ.
 
     Attributes:
-        lr, min_lr, decay_steps: the learning rate is ``lr`` for so many steps, then ``min_lr``.
+        lr, min_lr: the learning rate at first, and at last.
         masked_only: the squared error counts at the masked positions only.
         one_branch: each step learns one guidance branch, not both.
     """
 
     lr: float
     min_lr: float
-    decay_steps: int = 1000
     masked_only: bool = False
     one_branch: bool = False
 
@@ -61,6 +61,7 @@ class Family(ABC):
         gguf_names: what llama.cpp calls its base's tensors, where it knows the architecture.
         base_mark, whole_mark, head_mark: ends of tensors' names by which a file is known without opening it as a model: a base's file, one
             with all of a checkpoint in it, which has both, and a head's.
+        head_kind: what the metadata of a head's file calls it.
     """
 
     name: ClassVar[str]
@@ -81,6 +82,7 @@ class Family(ABC):
     base_mark: ClassVar[str]
     whole_mark: ClassVar[str]
     head_mark: ClassVar[str]
+    head_kind: ClassVar[str]
 
     @abstractmethod
     def parts(self, names: list[str]) -> dict[Part, str]:
@@ -147,9 +149,11 @@ class Family(ABC):
         """
         raise ValueError(f"Heads of {self.title} cannot be made wider. Leave the ratio out to go on with that of the head.")
 
-    @abstractmethod
-    def head_metadata(self, config: HeadConfig) -> dict[str, str]:
+    def head_metadata(self, config: ResidualHeadConfig) -> dict[str, str]:
         """What a head's file says of itself."""
+        sizes = {"base_d_model": str(config.d_model), "blocks": str(config.n_blocks), "bottleneck_ratio": f"{config.bottleneck_ratio:g}"}
+        switches = {each.name: str(getattr(config, each.name)).lower() for each in fields(config) if isinstance(getattr(config, each.name), bool)}
+        return {"kind": self.head_kind, **sizes, **switches}
 
     def head_tensors(self, head: Head) -> Mapping[str, Tensor]:
         """A head's tensors under the names that its files have."""
@@ -265,7 +269,7 @@ class Family(ABC):
             text_scale, image_scale: guidance towards the words and towards the pictures.
 
         Raises:
-            ValueError: a prompt is not one that the model takes.
+            ValueError: a prompt is not one that the model or the task takes.
         """
         raise ValueError(f"{self.title} has no tasks.")
 

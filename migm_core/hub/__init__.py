@@ -37,9 +37,11 @@ def resolve(name: str | Path, *, revision: str | None = None, folder: str | Path
         progress: show bars on a terminal.
 
     Raises:
-        HubError: a repository that is not here whole and could not be fetched.
+        HubError: a repository that is not here whole and could not be fetched, or a revision of what is none.
     """
     if not is_repository(name):
+        if revision is not None:
+            raise HubError(f"revision is {revision!r}, but {name} is no repository of Hugging Face. Leave it out.")
         return Path(name)
     wanted = parse(name, revision)
     folder = target(wanted, folder)

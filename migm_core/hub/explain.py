@@ -12,6 +12,7 @@ from .names import Wanted
 
 @contextmanager
 def in_words(wanted: Wanted, folder: Path | None) -> Iterator[None]:
+    """What goes wrong within the block as a HubError; what is a fault of this program as it is."""
     try:
         yield
     except HubError:

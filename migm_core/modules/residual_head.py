@@ -9,12 +9,57 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .time_embedding import TimeEmbedder
+
+
+class ResidualHeadConfig:
+    """What the configs of all families' heads share.
+
+    Attributes:
+        d_model: width of the base's features.
+        bottleneck_ratio: how many times narrower the head is.
+        time_embedding: whether it is told the mask ratio; cross_attention: whether it reads the new tokens.
+    """
+
+    d_model: int
+    bottleneck_ratio: float
+    time_embedding: bool
+    cross_attention: bool = True
+
+    @property
+    def width(self) -> int:
+        """Width of the head's residual stream."""
+        return round(self.d_model / self.bottleneck_ratio)
+
+    @property
+    def projects(self) -> bool:
+        return self.width != self.d_model
+
 
 class ResidualHead(nn.Module, ABC):
     """Predict the next step's feature: at a smaller width where ``config.projects``, scaled and shifted by the mask ratio where ``config.time_embedding``.
 
-    A family's head makes ``proj_in`` and ``proj_out``, ``time_embedder`` and ``adaLN_modulation``, where there are such, and defines ``read``.
+    A family's head defines ``add_blocks`` and ``read``.
+
+    Args:
+        config: architecture.
+        dtype, device: of the parameters.
+        operations: namespace with Linear; torch.nn by default.
     """
+
+    def __init__(self, config: ResidualHeadConfig, *, dtype=None, device=None, operations=nn):
+        super().__init__()
+        self.config = config
+        width, factory_kwargs = config.width, {"dtype": dtype, "device": device}
+        if config.projects:
+            self.proj_in = operations.Linear(config.d_model, width, **factory_kwargs)
+            self.proj_out = operations.Linear(width, config.d_model, **factory_kwargs)
+            if config.cross_attention:
+                self.new_token_proj_in = operations.Linear(config.d_model, width, **factory_kwargs)
+        self.add_blocks(operations=operations, **factory_kwargs)
+        if config.time_embedding:
+            self.time_embedder = TimeEmbedder(width, operations=operations, **factory_kwargs)
+            self.adaLN_modulation = operations.Linear(width, 2 * width, **factory_kwargs)
 
     def forward(self, features: Tensor, new_tokens: Tensor, new_positions: Tensor, mask_ratio: Tensor, tables: Any = None) -> Tensor:
         """One shortcut step.
@@ -45,6 +90,10 @@ class ResidualHead(nn.Module, ABC):
             scale, shift = modulation.chunk(2, dim=-1)
             x = x * (1 + scale) + shift
         return features + (self.proj_out(x) if self.config.projects else x)
+
+    @abstractmethod
+    def add_blocks(self, *, dtype, device, operations) -> None:
+        """Make the blocks and the last norm."""
 
     @abstractmethod
     def read(self, x: Tensor, new_tokens: Tensor, new_positions: Tensor, tables: Any) -> Tensor:

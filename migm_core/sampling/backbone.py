@@ -98,6 +98,7 @@ class Backbone(Protocol):
         device, dtype: that features are computed on and in.
         blocks: its layers, in order.
         output_layers: names of the modules and parameters that turn features into logits.
+        stored_bits: the fewest that a weight takes in the files that it was loaded from; 16 where nothing is quantised.
     """
 
     config: BackboneConfig
@@ -105,6 +106,7 @@ class Backbone(Protocol):
     dtype: torch.dtype
     blocks: nn.ModuleList
     output_layers: tuple[str, ...]
+    stored_bits: int
 
     def sequence(self, branch: Branch, canvas: Canvas) -> Sequence:
         """A branch of a run on a canvas (B, H, W)."""

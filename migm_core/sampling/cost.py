@@ -13,7 +13,8 @@ PROMPT = 48  # tokens of an ordinary prompt; the canvas has many more
 def step_costs(
     config: BackboneConfig, head: HeadConfig | None, method: Method, rule: Rule, kinds: list[str], rows: int, columns: int, prompts: Sequence[int] = (PROMPT,)
 ) -> list[int]:
-    """Multiply-adds of each step of one image; elementwise work, which no matrix product does, is left out.
+    """Multiply-adds of each step of one image. Elementwise work, which no matrix product does, is left out, and so are the tokens of input pictures that
+    a head reads, some percent of its step.
 
     Args:
         head: None where no step needs one.

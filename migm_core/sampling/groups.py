@@ -1,6 +1,6 @@
 """Many images: sampled in groups that one batch can hold, and what was seen of their steps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -53,10 +53,13 @@ def sample_groups(
         callback, record: as ``loop.sample``.
 
     Raises:
+        ValueError: there are no branches, or branches or seeds of another number of images.
         NotFinite: the first step of a kind gave values that are not finite.
     """
-    of_images = [_of_image(branches, image) for image in range(canvas.shape[0])]
-    groups = [[image] for image in range(canvas.shape[0])] if rule.one_by_one else list(_groups(of_images, canvas.masked))
+    of_images = _of_images(branches, canvas.shape[0])
+    if len(seeds) != canvas.shape[0]:
+        raise ValueError(f"There are {len(seeds)} seeds for {canvas.shape[0]} images. Give one for each.")
+    groups = [[image] for image in range(canvas.shape[0])] if rule.one_by_one else _groups(of_images, canvas.masked)
     codes, likelihood, observed = canvas.codes.clone(), torch.zeros(canvas.shape[0]), []
     for images in groups:
         rows = torch.tensor(images)
@@ -115,19 +118,23 @@ class _Observer:
         return [Probed(step, **{name: float(value) for name, value in values.items()}) for step, values in self._measured]
 
 
-def _groups(branches: list[list[Branch]], masked: Tensor) -> Iterator[list[int]]:
+def _groups(branches: list[list[Branch]], masked: Tensor) -> list[list[int]]:
     """Images that one batch can hold: prompts of one length in every branch, and equally many masked tokens."""
     groups: dict[tuple, list[int]] = {}
     for image, (of_image, count) in enumerate(zip(branches, masked.flatten(1).sum(1).tolist())):
         groups.setdefault((count, *(branch.prompt.shape[-1] for branch in of_image)), []).append(image)
-    yield from groups.values()
+    return list(groups.values())
 
 
-def _of_image(branches: Branches, image: int) -> list[Branch]:
-    """The branches of one image."""
-    if not isinstance(branches[0], Branch):
-        return branches[image]
-    return [branch if branch.prompt.dim() == 1 else replace(branch, prompt=branch.prompt[image]) for branch in branches]
+def _of_images(branches: Branches, count: int) -> list[list[Branch]]:
+    """The branches of each image."""
+    shared = bool(branches) and isinstance(branches[0], Branch)
+    numbers = {len(branch.prompt) for branch in branches if branch.prompt.dim() == 2} if shared else {len(branches)}
+    if wrong := numbers - {count}:
+        raise ValueError(f"There are guidance branches of {min(wrong)} images, but {count} are sampled. Give those of each, or the same for all.")
+    if not shared:
+        return branches
+    return [[branch if branch.prompt.dim() == 1 else replace(branch, prompt=branch.prompt[image]) for branch in branches] for image in range(count)]
 
 
 def _stacked(branches: list[Branch]) -> Branch:

@@ -16,7 +16,7 @@ class StepTimer:
     """
 
     def __init__(self, device: torch.device):
-        self._events = device.type == "cuda"
+        self._device = device
         self._laps: list[tuple[str, object, object]] = []
         self._began = None
 
@@ -27,16 +27,16 @@ class StepTimer:
         self._laps.append((report.kind, self._began, self._now()))
 
     def _now(self):
-        if not self._events:
+        if self._device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))  # else of the current device, which need not be this one
         return event
 
     def seconds(self) -> list[tuple[str, float]]:
         """Kind and duration of each step, in order. On CUDA this waits for the device."""
-        if self._events:
-            torch.cuda.synchronize()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
             return [(kind, begin.elapsed_time(end) / 1000) for kind, begin, end in self._laps]
         return [(kind, end - begin) for kind, begin, end in self._laps]
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .tiled_decoding import decode_tiled
-from .vector_quantised import Quantizer, VectorQuantised
+from .vector_quantised import LARGEST, Quantizer, VectorQuantised, is_size
 
 # What this implementation computes; a file that asks for anything else is refused rather than misread. null asks for nothing.
 _ONLY = {
@@ -27,7 +27,6 @@ _BLOCK_TYPES = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpD
 # Always computed in float32, whatever force_upcast says; codes are not scaled; any image size works.
 _HARMLESS = {"force_upcast", "scaling_factor", "sample_size"}
 
-LARGEST = 2**20  # of any size, so that no product of sizes overflows
 MOST_STAGES = 20  # each halves the sides of an image
 
 
@@ -76,13 +75,13 @@ class ImageTokenizerConfig:
                 )
         known = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None and name not in _ONLY}
         channels = known.get("block_out_channels", cls.block_out_channels)
-        if not isinstance(channels, (list, tuple)) or not 1 <= len(channels) <= MOST_STAGES or not all(_is_size(channel) for channel in channels):
+        if not isinstance(channels, (list, tuple)) or not 1 <= len(channels) <= MOST_STAGES or not all(is_size(channel) for channel in channels):
             raise ValueError(f"{source}: block_out_channels is {channels!r:.80}, expected a list of 1 to {MOST_STAGES} integers from 1 to {LARGEST}.")
         known["block_out_channels"] = tuple(channels)
         config = cls(**known)
         for name in ("latent_channels", "num_vq_embeddings", "layers_per_block", "norm_num_groups", "vq_embed_dim"):
             value = getattr(config, name)
-            if not _is_size(value) and (name, value) != ("vq_embed_dim", None):
+            if not is_size(value) and (name, value) != ("vq_embed_dim", None):
                 raise ValueError(f"{source}: {name} is {value!r:.80}, expected an integer from 1 to {LARGEST}.")
         if wrong := [channel for channel in channels if channel % config.norm_num_groups]:
             raise ValueError(f"{source}: block_out_channels holds {wrong[0]}, which norm_num_groups {config.norm_num_groups} does not divide.")
@@ -120,10 +119,6 @@ def unknown_keys(values: dict) -> list[str]:
     """Unknown keys of a config that are set to something; they are ignored."""
     known = {*_ONLY, *_BLOCK_TYPES, *_HARMLESS, *ImageTokenizerConfig.__dataclass_fields__}
     return [key for key, value in values.items() if key not in known and not key.startswith("_") and value not in (None, False, "", 0, [], {})]
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
 
 
 class ResnetBlock(nn.Module):

@@ -8,6 +8,12 @@ from torch import Tensor, nn
 from .tiled_decoding import check_tile
 
 AT_ONCE = 2**16  # latents whose distances to all entries are in memory together
+LARGEST = 2**20  # of any size in a config, so that no product of sizes overflows
+
+
+def is_size(value: object) -> bool:
+    """Whether a config's value is a whole number from 1 to LARGEST."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
 
 
 class Quantizer(nn.Module):

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from .amused_vq import Downsample, ResnetBlock, Upsample
 from .tiled_decoding import tiled_block, tiled_output
-from .vector_quantised import Quantizer, VectorQuantised
+from .vector_quantised import LARGEST, Quantizer, VectorQuantised, is_size
 
 GROUPS = 32  # of every norm
-LARGEST = 2**20  # of any size, so that no product of sizes overflows
 
 # What this implementation computes; a file that asks for anything else is refused rather than misread. null asks for nothing.
 _ONLY = {"double_z": (False,), "in_channels": (3,), "out_ch": (3,), "resamp_with_conv": (True,), "attn_type": ("vanilla",), "tanh_out": (False,), "give_pre_end": (False,), "use_linear_attn": (False,)}  # fmt: skip
@@ -77,11 +76,11 @@ class VqganConfig:
         if params.get("remap") is not None:
             raise ValueError(f"{source}: remap is {params['remap']!r:.80}, but a codebook with some of its codes left out is not supported.")
         for name in _SIZES:
-            if not _is_size(values.get(name)):
+            if not is_size(values.get(name)):
                 raise ValueError(f"{source}: {name} is {values.get(name)!r:.80}, expected a whole number from 1 to {LARGEST}.")
         for name, least in (("ch_mult", 1), ("attn_resolutions", 0)):
             value = values.get(name)
-            if not isinstance(value, (list, tuple)) or not least <= len(value) <= 20 or not all(map(_is_size, value)):
+            if not isinstance(value, (list, tuple)) or not least <= len(value) <= 20 or not all(map(is_size, value)):
                 raise ValueError(f"{source}: {name} is {value!r:.80}, expected a list of whole numbers from 1 to {LARGEST}.")
         config = cls(**{name: values[name] for name in _SIZES}, ch_mult=tuple(values["ch_mult"]), attn_resolutions=tuple(values["attn_resolutions"]))
         if wrong := [channels for channels in config.channels if channels % GROUPS or channels > LARGEST]:
@@ -100,10 +99,6 @@ def unknown_keys(params: dict[str, Any]) -> list[str]:
     """Keys of ddconfig that are not known here and set to something: what they ask for is ignored."""
     known = {*_ONLY, *VqganConfig.__dataclass_fields__, "dropout"}
     return [key for key, value in params.get("ddconfig", {}).items() if key not in known and value not in (None, False, "", 0, [], {})]
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
 
 
 class AttentionBlock(nn.Module):

@@ -62,10 +62,10 @@ class MovingCodebook:
         self.codebook.copy_(self.sums / self.counts.clamp(min=1e-6)[:, None])
 
     @torch.no_grad()
-    def revive(self, latents: Tensor, generator: torch.Generator, share: float = 0.05) -> int:
-        """Move entries that have less than a share of the mean count to random latents; how many."""
+    def revive(self, latents: Tensor, generator: torch.Generator, share: float = 0.05, of_first=lambda tensor: tensor) -> int:
+        """Move entries that have less than a share of the mean count to random latents; how many. ``of_first`` gives all processes the first one's tensor."""
         dead = self.counts < share * self.counts.mean()
-        fresh = latents[torch.randint(len(latents), (len(self.codebook),), generator=generator, device=latents.device)]
+        fresh = of_first(latents[torch.randint(len(latents), (len(self.codebook),), generator=generator, device=latents.device)])
         mean = self.counts.mean()
         self.codebook.copy_(torch.where(dead[:, None], fresh, self.codebook))
         self.counts.copy_(torch.where(dead, mean, self.counts))

@@ -1,4 +1,4 @@
-"""Train a base model to predict masked image tokens, on pictures that are made as they are needed (MaskGIT, arXiv 2202.04200, section 3.1)."""
+"""Train a base model to predict masked tokens, of pictures (MaskGIT, arXiv 2202.04200, section 3.1) or of answers, which are made as they are needed."""
 
 import math
 import time
@@ -17,29 +17,31 @@ from .muon import Muon
 from .run import Run
 
 ON_POLICY_SHARE, ON_POLICY_FROM = 0.5, 0.3  # of the masked tokens, the most that the model samples itself; from which share of the run on
-WITHOUT_TEXT = 0.1  # share of the prompts that are dropped, for guidance
 BANDS = {"few": (0.0, 0.25), "half": (0.25, 0.75), "most": (0.75, 1.01)}  # of masked tokens, whose losses the log tells apart
 
 
-def random_masks(batch: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Masks at the rates of the cosine schedule's times, spread evenly over the batch: bool (batch, height, width), none empty."""
-    device, tokens = generator.device, height * width
+def random_masks(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Masks at the rates of the cosine schedule's times, spread evenly over a batch of the shape (B, ...): bool, none empty."""
+    device, batch, tokens = generator.device, shape[0], math.prod(shape[1:])
     order = torch.randperm(batch, generator=generator, device=device)
     times = (order + torch.rand(batch, generator=generator, device=device)) / batch
     counts = (torch.cos(times * math.pi / 2) * tokens).ceil().clamp(1, tokens)
     ranks = torch.rand(batch, tokens, generator=generator, device=device).argsort(1).argsort(1)
-    return (ranks < counts[:, None]).view(batch, height, width)
+    return (ranks < counts[:, None]).view(shape)
 
 
 def losses(backbone: Backbone, prompts: Tensor, codes: Tensor, masked: Tensor, shown: Tensor | None = None) -> Tensor:
-    """Cross-entropy of the masked tokens in nats, 0 at others: float32 (B, H, W).
+    """Cross-entropy of the masked tokens in nats, 0 at others: float32, in the shape of the codes.
 
     Args:
         prompts: of one length, filled up, (B, P).
-        codes, masked: (B, H, W).
+        codes, masked: of pictures, (B, H, W); or of answers, the ids of their tokens, (B, G), where the backbone has ``answer_logits``.
         shown: the codes that the model sees at the other tokens, where they are not the true ones.
     """
-    logits = _code_logits(backbone, prompts, codes if shown is None else shown, masked)
+    if codes.dim() == 2:
+        logits = backbone.answer_logits(prompts, codes, masked).float()
+    else:
+        logits = _code_logits(backbone, prompts, codes if shown is None else shown, masked)
     each = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view(masked.shape)
     return each.where(masked, 0)
 
@@ -79,7 +81,6 @@ def train_masked(
     folder: str | Path,
     model: nn.Module,
     lessons: Callable[[int], Iterator[tuple[Tensor, Tensor, Tensor]]],
-    unconditional: Tensor,
     *,
     seconds: float,
     until: float = float("inf"),
@@ -91,7 +92,7 @@ def train_masked(
     seed: int = 0,
     view: Callable[[nn.Module], Backbone] = lambda model: model,
     compile: Callable[[nn.Module], None] | None = None,
-    watch: Callable[[nn.Module, float], None] | None = None,
+    on_checkpoint: Callable[[nn.Module, float], None] | None = None,
     world: World = World(),
 ) -> nn.Module:
     """Train a base model, or resume ``folder``'s checkpoint; returns the model with averaged weights.
@@ -99,18 +100,17 @@ def train_masked(
     Muon trains the matrices of the model's ``blocks``, AdamW the rest.
 
     Args:
-        lessons: given a step, batches from there on without end, on the device: prompts (B, P), filled up, codes (B, H, W), and how much each
-            token counts, (B, H, W).
-        unconditional: the prompt without text, filled up on the left to the longest prompts' length, (P,).
+        lessons: given a step, batches from there on without end, on the device: prompts (B, P), filled up, some of them without text for guidance;
+            what stands behind them, (B, H, W) or (B, G) as in ``losses``; and how much each token counts, likewise.
         seconds, until, clock: as in ``Run``.
         on_policy_every: steps from one that learns from ``on_policy_states`` to the next; 0 for none.
         model: in float32, with the weights to begin with.
         view: the model as sequences see it.
         compile: what is done with the model before the first step.
-        watch: called with the averaged weights and the progress now and then.
+        on_checkpoint: called in the first process after checkpoints on the way, see ``Run.steps``, with the averaged weights and the progress.
     """
     device, half = world.device, world.device.type == "cuda"
-    model, unconditional = model.to(device), unconditional.to(device)
+    model = model.to(device)
     matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
     optimizers = [Muon(matrices, lr=muon_lr, weight_decay=0.1, world=world), torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0)]
@@ -118,29 +118,27 @@ def train_masked(
     def loss(model: nn.Module, prompts: Tensor, codes: Tensor, masked: Tensor, shown: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             of_tokens = losses(view(model), prompts, codes, masked, shown)
-        each, counts = (of_tokens * weights).sum((1, 2)), (masked * weights).sum((1, 2))
+        each, counts = ((part * weights).flatten(1).sum(1) for part in (of_tokens, masked))
         # Each image's mean, so that late steps of a run, which settle details of few tokens, count as much as early ones; half of it.
-        return (each / counts.mean() + each / counts).mean(), of_tokens.detach().sum((1, 2))
+        return (each / counts.mean() + each / counts).mean(), of_tokens.detach().flatten(1).sum(1)
 
     with Run(folder, seconds=seconds, until=until, clock=clock, save_every=60, world=world) as run:
         learner = Learner(model, loss, optimizers, lambda step: falling(run.progress, step, level=0.4), ema=ema, world=world)
         if compile is not None:
             compile(model)
         batches = None
-        for step in run.steps(saved=None if watch is None else lambda: watch(learner.averaged, run.progress), learner=learner):
+        for step in run.steps(on_checkpoint=None if on_checkpoint is None else lambda: on_checkpoint(learner.averaged, run.progress), learner=learner):
             if batches is None:
                 batches = lessons(step)
                 generator = torch.Generator(device).manual_seed((seed * 1009 + step) * 64 + world.rank)
             prompts, codes, weights = next(batches)
-            dropped = torch.rand(len(codes), 1, generator=generator, device=device) < WITHOUT_TEXT
-            masked = random_masks(*codes.shape, generator)
-            prompts, shown = torch.where(dropped, unconditional[-prompts.shape[1] :], prompts), codes
-            if on_policy_every and step % on_policy_every == 0 and run.progress >= ON_POLICY_FROM:
+            masked, shown = random_masks(codes.shape, generator), codes
+            if on_policy_every and step % on_policy_every == 0 and run.progress >= ON_POLICY_FROM and codes.dim() > 2:
                 with torch.autocast(device.type, torch.bfloat16, enabled=half):
                     shown, masked = on_policy_states(view(model), prompts, codes, masked, generator)
             value, each = learner(prompts, codes, masked, shown, weights)
             learner.update(value)
-            counts = masked.sum((1, 2)).float()
+            counts = masked.flatten(1).sum(1).float()
             share = counts / masked[0].numel()
             bands = {name: (share >= low) & (share < high) for name, (low, high) in BANDS.items()}
             means = {name: ((each * band).sum(), (counts * band).sum()) for name, band in bands.items()}

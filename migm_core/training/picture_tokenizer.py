@@ -25,7 +25,8 @@ from .run import Run
 NOISE = 0.35  # on standardised latents, while nothing is quantised
 COMMITMENT = 0.25
 AUTOENCODER, QUANTISED, DECODER = range(3)
-UNTIL = (0.30, 0.72)  # shares of the time at which the first two phases end
+UNTIL = (0.30, 0.80)  # shares of the time at which the first two phases end
+FLOOR, AGAIN = 0.1, 0.5  # shares of the peak learning rate: when the codes stand still; when the decoder begins to learn alone
 FIT_ON = 32  # latents for each entry, to fit the codebook to
 REVIVE_EVERY = 50
 
@@ -103,6 +104,14 @@ def freeze_encoder(model: ImageTokenizer) -> None:
         part.requires_grad_(False)
 
 
+def rate_at(progress: float, step: int) -> float:
+    """Share of the peak learning rate: falling before the codes stand still, so that they settle, and once more, to zero, while the decoder learns alone."""
+    if progress < UNTIL[1]:
+        # The floor rises with the progress: the first steps stay small.
+        return max(min(FLOOR, progress), falling(progress / UNTIL[1], step, level=0.55))
+    return AGAIN * (1 - progress) / (1 - UNTIL[1])
+
+
 class Quantising:
     """Where the training of a codebook stands: the phase, the latents' moments before there is one, and its moving means.
 
@@ -177,7 +186,7 @@ def train_picture_tokenizer(
     start: dict[str, Tensor] | None = None,
     compile: bool = False,
     outer_last: bool = False,
-    watch: Callable[[ImageTokenizer, int], None] | None = None,
+    on_checkpoint: Callable[[ImageTokenizer, int], None] | None = None,
     world: World = World(),
 ) -> ImageTokenizer:
     """Train, or resume ``folder``'s checkpoint; returns the tokenizer in float32.
@@ -188,7 +197,7 @@ def train_picture_tokenizer(
         start: weights to go on from; the codebook then is not fitted anew.
         compile: fuse blocks and loss; batches then have one size.
         outer_last: decode pictures of half the size until the codes stand still; not where ``start`` is given.
-        watch: called with a frozen copy of the model now and then.
+        on_checkpoint: called in the first process after checkpoints on the way, and at the end, with a frozen copy of the model and the phase.
     """
     device = world.device
     torch.manual_seed(seed)
@@ -207,18 +216,18 @@ def train_picture_tokenizer(
     loss = TokenizerLoss(config, quantising, generator, torch.compile(picture_loss, dynamic=False) if compile else picture_loss)
 
     def look() -> None:
-        if watch is not None and world.first:
+        if on_checkpoint is not None and world.first:
             shown = uncompiled(model)
             if quantising.phase == AUTOENCODER:
                 fold(shown, quantising.moments)
-            watch(shown, quantising.phase)
+            on_checkpoint(shown, quantising.phase)
 
     with Run(folder, seconds=seconds, until=until, clock=clock, save_every=60, world=world) as run:
-        learner = Learner(model, loss, optimizers, lambda step: falling(run.progress, step, level=0.5), world=world)
+        learner = Learner(model, loss, optimizers, lambda step: rate_at(run.progress, step), world=world)
         if compile:
             compile_tokenizer(model)
         batches, learned = None, AUTOENCODER
-        for step in run.steps(saved=look, learner=learner, quantising=quantising):
+        for step in run.steps(on_checkpoint=look, learner=learner, quantising=quantising):
             batches = pictures(step) if batches is None else batches
             if quantising.phase == AUTOENCODER and run.progress >= UNTIL[0]:
                 quantising.phase = QUANTISED
@@ -243,8 +252,8 @@ def train_picture_tokenizer(
             value, of_pictures, error, flat, index, of_tokens = learner(images, weights)
             if quantising.phase == QUANTISED:
                 quantising.moving.update(flat, index, of_tokens, world.total)
-                if step % REVIVE_EVERY == 0 and run.progress < 0.9 * UNTIL[1] and world.size == 1:
-                    quantising.moving.revive(flat, generator)
+                if step % REVIVE_EVERY == 0 and run.progress < 0.9 * UNTIL[1]:
+                    quantising.moving.revive(flat, generator, of_first=world.of_first)
             learner.update(value)
             run.count(seen=len(images) * world.size, phase=quantising.phase, loss=of_pictures, mse=error)
     look()

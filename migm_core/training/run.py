@@ -28,6 +28,7 @@ from .stop import Stop
 LOG_EVERY_SECONDS = 5  # of a run that counts seconds
 LOOKS = 0.1  # of the time of a run that counts seconds, the share that may go into what is called after checkpoints
 FORMAT = 2  # of checkpoint.pt
+PAUSED, ASKED = 2.0, 3.0  # what processes tell each other in place of the share that is over: the time for now is, or a signal came
 
 
 class Stateful(Protocol):
@@ -100,11 +101,11 @@ class Run:
         """Seconds of training, over all calls."""
         return self._before + self.clock() - self._began
 
-    def steps(self, saved: Callable[[], None] | None = None, **parts: Stateful) -> Iterator[int]:
+    def steps(self, on_checkpoint: Callable[[], None] | None = None, **parts: Stateful) -> Iterator[int]:
         """Go on from the checkpoint, if there is one, and give the number of each step to do.
 
         Args:
-            saved: called in the first process after each checkpoint on the way; in a run that counts seconds, after fewer where it would take more than
+            on_checkpoint: called in the first process after each checkpoint on the way; in a run that counts seconds, after fewer where it would take more than
                 a tenth of them.
             parts: what learns, by name: their states make up the checkpoint.
 
@@ -123,9 +124,9 @@ class Run:
                 bar.update(self.step if self.total_steps is not None else min(self.spent, self.seconds))
                 if time.monotonic() - self._saved >= self.save_every:
                     self.save(parts)
-                    if saved is not None and self.world.first and (self.seconds is None or self._looked <= LOOKS * self.spent):
+                    if on_checkpoint is not None and self.world.first and (self.seconds is None or self._looked <= LOOKS * self.spent):
                         began = self.clock()
-                        saved()
+                        on_checkpoint()
                         self._looked += self.clock() - began
         fresh = self.step > first or not self.path.exists()
         if fresh:
@@ -193,10 +194,12 @@ class Run:
     def _look(self) -> bool:
         """Find out how much is over; whether to do a step. All processes agree: one alone would wait for the others for ever."""
         over = self.step / max(self.total_steps, 1) if self.total_steps is not None else self.spent / max(self.seconds, 1e-9)
-        if self.total_steps == 0 or time.monotonic() >= self.until:
+        if self.total_steps == 0 or over > 1:
             over = 1.0
-        shared = self.world.largest(2.0 if self._stop.asked_by is not None else min(over, 1.0))
-        if shared > 1 and self._stop.asked_by is None:
+        if over < 1 and time.monotonic() >= self.until:
+            over = PAUSED
+        shared = self.world.largest(ASKED if self._stop.asked_by is not None else over)
+        if shared == ASKED and self._stop.asked_by is None:
             self._stop.asked_by = signal.SIGINT  # another process was asked to stop
         if shared <= 1:
             self.progress = shared

@@ -203,11 +203,11 @@ def _holds(path: Path) -> frozenset[str] | None:
     try:
         if not path.is_file():  # a broken link, or a pipe, which would be waited for
             return None
-        stamp = (path.stat().st_mtime_ns, path.stat().st_size)
+        file_stat = (path.stat().st_mtime_ns, path.stat().st_size)
         seen, marks = _held.get(str(path), (None, None))
-        if seen != stamp:
+        if seen != file_stat:
             marks = _marks(path)
-            _held[str(path)] = (stamp, marks)
+            _held[str(path)] = (file_stat, marks)
         return marks
     except OSError as error:
         _skip(path, error)

@@ -75,12 +75,13 @@ def picture_batch(name: str, image: Any) -> Tensor:
 
 
 def mask_batch(mask: Any, images: int) -> Tensor:
-    """A MASK (B, h, w), or (h, w), at the input of that name: (1, h, w) for all images, or one for each, (images, h, w).
+    """A MASK (B, h, w), (h, w) or (B, 1, h, w) at the input of that name: (1, h, w) for all images, or one for each, (images, h, w).
 
     Raises:
         ValueError: it is none, holds what is no number, or has another number of masks.
     """
-    if not isinstance(mask, Tensor) or mask.dim() not in (2, 3) or 0 in mask.shape:
+    has_channel = isinstance(mask, Tensor) and mask.dim() == 4 and mask.shape[1] == 1
+    if not isinstance(mask, Tensor) or not (mask.dim() in (2, 3) or has_channel) or 0 in mask.shape:
         found = f"the shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else arguments.shown(mask)
         raise ValueError(f"The input mask got {found}, but needs a mask. Connect one, or none.")
     mask = arguments.mask("The input mask", mask.reshape(-1, *mask.shape[-2:]))
@@ -109,7 +110,7 @@ def encode(model: LoadedModel, images: Tensor) -> Tensor:
     """An IMAGE (B, h, w, 3), its sides multiples of the factor, to codes, int64 (B, H, W) on the CPU."""
     load_image_tokenizer(model, images.shape[2], images.shape[1])
     device = model.image_tokenizer.load_device
-    pixels = images[..., :3].permute(0, 3, 1, 2)
+    pixels = images.permute(0, 3, 1, 2)
     with _threads(model):
         return torch.cat([model.checkpoint.image_tokenizer.encode(image.to(device, torch.float32)).cpu() for image in pixels.split(1)])
 

@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # page
 
+from hosts import setting_of
 from page import Page, frontend
 
 SCREENSHOTS = Path(__file__).parents[2] / "test-output" / "browser"
@@ -41,11 +42,7 @@ def pytest_terminal_summary(terminalreporter):
 def pytest_collection_modifyitems(items):
     """A host's page is the same with dynamic memory and without: it is tested without."""
     here = Path(__file__).parent
-    items[:] = [item for item in items if here not in item.path.parents or not getattr(setting_of(item), "dynamic", False)]
-
-
-def setting_of(item):
-    return item.callspec.params.get("setting") if hasattr(item, "callspec") else None
+    items[:] = [item for item in items if here not in item.path.parents or not ((setting := setting_of(item)) and setting.dynamic)]
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import time
 
 import pytest
 from hosts import MASKGIT, MASKGIT_HEAD
-from make_workflows import class_to_image
+from maskgit_workflow import class_to_image
 
 pytestmark = pytest.mark.flaky(reruns=1, only_rerun=["TimeoutError"])  # as in test_page
 

@@ -8,7 +8,7 @@ import pytest
 from page import FOUND, SAMPLER, SEARCH, saved
 
 # A machine may be too busy for a browser for a while; what is broken fails again.
-pytestmark = pytest.mark.flaky(reruns=1, only_rerun=["TimeoutError"])
+pytestmark = [pytest.mark.flaky(reruns=1, only_rerun=["TimeoutError"]), pytest.mark.hosts("newest", "oldest")]
 
 EXAMPLE = json.loads((Path(__file__).parents[2] / "example_workflows/demo_text_to_image.json").read_text("utf-8"))
 OWN = {"steps": 64, "budget": 9, "cfg": 0, "temperature": 0.2}  # the bundled model's
@@ -46,6 +46,7 @@ def demo(page):
     return page
 
 
+@pytest.mark.hosts("all")
 def test_a_template_runs_and_opened_again_it_shows_its_last_run_when_that_is_cached(page):
     page.select_template("demo_text_to_image")
     page.wait(f"Boolean(node('{SAMPLER}'))", what="the template is open")

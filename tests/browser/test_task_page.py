@@ -4,12 +4,12 @@ import time
 
 import pytest
 from graphs import Graph
-from make_workflows import EDIT, IMAGE_CFG
+from lumina_workflows import EDIT, IMAGE_CFG
 from page import EMPTY, WAIT_SECONDS, frontend
 from PIL import Image
 from workflows import load
 
-pytestmark = pytest.mark.flaky(reruns=1, only_rerun=["TimeoutError"])  # as in test_page
+pytestmark = [pytest.mark.flaky(reruns=1, only_rerun=["TimeoutError"]), pytest.mark.hosts("newest", "oldest")]  # as in test_page
 
 FIRST_GREY_TEXT = (1, 49)  # of the frontend, whose Vue nodes show that a text is disabled; 1.35 does not
 
@@ -110,6 +110,17 @@ def test_a_loaded_picture_counts_with_its_size_and_one_that_a_run_makes_as_unkno
     wait_for_question(page, "task=control", "pictures=&")
 
 
+def test_a_picture_that_was_missing_counts_with_its_size_as_soon_as_it_is_there(page, server):
+    workflow = load("lumina_dimoo_control")
+    (loader,) = (node for node in workflow["nodes"] if node["type"] == "LoadImage")
+    loader["widgets_values"] = [f"late-{page.renderer}.png"]
+    page.load(workflow)
+    wait_for_question(page, "task=dense", "pictures=&")
+    Image.new("RGB", (96, 48)).save(server.base / "input" / loader["widgets_values"][0])
+    page.run("app.api.dispatchCustomEvent('graphChanged')")
+    wait_for_question(page, "task=dense", "pictures=96x48")
+
+
 def wait_for_question(page, *parts: str) -> None:
     """Until the page has asked about a plan in these words."""
     deadline = time.monotonic() + WAIT_SECONDS
@@ -167,6 +178,19 @@ def test_an_answer_is_shown_again_where_the_host_puts_outputs_back(page):
         ours.onNodeOutputsUpdated(app.nodeOutputs)"""
     )
     page.wait(f"{ANSWER} === arguments[0]", answer, what="the answer")
+
+
+def test_an_answer_in_a_subgraph_is_there_when_that_is_opened(page):
+    page.load(asking())
+    page.run("app.canvas.selectItems([node('MIGMAskAboutImage')]); window.made = app.canvas.graph.convertToSubgraph(app.canvas.selectedItems)")
+    page.press_run()
+    page.wait("Object.values(app.nodeOutputs).some((output) => output.migm_notes)", what="the node's output")
+    page.run("app.canvas.openSubgraph(window.made.subgraph, window.made.node)")
+    page.wait(f"{ANSWER}.includes('not trained')", what="the answer")
+    page.run("node('MIGMAskAboutImage').widgets.find((w) => w.name === '$$node-text-preview').value = ''; app.nodeOutputs = { ...app.nodeOutputs }")
+    page.wait(f"{ANSWER}.includes('not trained')", what="the answer, where the host puts outputs back")
+    page.screenshot()
+    page.run("app.canvas.setGraph(root())")
 
 
 # The last, as it opens the page anew.

@@ -6,6 +6,8 @@ import pytest
 from page import EXTENSION
 from workflows import NAMES, NOTES, SUBGRAPH_NAMES, SUBGRAPHS, load
 
+pytestmark = pytest.mark.hosts("newest", "oldest")
+
 EDGE = 2  # pixels of the graph, of rounding
 SMALLEST = 0.6  # of the page's scale: below it leaves texts out
 CONTRAST = 4.5

@@ -9,6 +9,8 @@ from small_model import PROMPT
 
 from migm_core.canvas import touched_tokens
 
+pytestmark = pytest.mark.hosts("newest", "oldest")
+
 
 def encode_graph(server, name: str, image: np.ndarray, mask: np.ndarray | None, variation: float = 0.0) -> dict:
     """Text to image on a canvas encoded from an image, whose alpha channel is the mask turned round."""

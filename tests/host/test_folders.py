@@ -11,6 +11,8 @@ from hosts import REPOSITORY, serving, write_paths
 from nodes_without_host import schemas
 from small_model import make_small_model
 
+pytestmark = pytest.mark.hosts("newest", "oldest")
+
 ODD = ["MIGM-Shortcut (1) #2 {a} 100%", "模型 [v0.1] {a} 100%"]  # two copies, whichever the host finds first
 OTHER_PACK = '''
 class Other:

@@ -6,12 +6,14 @@ import torch
 from api import MASKGIT_SETTINGS, RULE, assert_same, class_to_image, plan, refusal, report, summary, text_to_image
 from client import Refused
 from hosts import MASKGIT, MASKGIT_HEAD
-from make_workflows import class_to_image as class_to_image_workflow
+from maskgit_workflow import class_to_image as class_to_image_workflow
 from PIL import Image
 from workflows import inputs_of_info, to_prompt
 
 from migm_core.canvas import touched_tokens
 from migm_core.pipeline import Pipeline
+
+pytestmark = pytest.mark.hosts("newest", "oldest")
 
 STEPS, BUDGET, SIDE = MASKGIT_SETTINGS["steps"], MASKGIT_SETTINGS["budget"], 24  # SIDE in pixels
 
@@ -39,6 +41,7 @@ def test_each_loader_lists_the_models_of_its_family_and_one_lists_all_heads(clie
     assert len(options("MIGMMaskGITClass", "class_name")) == 1000
 
 
+@pytest.mark.hosts("all")
 def test_an_image_equals_the_engines_and_is_watched_and_reported(client, engine):
     outcome = client.run(class_to_image(seed=5))
     (seen,) = client.images(outcome, "save")

@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from odd_pictures import KINDS
 
+pytestmark = pytest.mark.hosts("newest")
+
 SHORT = {"steps": 2, "budget": 2, "cfg": 2.5}
 SIDES = dict.fromkeys(("left", "top", "right", "bottom"), 0)
 
@@ -92,6 +94,8 @@ def test_a_picture_with_alpha_is_laid_on_white(client, painter, node):
     graph = of_node(node, "alpha")
     outcome = client.run(graph)
     assert outcome.of("execution_success"), outcome.messages[-1]
+    if node in (EDIT, CONTROL, STYLE, ENCODE):
+        assert "has transparent parts: they are read as white." in report(outcome)
     if node in (EDIT, CONTROL, ASK):
         pixels = KINDS["alpha"]()[0]
         on_white = pixels[..., :3] * pixels[..., 3:] + 1 - pixels[..., 3:]
@@ -110,6 +114,7 @@ def test_batches_of_different_sizes_do_not_go_together(client, painter):
     said(client, graph, ["3 pictures at one input and 2 at another"], node="node")
 
 
+@pytest.mark.hosts("newest", "oldest")
 def test_a_picture_of_16_bits_is_read_as_the_host_reads_it(server, client, painter):
     deep = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     Image.fromarray(deep).save(server.base / "input/deep.png")

@@ -10,6 +10,8 @@ from small_model import SETTINGS, edit_json
 
 from migm_core.pipeline import Pipeline
 
+pytestmark = pytest.mark.hosts("newest", "oldest")
+
 
 def test_the_page_learns_a_runs_steps_before_it_starts(client):
     answer = plan(client)

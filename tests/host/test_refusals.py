@@ -3,6 +3,8 @@
 import pytest
 from api import refusal, text_to_image
 
+pytestmark = pytest.mark.hosts("newest", "oldest")
+
 
 @pytest.mark.parametrize(
     "name, value, complaint",

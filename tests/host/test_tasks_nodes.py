@@ -9,6 +9,8 @@ from PIL import Image
 
 from migm_core.pipeline import Pipeline
 
+pytestmark = pytest.mark.hosts("newest", "oldest")
+
 SHORT = {"steps": 4, "budget": 2}
 
 
@@ -42,6 +44,7 @@ def generated(painter: Pipeline, prompt: str = "", **settings) -> list[Image.Ima
     return painter.generate(prompt, **{"seed": 1, "guidance_scale": 2.5, **SHORT, **settings}).images
 
 
+@pytest.mark.hosts("all")
 def test_an_edit_equals_the_engines_and_tells_how_far_the_head_is_off(server, client, painter):
     graph = of_task("MIGMEditImage", {"instruction": "large red heart"})
     picture = noisy(200, 70)
@@ -93,6 +96,7 @@ def test_a_style_takes_two_pictures_and_a_batch_of_them_one_style(server, client
     assert [image.shape[:2] for image in client.images(outcome, "seen")] == [(64, 64), (64, 64), (32, 96), (32, 96)]
 
 
+@pytest.mark.hosts("all")
 def test_a_prompt_without_a_task_is_of_words_alone(client, painter):
     graph = text_to_image(**SHORT)
     graph["model"]["inputs"]["model"] = PAINTER

@@ -115,6 +115,7 @@ def test_the_host_lists_the_subgraphs_and_hands_them_out(client, blueprints):
 # What they give
 
 
+@pytest.mark.hosts("newest", "oldest")
 def test_the_text_to_image_subgraph(client, types, engine):
     prompt = to_prompt(inside(load("MIGM Text to Image", SUBGRAPHS)), lambda kind: inputs_of_info(types[kind]))
     ((sampler, inputs),) = nodes_of(prompt, "MIGMShortcutSampler")
@@ -124,6 +125,7 @@ def test_the_text_to_image_subgraph(client, types, engine):
     assert_same(seen, engine.generate(text, seed=inputs["seed"], **asked(inputs)).images[0])
 
 
+@pytest.mark.hosts("newest", "oldest")
 def test_the_inpainting_subgraph(client, types, engine):
     prompt = to_prompt(inside(load("MIGM Inpaint", SUBGRAPHS)), lambda kind: inputs_of_info(types[kind]))
     ((sampler, inputs),), ((_, encoder),) = nodes_of(prompt, "MIGMShortcutSampler"), nodes_of(prompt, "MIGMEncodeImage")
@@ -151,6 +153,7 @@ def test_demo_text_to_image(client, types, engine):
     assert f"shortcut with the head {BUNDLED}" in outcome.outputs[report]["text"][0]
 
 
+@pytest.mark.hosts("newest", "oldest")
 def test_lumina_dimoo_text_to_image_with_the_bundled_model(client, types, engine):
     prompt = prompt_of("lumina_dimoo_text_to_image", types)
     ((sampler, inputs),) = nodes_of(prompt, "MIGMShortcutSampler")
@@ -161,6 +164,7 @@ def test_lumina_dimoo_text_to_image_with_the_bundled_model(client, types, engine
     assert_same(seen, engine.generate(text, seed=inputs["seed"], **SMALL, **asked(inputs)).images[0])
 
 
+@pytest.mark.hosts("newest", "oldest")
 def test_lumina_dimoo_text_to_image_without_its_files_says_what_to_do(client, types):
     prompt = to_prompt(load("lumina_dimoo_text_to_image"), lambda kind: inputs_of_info(types[kind]))
     with pytest.raises(Refused) as refused:
@@ -182,6 +186,7 @@ def of_painter(name: str, types: dict[str, dict]) -> dict:
     return prompt_of(name, types, PAINTER, SMALL_HEAD)
 
 
+@pytest.mark.hosts("newest", "oldest")
 def test_lumina_dimoo_edit_on_a_stand_in(client, types, painter, example):
     prompt = of_painter("lumina_dimoo_edit", types)
     ((sampler, inputs),), ((_, edit),) = nodes_of(prompt, "MIGMShortcutSampler"), nodes_of(prompt, "MIGMEditImage")
@@ -194,6 +199,7 @@ def test_lumina_dimoo_edit_on_a_stand_in(client, types, painter, example):
     assert f"{result.head_report}." in outcome.outputs[report]["text"][0]
 
 
+@pytest.mark.hosts("newest", "oldest")
 def test_lumina_dimoo_control_on_a_stand_in(client, types, painter, example):
     prompt = of_painter("lumina_dimoo_control", types)
     (first, of_first), (second, of_second) = nodes_of(prompt, "MIGMShortcutSampler")
@@ -208,6 +214,7 @@ def test_lumina_dimoo_control_on_a_stand_in(client, types, painter, example):
     assert shown(client, outcome, prompt, "SaveImage", second)[0].shape == seen.shape
 
 
+@pytest.mark.hosts("newest", "oldest")
 def test_lumina_dimoo_ask_on_a_stand_in(client, types, painter, example):
     prompt = of_painter("lumina_dimoo_ask", types)
     ((ask, inputs),) = nodes_of(prompt, "MIGMAskAboutImage")
@@ -218,6 +225,7 @@ def test_lumina_dimoo_ask_on_a_stand_in(client, types, painter, example):
     assert f"{reply.answer.passes} passes" in report[0]
 
 
+@pytest.mark.hosts("newest", "oldest")
 def test_lumina_dimoo_caption_and_redraw_on_a_stand_in(client, types, painter, example):
     prompt = of_painter("lumina_dimoo_caption_and_redraw", types)
     ((sampler, inputs),), ((ask, asked_of),) = nodes_of(prompt, "MIGMShortcutSampler"), nodes_of(prompt, "MIGMAskAboutImage")
@@ -227,6 +235,7 @@ def test_lumina_dimoo_caption_and_redraw_on_a_stand_in(client, types, painter, e
     assert_same(shown(client, outcome, prompt, "SaveImage", sampler)[0], painter.generate(caption, seed=inputs["seed"], **asked(inputs)).images[0])
 
 
+@pytest.mark.hosts("newest", "oldest")
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("lumina_dimoo")])
 def test_a_workflow_of_lumina_dimoo_lacks_nothing_but_its_files(client, types, name):
     prompt = to_prompt(load(name), lambda kind: inputs_of_info(types[kind]))
@@ -236,6 +245,7 @@ def test_a_workflow_of_lumina_dimoo_lacks_nothing_but_its_files(client, types, n
     assert set(refused.value.answer["node_errors"]) == loaders
 
 
+@pytest.mark.hosts("newest", "oldest")
 def test_inpainting(client, types, engine):
     prompt = prompt_of("inpainting", types)
     (first, of_first), (second, of_second) = nodes_of(prompt, "MIGMShortcutSampler")
@@ -258,6 +268,7 @@ def test_inpainting(client, types, engine):
     assert set(np.unique(middle[:, side:])) == {76, 107} != set(np.unique(middle[:, :side]))
 
 
+@pytest.mark.hosts("newest", "oldest")
 def test_outpainting(client, types, engine):
     prompt = prompt_of("outpainting", types)
     (_, of_first), (second, of_second) = nodes_of(prompt, "MIGMShortcutSampler")
@@ -275,6 +286,7 @@ def test_outpainting(client, types, engine):
     assert finished.head_report in outcome.outputs[report]["text"][0]
 
 
+@pytest.mark.hosts("newest", "oldest")
 def test_compare_methods(client, types, engine):
     prompt = prompt_of("compare_methods", types)
     ((compare, inputs),) = nodes_of(prompt, "MIGMCompareMethods")

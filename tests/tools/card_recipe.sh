@@ -3,8 +3,8 @@
 #
 # Call it again, with the same options, until it says that all is done. On one H100 for 15 minutes, starting and closing the machine included:
 #
-#   1. bash tests/tools/card_recipe.sh 525         limit 560 s   reader 70, tokenizer 185, base 235; starting and compiling take some 25 more
-#   2. bash tests/tools/card_recipe.sh 215         limit 250 s   what is left of the base, trajectories 10, head 95 beside classes 60 and class-head 28, evaluation 65
+#   1. bash tests/tools/card_recipe.sh 525         limit 560 s   tokenizer 207, base 263; starting and compiling take some 25 more
+#   2. bash tests/tools/card_recipe.sh 215         limit 250 s   what is left of the base, trajectories 11, head 106 beside classes 67 and class-head 31, evaluation 73
 #
 # A piece is over some 20 s after its SECONDS, which are counted from when Python is up. Give the second what is left of the machine, less 40.
 #
@@ -13,8 +13,8 @@
 #
 #   2. WEIGHTS=FOLDER bash tests/tools/card_recipe.sh 215 --base 0 --head 85 --classes 50 --class-head 25 --evaluation 60
 #
-# A first call may begin with weights as well, such as those of a reader that is trained. OUT then holds at most eight files below 16 MiB: weights-N.safetensors
-# of all models in 16 bits, pictures.jpg, tokenizer.jpg, curve.png, and report.txt with the evaluation and the logs. From them, on any machine:
+# The judge's reader is trained; --reader S trains it on. With --tasks S the base learns the other tasks too. OUT then holds at most eight files below 16 MiB: weights-N.safetensors
+# of all models in 16 bits, pictures.jpg, details.jpg, curve.png, and report.txt with the evaluation and the logs. From them, on any machine:
 #
 #   python -m migm_core.worlds.recipe assemble FOLDER --init-from OUT --int8     writes FOLDER/checkpoint and FOLDER/maskgit, to be bundled
 #

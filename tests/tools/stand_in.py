@@ -22,9 +22,9 @@ from migm_core.checkpoints.source import INDEX  # noqa: E402
 from migm_core.checkpoints.write import Pending, write_tensors  # noqa: E402
 from migm_core.families.lumina_dimoo.backbone import Lumina  # noqa: E402
 from migm_core.families.lumina_dimoo.config import SPECIAL_TOKENS, LuminaConfig  # noqa: E402
+from migm_core.families.lumina_dimoo.family import LuminaDiMOO  # noqa: E402
 from migm_core.families.lumina_dimoo.files import BASE_PREFIX, IMAGE_TOKENIZER_WEIGHTS  # noqa: E402
 from migm_core.families.lumina_dimoo.head import ShortcutConfig, ShortcutHead  # noqa: E402
-from migm_core.families.lumina_dimoo.write import head_metadata  # noqa: E402
 from migm_core.tokenizers.amused_vq import ImageTokenizer, ImageTokenizerConfig  # noqa: E402
 
 SHARD_BYTES = 5 * 10**9
@@ -46,7 +46,7 @@ def write_stand_in(
     write_tensors(folder / "vqvae" / IMAGE_TOKENIZER_WEIGHTS, planned(ImageTokenizer(image, device="meta"), torch.float32), {})
     write_json(folder / "vqvae" / "config.json", image.to_json())
     head = ShortcutConfig(config.d_model, config.n_heads, config.mlp_hidden_size)
-    write_tensors(folder / HEAD, planned(ShortcutHead(head, device="meta"), dtype), head_metadata(head))
+    write_tensors(folder / HEAD, planned(ShortcutHead(head, device="meta"), dtype), LuminaDiMOO().head_metadata(head))
 
 
 def planned(model: torch.nn.Module, dtype: torch.dtype, prefix: str = "") -> dict[str, Pending]:

@@ -95,8 +95,7 @@ def find_out_edits(scenes, seed: int) -> None:
     found, named, total, fair = Counter(), Counter(), Counter(edited.names), Counter()
     for part in in_parts(len(scenes)):
         after = render(edited.scenes[part])
-        some = replace_part(edited, part)
-        for name, verdict, fulfilled in zip(edited.names[part], judge(after, scenes[part]), judge_edits(after, scenes[part], some)):
+        for name, verdict, fulfilled in zip(edited.names[part], judge(after, scenes[part]), judge_edits(after, scenes[part], edited[part])):
             expected = {"remove": {"kind"}, "replace": {"kind"}, "add": {"objects"}}.get(name, {name})
             found[name] += not verdict.right
             named[name] += expected <= {attribute(fault) for fault in verdict.faults}
@@ -104,17 +103,6 @@ def find_out_edits(scenes, seed: int) -> None:
     print("pictures after an edit, held against the scene before it: found out, and the attribute named; held against the edit: right")
     for name, count in total.items():
         print(f"  {name}: {found[name] / count:.1%}, {named[name] / count:.1%}; {fair[name] / count:.1%} of {count}")
-
-
-def replace_part(edited, part: slice):
-    return replace(
-        edited,
-        instructions=edited.instructions[part],
-        scenes=edited.scenes[part],
-        request=edited.request[part],
-        slot=edited.slot[part],
-        names=edited.names[part],
-    )
 
 
 def find_out_spoilt(scenes, seed: int) -> None:

@@ -27,6 +27,7 @@ class Lumina(nn.Module):
     """
 
     output_layers = ("ff_out", "text_out")
+    stored_bits = 16
 
     def __init__(self, config: LuminaConfig, *, output_rows=None, dtype=None, device=None, operations=nn):
         super().__init__()

@@ -46,6 +46,7 @@ class LuminaDiMOO(family.Family):
     base_mark: ClassVar[str] = names.BASE_MARK
     whole_mark: ClassVar[str] = TEXT_TOKENIZER_KEY
     head_mark: ClassVar[str] = names.HEAD_MARK
+    head_kind: ClassVar[str] = "migm-shortcut-head"
     defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
         {"width": 1024, "height": 1024, "steps": 64, "budget": 11, "guidance_scale": 4.0, "temperature": 1.0}
     )
@@ -73,9 +74,6 @@ class LuminaDiMOO(family.Family):
 
     def widened_head(self, head: ShortcutHead, ratio: float) -> ShortcutHead:
         return widened(head, replace(head.config, bottleneck_ratio=ratio))
-
-    def head_metadata(self, config: ShortcutConfig) -> dict[str, str]:
-        return write.head_metadata(config)
 
     def describe(self, path: Path, source: TensorSource | None) -> list[str] | None:
         return describe(path, source)
@@ -123,7 +121,9 @@ class LuminaDiMOO(family.Family):
         return inputs.for_task(self.task(request.task), request, encode, factor, checkpoint.trained.sizes)
 
     def task_branches(self, checkpoint: Checkpoint, request: TaskRequest, prepared: inputs.Inputs, text_scale: float, image_scale: float = 0) -> list[Branch]:
-        return self.task(request.task).branches(checkpoint.prompts, request, prepared.codes, text_scale, image_scale)
+        task = self.task(request.task)
+        task.check(request, len(prepared.codes))
+        return task.branches(checkpoint.prompts, request, prepared.codes, text_scale, image_scale)
 
     def understand(
         self, checkpoint: Checkpoint, questions: list[str], pictures: Any, encode: Encode, settings: Mapping[str, Any], callback: Any = None

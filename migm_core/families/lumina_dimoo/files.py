@@ -84,7 +84,7 @@ def load(
     check_token_ids(prompts.trusted, base.config, str(text_path), config[1])
     generation, generation_name = generation_config(path, source)
     settings = run_settings(family, generation, generation_name, image_tokenizer.config.downscale_factor)
-    return Checkpoint(path, family, base, image_tokenizer, prompts, settings, trained_for(generation, generation_name), stamps=source.stamps)
+    return Checkpoint(path, family, base, image_tokenizer, prompts, settings, trained_for(generation, generation_name), file_stats=source.file_stats)
 
 
 def generation_config(path: Path, source: TensorSource | None) -> tuple[dict[str, Any], str]:
@@ -159,6 +159,7 @@ def build_base(
     by_host = getattr(operations, "loads_quantised", False)
     check_computable(source, {layer: about for layer, about in layers.items() if not (by_host and layer in inner)}, BASE_PREFIX)
     model = Lumina(config, output_rows=output_rows, dtype=dtype, device="meta", operations=quantised if inner and operations is uninitialised else operations)
+    model.stored_bits = min(source.bits(), 8 if layers else 16)
     rows = {"ff_out.weight": (model.output_start, model.output_stop)}
     made = {layer + DESCRIPTION: description_bytes(about.description) for layer, about in inner.items()}
     names = [*plan.state_dict()]

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...modules.residual_head import ResidualHead
-from ...modules.time_embedding import TimeEmbedder
+from ...modules.residual_head import ResidualHead, ResidualHeadConfig
 from ...modules.transformer import Block, RMSNorm, Rotary
 from .config import LuminaConfig
 
 
 @dataclass(frozen=True)
-class ShortcutConfig:
+class ShortcutConfig(ResidualHeadConfig):
     """Architecture of a head.
 
     ``n_heads``, ``rms_norm_eps`` and ``rope_theta`` are the base's: the head's own file does not tell them.
@@ -27,15 +26,6 @@ class ShortcutConfig:
     bottleneck_ratio: float = 2
     time_embedding: bool = True
     cross_attention: bool = True
-
-    @property
-    def width(self) -> int:
-        """Width of the head's residual stream."""
-        return round(self.d_model / self.bottleneck_ratio)
-
-    @property
-    def projects(self) -> bool:
-        return self.width != self.d_model
 
     def step_macs(self, positions: int, read: int = 0) -> int:
         """Multiply-adds of one step, see ``sampling.backbone.HeadConfig``."""
@@ -83,30 +73,13 @@ class HeadBlock(nn.Module):
 
 
 class ShortcutHead(ResidualHead):
-    """Predict the next step's feature.
+    """Predict the next step's feature."""
 
-    Args:
-        config: architecture.
-        dtype, device: of the parameters.
-        operations: namespace with Linear; torch.nn by default.
-    """
-
-    def __init__(self, config: ShortcutConfig, *, dtype=None, device=None, operations=nn):
-        super().__init__()
-        self.config = config
-        width, d_model = config.width, config.d_model
-        factory_kwargs = {"dtype": dtype, "device": device}
-        if config.projects:
-            self.proj_in = operations.Linear(d_model, width, **factory_kwargs)
-            self.proj_out = operations.Linear(width, d_model, **factory_kwargs)
-            if config.cross_attention:
-                self.new_token_proj_in = operations.Linear(d_model, width, **factory_kwargs)
-        sizes = (width, config.n_heads, config.n_heads, config.mlp_hidden_size, config.rms_norm_eps)
+    def add_blocks(self, *, operations, **factory_kwargs) -> None:
+        config = self.config
+        sizes = (config.width, config.n_heads, config.n_heads, config.mlp_hidden_size, config.rms_norm_eps)
         self.blocks = nn.ModuleList(HeadBlock(*sizes, operations=operations, **factory_kwargs) for _ in range(config.n_blocks))
-        self.ln_f = RMSNorm(width, config.rms_norm_eps, **factory_kwargs)
-        if config.time_embedding:
-            self.time_embedder = TimeEmbedder(width, operations=operations, **factory_kwargs)
-            self.adaLN_modulation = operations.Linear(width, 2 * width, **factory_kwargs)
+        self.ln_f = RMSNorm(config.width, config.rms_norm_eps, **factory_kwargs)
 
     def tables(self, length: int, device: torch.device) -> Rotary:
         """Rotary tables for positions 0..length-1: made once a run and passed to every call."""

@@ -114,7 +114,7 @@ def paint_in(picture: Image.Image, mask: Tensor | None, settings: Painting, down
 
     Args:
         picture: RGB.
-        mask: what to generate, (h, w) in 0..1, of any size; None for what an extension adds alone.
+        mask: what to generate, (h, w) in 0..1, finite, of any size; None for what an extension adds alone.
 
     Raises:
         ValueError: there is nothing to generate.
@@ -122,14 +122,12 @@ def paint_in(picture: Image.Image, mask: Tensor | None, settings: Painting, down
     notes = []
     if mask is None and not any(settings.extend):
         raise ValueError("There is nothing to paint: give a mask, a picture with transparent parts, or pixels to extend it by.")
-    if mask is not None:
-        if not mask.isfinite().all():
-            raise ValueError("The mask holds values that are not finite (NaN or infinity). Check what made it.")
-        given, size = (mask.shape[1], mask.shape[0]), picture.size
-        if given != size:
-            notes.append(scaled_mask(given, size))
-    known = torch.zeros(picture.height, picture.width) if mask is None else _scaled(mask, picture.size, settings.mask_rule)
-    picture, area = _extended(picture, known, settings.extend, downscale_factor)
+    if mask is None:
+        mask = torch.zeros(picture.height, picture.width)
+    given, size = (mask.shape[1], mask.shape[0]), picture.size
+    if given != size:
+        notes.append(scaled_mask(given, size))
+    picture, area = _extended(picture, _scaled(mask, size, settings.mask_rule), settings.extend, downscale_factor)
     picture = squeeze(picture, downscale_factor)
     area = _grown(_scaled(area, picture.size, settings.mask_rule), settings.grow)
     if settings.grow_tokens:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ... import arguments
+from ...canvas import read_as_white
 from ...writing import one_line
 from .buckets import WIDEST, Fit, Size, nearest
 
@@ -110,14 +111,14 @@ class Read:
         """Arguments and errors as ``read``."""
         image, deep = _opened(picture, name, smallest)
         _check_size(image.size, name, smallest)
-        transparent = _transparency(image, name)
+        transparent = _transparency(image)
         seen = None if transparent is None or not transparent.any() else transparent
         return cls(_opaque(image, name), seen, deep or image.mode in (*_DEEP, "F"), name)
 
     @property
     def losses(self) -> tuple[str, ...]:
         """What the model does not see of it, a sentence each."""
-        return (*([f"{self.name} has transparent parts: they are read as white."] if self.transparent is not None else []), *self.of_depth)
+        return (*([read_as_white(self.name)] if self.transparent is not None else []), *self.of_depth)
 
     @property
     def of_depth(self) -> tuple[str, ...]:
@@ -159,7 +160,7 @@ def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
-def _transparency(image: Image.Image, name: str) -> Tensor | None:
+def _transparency(image: Image.Image) -> Tensor | None:
     if not _has_alpha(image):
         return None
     opaque = torch.from_numpy(np.asarray(_with_alpha(image).getchannel("A"), dtype=np.float32)) / 255

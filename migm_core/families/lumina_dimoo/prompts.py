@@ -147,7 +147,7 @@ class PromptEncoder:
 
     def unconditional(self, negative: str = "", task: str = "text_to_image", images: Tensor | None = None) -> Tensor:
         """The prompt without text, or with a negative prompt instead of ``<uncondition>``."""
-        return self._prompt(self.text(negative) if negative.strip() else [self.layout.uncondition], task, images)
+        return self._prompt(self.text(negative, "negative prompt") if negative.strip() else [self.layout.uncondition], task, images)
 
     def decode(self, ids: list[int]) -> str:
         """The text of ids, special tokens left out."""

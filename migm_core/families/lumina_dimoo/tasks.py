@@ -24,7 +24,7 @@ class Task:
         about: what it does, in a few words.
         system: the key of its system prompt.
         pictures: what each picture that it takes is, in their order.
-        kinds: what ``Request.kind`` may be, and what each means; None where there is no such choice, empty where any word goes.
+        kinds: what ``TaskRequest.kind`` may be, and what each means; None where there is no such choice, empty where any word goes.
         text: the words of the template, from the user's and the kind.
         takes_text: whether the user's words are read.
         settings: the class of its own settings; with ``Painting`` it generates a part of its picture, which the prompt then does not show.

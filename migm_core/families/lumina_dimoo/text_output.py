@@ -7,7 +7,7 @@ from ...checkpoints.checkpoint import Checkpoint
 from ...checkpoints.errors import CheckpointError
 from ...checkpoints.fill import copy_to_memory, fill
 from ...checkpoints.quantised import plainly_spelled, quantised_layers, whole
-from ...checkpoints.source import Reader, TensorSource, stamp
+from ...checkpoints.source import Reader, TensorSource, file_stat
 from ...modules import uninitialised
 from .names import BASE_PREFIX
 
@@ -53,6 +53,6 @@ def read_text_output(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.d
 
     linear = operations.Linear(base.config.d_model, base.config.vocab_size, bias=False, dtype=dtype, device=torch.device("meta"))
     filled = fill(linear, ["weight"], read, device, source.path)
-    if not checkpoint.stamps == source.stamps == {path: stamp(path) for path in source.stamps}:  # else these are rows of another model
+    if not checkpoint.file_stats == source.file_stats == {path: file_stat(path) for path in source.file_stats}:  # else these are rows of another model
         raise CheckpointError(f"{checkpoint.path} was replaced after the model was loaded, and the rows that text needs are read only now. Load it again.")
     return filled

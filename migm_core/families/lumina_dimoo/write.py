@@ -19,10 +19,9 @@ from ...tokenizers.amused_vq import ImageTokenizer
 from ...writing import as_json, folder_for, replacing
 from .backbone import Lumina
 from .files import IMAGE_TOKENIZER_WEIGHTS
-from .head import ShortcutConfig
 from .names import BASE_PREFIX, IMAGE_TOKENIZER_PREFIX, QUANTISABLE
 
-KIND_BASE, KIND_FILE, KIND_HEAD = "lumina-base", "lumina-checkpoint", "migm-shortcut-head"
+KIND_BASE, KIND_FILE = "lumina-base", "lumina-checkpoint"
 
 
 def save_checkpoint(
@@ -87,18 +86,6 @@ def convert(path: Path, source: TensorSource, dtype: torch.dtype | None) -> tupl
     text = (path / "tokenizer.json").read_bytes()
     tensors[TEXT_TOKENIZER_KEY] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     return tensors, metadata
-
-
-def head_metadata(config: ShortcutConfig) -> dict[str, str]:
-    """What a head's file says of itself."""
-    return {
-        "kind": KIND_HEAD,
-        "base_d_model": str(config.d_model),
-        "blocks": str(config.n_blocks),
-        "bottleneck_ratio": f"{config.bottleneck_ratio:g}",
-        "time_embedding": str(config.time_embedding).lower(),
-        "cross_attention": str(config.cross_attention).lower(),
-    }
 
 
 def _as_json(values: dict) -> str:

@@ -40,6 +40,7 @@ class MaskGit(nn.Module):
     """
 
     output_layers = ("bias",)
+    stored_bits = 16
 
     def __init__(self, config: MaskGitConfig, *, dtype=None, device=None, operations=nn):
         super().__init__()

@@ -56,6 +56,7 @@ class MaskGIT(family.Family):
     base_mark: ClassVar[str] = names.BASE_MARK
     whole_mark: ClassVar[str] = names.IMAGE_TOKENIZER_PREFIX + names.IMAGE_TOKENIZER_MARK
     head_mark: ClassVar[str] = names.HEAD_MARK
+    head_kind: ClassVar[str] = "maskgit-shortcut-head"
 
     def parts(self, tensor_names: list[str]) -> dict[Part, str]:
         return names.parts(tensor_names)
@@ -78,10 +79,9 @@ class MaskGIT(family.Family):
         return files.build_head(source, base, dtype=dtype, device=device, operations=operations)
 
     def new_head(self, base: MaskGitConfig, ratio: float) -> MaskGitHead:
+        if not 1 <= ratio:
+            raise ValueError(f"The ratio {ratio:g} gives a head that is wider than its base, whose width is {base.width}. Choose 1 or more.")
         return MaskGitHead(MaskGitHeadConfig(base.width, base.n_heads, bottleneck_ratio=ratio))
-
-    def head_metadata(self, config: MaskGitHeadConfig) -> dict[str, str]:
-        return write.head_metadata(config)
 
     def head_tensors(self, head: MaskGitHead) -> dict[str, Tensor]:
         return names.Layout(head, names.HEAD).published(head.state_dict())

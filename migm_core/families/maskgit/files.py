@@ -190,12 +190,11 @@ def locate(path: Path, source: TensorSource | None = None, reader: Reader | None
     else:
         generation = read_json(generation_path) if said and "config" not in source.metadata and os.path.lexists(generation_path) else {}
     inside = source.prefixed(IMAGE_TOKENIZER_PREFIX)
+    image_tokenizer, params, params_name = None, {}, ""
     if inside.shapes:
-        return Located(base, inside, source.metadata_json("vqgan_config"), f"{path}: vqgan_config", said, said_name, generation, generation_name)
-    folder = find_vqgan_folder(path.parent)
-    if folder is None:
-        return Located(base, None, {}, "", said, said_name, generation, generation_name)
-    image_tokenizer, params, params_name = open_vqgan(folder, reader, data=data)
+        image_tokenizer, params, params_name = inside, source.metadata_json("vqgan_config"), f"{path}: vqgan_config"
+    elif folder := find_vqgan_folder(path.parent):
+        image_tokenizer, params, params_name = open_vqgan(folder, reader, data=data)
     return Located(base, image_tokenizer, params, params_name, said, said_name, generation, generation_name)
 
 

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...modules.residual_head import ResidualHead
-from ...modules.time_embedding import TimeEmbedder
+from ...modules.residual_head import ResidualHead, ResidualHeadConfig
 from .config import layer_macs
 from .layers import Attention, FeedForward, OutputLayer
 
 
 @dataclass(frozen=True)
-class MaskGitHeadConfig:
+class MaskGitHeadConfig(ResidualHeadConfig):
     """Architecture of a head. ``n_heads`` is the base's: the head's own file does not tell it."""
 
     d_model: int
@@ -24,15 +23,6 @@ class MaskGitHeadConfig:
     def __post_init__(self):
         if self.width < 1 or self.width % self.n_heads:
             raise ValueError(f"a head of width {self.width}, d_model {self.d_model} / bottleneck_ratio {self.bottleneck_ratio:g}, does not divide into n_heads {self.n_heads}")
-
-    @property
-    def width(self) -> int:
-        """Width of the head's residual stream."""
-        return round(self.d_model / self.bottleneck_ratio)
-
-    @property
-    def projects(self) -> bool:
-        return self.width != self.d_model
 
     def step_macs(self, positions: int, read: int = 0) -> int:
         """Multiply-adds of one step, see ``sampling.backbone.HeadConfig``. There is no prompt to read."""
@@ -64,29 +54,11 @@ class HeadBlock(nn.Module):
 
 
 class MaskGitHead(ResidualHead):
-    """Predict the next step's feature.
+    """Predict the next step's feature."""
 
-    Args:
-        config: architecture.
-        dtype, device: of the parameters.
-        operations: namespace with Linear; torch.nn by default.
-    """
-
-    def __init__(self, config: MaskGitHeadConfig, *, dtype=None, device=None, operations=nn):
-        super().__init__()
-        self.config = config
-        width, d_model = config.width, config.d_model
-        factory_kwargs = {"dtype": dtype, "device": device}
-        kw = {**factory_kwargs, "operations": operations}
-        if config.projects:
-            self.proj_in = operations.Linear(d_model, width, **factory_kwargs)
-            self.new_token_proj_in = operations.Linear(d_model, width, **factory_kwargs)
-            self.proj_out = operations.Linear(width, d_model, **factory_kwargs)
-        self.blocks = nn.ModuleList(HeadBlock(width, config.n_heads, **kw) for _ in range(config.n_blocks))
-        self.last_layer = OutputLayer(width, **kw)
-        if config.time_embedding:
-            self.time_embedder = TimeEmbedder(width, **kw)
-            self.adaLN_modulation = operations.Linear(width, 2 * width, **factory_kwargs)
+    def add_blocks(self, **kw) -> None:
+        self.blocks = nn.ModuleList(HeadBlock(self.config.width, self.config.n_heads, **kw) for _ in range(self.config.n_blocks))
+        self.last_layer = OutputLayer(self.config.width, **kw)
 
     def tables(self, length: int, device: torch.device) -> None:
         """Nothing to make once a run: positions come with the embeddings."""

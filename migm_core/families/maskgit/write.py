@@ -15,10 +15,9 @@ from ...checkpoints.write import Pending
 from ...modules.quantised import LARGEST
 from .config import PUBLISHED_HEADS
 from .files import build_vqgan, find_base, locate, open_vqgan, vqgan_config
-from .head import MaskGitHeadConfig
 from .names import BASE_MARK, IMAGE_TOKENIZER_PREFIX
 
-KIND_FILE, KIND_BASE, KIND_IMAGE_TOKENIZER, KIND_HEAD = "maskgit-checkpoint", "maskgit-base", "vqgan", "maskgit-shortcut-head"
+KIND_FILE, KIND_BASE, KIND_IMAGE_TOKENIZER = "maskgit-checkpoint", "maskgit-base", "vqgan"
 
 
 def convert(path: Path, source: TensorSource | None, dtype: torch.dtype | None) -> tuple[dict[str, Tensor | Pending], dict[str, str]]:
@@ -49,14 +48,3 @@ def convert(path: Path, source: TensorSource | None, dtype: torch.dtype | None) 
     tensors |= {IMAGE_TOKENIZER_PREFIX + name: as_it_is(found.image_tokenizer, name) for name in found.image_tokenizer.shapes}
     params = json.dumps(found.vqgan_config().to_params())
     return tensors, {"kind": KIND_FILE, "config": json.dumps(said), "vqgan_config": params, **generation}
-
-
-def head_metadata(config: MaskGitHeadConfig) -> dict[str, str]:
-    """What a head's file says of itself."""
-    return {
-        "kind": KIND_HEAD,
-        "base_d_model": str(config.d_model),
-        "blocks": str(config.n_blocks),
-        "bottleneck_ratio": f"{config.bottleneck_ratio:g}",
-        "time_embedding": str(config.time_embedding).lower(),
-    }

@@ -21,6 +21,7 @@ What the rest of the project uses, all over batches of N scenes:
     judge_edits(images, before, edits) -> list[Verdict]        also that all else stayed; before: pictures of the scenes before
     judge_positions(images, scenes) -> list[Verdict]            also that each object is where the scene has it, as a control picture says
     judge_answers(answers, asked) -> list[bool]                asked: what questions gives
+    judge_captions(captions, scenes) -> list[Verdict]
     read(images) -> list[Reading]                              what the judge sees, without any scene
 
     classes_of(scenes) -> Tensor                               for models of classes: int64 (N,), index into CLASS_NAMES
@@ -33,7 +34,7 @@ Seeds are ints; generators are torch.Generators. No function touches global rand
 
 from .classes import CLASS_NAMES, classes_of, judge_classes, random_classes
 from .editing import Edits, edits
-from .judging import Verdict, judge, judge_answers, judge_edits, judge_maps, judge_positions
+from .judging import Verdict, judge, judge_answers, judge_captions, judge_edits, judge_maps, judge_positions
 from .maps import depth_maps, edge_maps, mask_pictures, object_masks, render_subjects, subject_prompts
 from .parsing import parse
 from .prompting import captions, prompts
@@ -61,6 +62,7 @@ __all__ = [
     "edits",
     "judge",
     "judge_answers",
+    "judge_captions",
     "judge_classes",
     "judge_edits",
     "judge_maps",

@@ -61,6 +61,13 @@ class Edits:
     slot: Tensor
     names: list[str]
 
+    def __getitem__(self, index: slice | Tensor) -> "Edits":
+        """Those that a slice or a tensor of indices (n,) chooses."""
+        index = torch.arange(len(self.names))[index.cpu() if isinstance(index, Tensor) else index]
+        texts = lambda values: [values[k] for k in index.tolist()]  # noqa: E731
+        scenes = self.scenes[index.to(self.scenes.device)]
+        return Edits(texts(self.instructions), scenes, self.request[index.to(self.request.device)], self.slot[index], texts(self.names))
+
 
 def edits(scenes: Scenes, seed: int) -> Edits:
     """A random edit of each scene, one that changes something."""

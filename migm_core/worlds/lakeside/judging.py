@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .editing import Edits
 from .geometry import SIDE, centres
+from .parsing import parse
 from .reader import Reading, SeenObject, read
 from .renderer import render
 from .scene import COLOURS, FINISHES, KIND_NAMES, RELATIONS, SETTING, SIZES, Request, Scenes
@@ -55,8 +56,12 @@ def judge(images: Tensor, request: Request | Scenes) -> list[Verdict]:
         request = request.request()
     if len(images) != len(request):
         raise ValueError(f"There are {len(images)} images and {len(request)} requests.")
-    asked = {name: getattr(request, name).tolist() for name in (*SETTING, "kind", *_ATTRIBUTES, "relation")}
+    asked = _asked(request)
     return [_judge_one(reading, {name: values[n] for name, values in asked.items()}) for n, reading in enumerate(read(images))]
+
+
+def _asked(request: Request) -> dict[str, list]:
+    return {name: getattr(request, name).tolist() for name in (*SETTING, "kind", *_ATTRIBUTES, "relation")}
 
 
 def _judge_one(reading: Reading, asked: dict) -> Verdict:
@@ -156,6 +161,31 @@ def judge_maps(maps: Tensor, truth: Tensor) -> list[float]:
     blur = max(1, round(4 * maps.shape[-1] / SIDE))
     first, second = (F.avg_pool2d(m.float().mean(1, keepdim=True), blur).flatten(1) for m in (maps, truth))
     return torch.cosine_similarity(first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True), dim=1).tolist()
+
+
+def judge_captions(captions: list[str], scenes: Scenes) -> list[Verdict]:
+    """Hold each caption against its scene: all that it says is so, and it leaves no object out."""
+    verdicts = []
+    for caption, reading in zip(captions, _as_read(scenes), strict=True):
+        try:
+            verdicts.append(_judge_one(reading, {name: values[0] for name, values in _asked(parse([caption])).items()}))
+        except ValueError as error:  # what it says contradicts itself
+            verdicts.append(Verdict({"caption": str(error)}, reading))
+    return verdicts
+
+
+def _as_read(scenes: Scenes) -> list[Reading]:
+    """What a reader that makes no mistake sees in pictures of the scenes."""
+    said, middles = _asked(scenes.request()), centres(scenes).tolist()
+    name = lambda attribute, n, slot: _ATTRIBUTES[attribute][said[attribute][n][slot]]  # noqa: E731
+    readings = []
+    for n, kinds in enumerate(said["kind"]):
+        objects = tuple(
+            SeenObject(KIND_NAMES[kind], name("colour", n, slot), name("size", n, slot), name("finish", n, slot), tuple(middles[n][slot]), True)
+            for slot, kind in enumerate(kinds) if kind >= 0
+        )  # fmt: skip
+        readings.append(Reading(*(SETTING[attribute][said[attribute][n]] for attribute in SETTING), patchwork=False, objects=objects))
+    return readings
 
 
 def judge_answers(answers: list[str], asked: list[tuple[str, str]]) -> list[bool]:

@@ -84,7 +84,7 @@ class Light:
 
 def light_of(scenes: Scenes) -> Light:
     device, time = scenes.device, scenes.time
-    at_time = lambda table: torch.tensor(table, device=device)[time].reshape(len(time), -1, 1, 1)  # noqa: E731
+    at_time = lambda table: torch.tensor(table, device=device).reshape(len(table), -1, 1, 1)[time]  # noqa: E731
     is_weather = lambda index: (scenes.weather == index).float().reshape(-1, 1, 1, 1)  # noqa: E731
     varied = lambda index: scenes.variation[:, index].reshape(-1, 1, 1, 1)  # noqa: E731
     cloudy, misty = is_weather(1), is_weather(2)

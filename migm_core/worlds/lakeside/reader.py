@@ -1,6 +1,6 @@
 """Reads a picture back: setting and objects, by a small convolutional network that has only ever seen the renderer's pictures.
 
-It is trained on whole and on spoilt pictures (``reader_data``) by ``train_reader``; no generative model takes part.
+It is trained on whole and on spoilt pictures (``reader_data``) by the recipe's stage reader; no generative model takes part.
 """
 
 from dataclasses import dataclass
@@ -122,7 +122,7 @@ def load_reader(device: torch.device) -> Reader:
         FileNotFoundError: its weights are not there.
     """
     if not WEIGHTS.exists():
-        raise FileNotFoundError(f"{WEIGHTS} is missing. Train it: python -m migm_core.worlds.lakeside.train_reader")
+        raise FileNotFoundError(f"{WEIGHTS} is missing. Train it: python -m migm_core.worlds.recipe reader FOLDER")
     reader = Reader()
     reader.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in load_file(WEIGHTS).items()})
     return reader.eval().requires_grad_(False).to(device)

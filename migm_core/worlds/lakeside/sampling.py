@@ -1,6 +1,6 @@
 """Random scenes, uniform over what prompts can say, on the generator's device."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from .scene import (
     ZONES,
     Scenes,
 )
+from .words import MEANINGS
 
 SPLITS = ("test", "dev", "train")
 
@@ -31,10 +32,24 @@ class Variety:
     Attributes:
         count_shares: of scenes with one to four objects.
         sizes: of objects, some of SIZES.
+        landscapes: how many there are, whatever the time, the weather and the ground; None for no end of them.
+        poses: in how many an object is seen, whatever its kind and place; None for no end of them.
     """
 
     count_shares: tuple[float, ...] = (0.2, 0.3, 0.3, 0.2)
     sizes: tuple[str, ...] = SIZES
+    landscapes: int | None = None
+    poses: int | None = None
+
+    def unlearned(self) -> list[str]:
+        """The words that no prompt for such scenes needs."""
+        return [word for size in SIZES if size not in self.sizes for word in MEANINGS["size"][size]]
+
+    def holds(self, scenes: Scenes) -> Tensor:
+        """Which scenes are of this variety by what can be said of them: bool (N,)."""
+        counts = torch.tensor([False, *(share > 0 for share in self.count_shares)], device=scenes.device)[scenes.present.sum(1)]
+        sizes = torch.tensor([size in self.sizes for size in SIZES], device=scenes.device)[scenes.size]
+        return counts & (sizes | ~scenes.present).all(1)
 
 
 def sample_scenes(count: int, generator: torch.Generator, split: str | None = None, variety: Variety = Variety()) -> Scenes:
@@ -86,7 +101,20 @@ def _sample(count: int, generator: torch.Generator, variety: Variety) -> Scenes:
         object_variation=uniform(count, OBJECTS, 6),
         texture=uniform(count, 20, 32),
     )
+    if variety.landscapes is not None:
+        variation, texture = _some(variety.landscapes, (count,), generator, (40,), (20, 32))
+        scenes = replace(scenes, variation=variation, texture=texture)
+    if variety.poses is not None:
+        (pose,) = _some(variety.poses, (count, OBJECTS), generator, (6,))
+        scenes = replace(scenes, object_variation=pose)
     return scenes
+
+
+def _some(options: int, count: tuple[int, ...], generator: torch.Generator, *shapes: tuple[int, ...]) -> list[Tensor]:
+    """Numbers in 0..1 of each shape, (*count, *shape): always one of so many ``options``, the same one in all shapes."""
+    fixed = torch.Generator().manual_seed(options)
+    chosen = torch.randint(options, count, generator=generator, device=generator.device)
+    return [torch.rand(options, *shape, generator=fixed).to(generator.device)[chosen] for shape in shapes]
 
 
 def _zone(kind: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The words of the lakeside world: how each attribute may be said, and the text tokenizer, a word a token."""
 
 import re
+from collections.abc import Collection
 
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
@@ -97,9 +98,13 @@ def text_layout(codebook_size: int) -> TokenLayout:
     return TokenLayout.of_small_model(len(WORDS) + len(SYSTEM_PROMPTS), TEXT_IDS, codebook_size)
 
 
-def text_tokenizer() -> Tokenizer:
-    """Word-level, lower case, unknown words mapped to one token; each task's system prompt is a single token."""
-    tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate(WORDS)}, unk_token=WORDS[0]))
+def text_tokenizer(unlearned: Collection[str] = ()) -> Tokenizer:
+    """Word-level, lower case, unknown words mapped to one token; each task's system prompt is a single token.
+
+    Args:
+        unlearned: words that a model has never seen, which are unknown then; all others keep their ids.
+    """
+    tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate(WORDS) if word not in unlearned}, unk_token=WORDS[0]))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
     tokenizer.add_tokens([AddedToken(prompt, normalized=False) for prompt in SYSTEM_PROMPTS.values()])

@@ -21,7 +21,9 @@ from .assemble import assemble
 from .dry_run import dry_run
 from .pieces import TOTAL, Plan, pack, run_all
 from .sizes import SIZES, Sizes
-from .stages import STAGES, Task, use_reader
+from .stages import STAGES
+from .stages.judging import use_reader
+from .task import Task
 from .timing import time_ways
 from .warm_up import warm_up
 

@@ -22,7 +22,9 @@ from ...writing import as_json
 from .. import lakeside
 from .maskgit import as_vqgan
 from .sizes import Sizes
-from .stages import CLASS_GUIDANCE, base_model, class_base_model, image_tokenizer, trained
+from .stages.evaluating import CLASS_GUIDANCE
+from .task import base_model, base_name, class_base_model, image_tokenizer, trained
+from .tasks import TASKS, UNDERSTANDING
 
 SHORTCUT = "shortcut.safetensors"
 CPU = torch.device("cpu")
@@ -43,13 +45,20 @@ def assemble(folder: Path, sizes: Sizes, base_dtype: torch.dtype = torch.float16
 def _lumina(folder: Path, sizes: Sizes, base_dtype: torch.dtype) -> Path:
     target = folder / "checkpoint"
     settings = _settings(sizes.pixels, sizes.steps, sizes.budget, 4.0) | {"temperature": 1.0}
-    text = lakeside.text_tokenizer().to_str(pretty=True)
+    settings["trained"]["tasks"] = ["text-to-image", "paint", *(_served(sizes) if base_name(folder) == "tasks" else [])]
+    text = lakeside.text_tokenizer(sizes.variety.unlearned()).to_str(pretty=True)
     save_checkpoint(target, base_model(folder, sizes, CPU), image_tokenizer(folder, sizes, CPU), text, settings, dtype=torch.float16)
     if base_dtype != torch.float16:
         source = TensorSource.open(target / SINGLE)
         write_tensors(target / SINGLE, base_tensors(source, BASE_PREFIX, base_dtype, QUANTISABLE), {"kind": KIND_BASE})
     _save_head(folder, "head", ShortcutHead(sizes.head()), target)
     return target
+
+
+def _served(sizes: Sizes) -> list[str]:
+    """The tasks that the base has learned after text to image, by the engine's names."""
+    names = {name: UNDERSTANDING if TASKS[name].words else name for name in sizes.tasks}
+    return list(dict.fromkeys(names.values()))
 
 
 def _maskgit(folder: Path, sizes: Sizes) -> Path:

@@ -25,6 +25,7 @@ from ...families.lumina_dimoo.rule import LuminaRule
 from ...families.maskgit.backbone import MaskGit
 from ...families.maskgit.head import MaskGitHead
 from ...families.maskgit.rule import MaskGitRule
+from ...sampling.backbone import Branch
 from ...sampling.loop import sample
 from ...sampling.noise import SeededNoise
 from ...sampling.rule import Rule
@@ -99,9 +100,7 @@ class Sampler(ABC):
         row = Row(str(way), count, round(seconds, 2), settings=asdict(way))
         verdicts = self.judged(lambda: self.verdicts(self.pictures.float(), count))
         if verdicts is not None:
-            right = [v.right for v in verdicts]
-            row.right, row.interval = sum(right) / count, wilson(sum(right), count)
-            row.faults, row.verdicts = dict(faults_of(verdicts)), "".join(str(int(each)) for each in right)
+            right = row.judge(verdicts)
             if self.first is None:
                 self.first = right
             else:
@@ -111,11 +110,15 @@ class Sampler(ABC):
     def generated(self, way: Way, rows: range, at_once: int = AT_ONCE) -> Tensor:
         """Codes for some of the prompts, int64 (n, H, W). For compiled models, shapes never change: others fill the batch up."""
         chosen = [rows[k % len(rows)] for k in range(at_once)] if self.compiled else list(rows)
-        branches = self.model.branches(self.prompts[chosen], self.unconditional, way.guidance_scale)
+        branches = self.branches(chosen, way)
         canvas = Canvas.empty(len(chosen), self.side, self.side, self.device)
         noise = SeededNoise([torch.Generator(self.device).manual_seed(self.seed + k) for k in chosen])
         method = BatchedShortcut(self.head if way.budget else None, way.budget, divide_first=self.divide_first)
         return sample(self.model, branches, canvas, method, self.rule(way), steps=way.steps, noise=noise).codes[: len(rows)]
+
+    def branches(self, chosen: list[int], way: Way) -> list[Branch]:
+        """The guidance branches of some of the prompts."""
+        return self.model.branches(self.prompts[chosen], self.unconditional, way.guidance_scale)
 
     @torch.inference_mode()
     def decoded(self, codes: Tensor) -> Tensor:
@@ -158,6 +161,13 @@ class Row:
     faults: dict[str, int] = field(default_factory=dict)
     settings: dict = field(default_factory=dict)
     verdicts: str = ""
+
+    def judge(self, verdicts: list[Verdict]) -> list[bool]:
+        """Take the judge's verdicts; which are right."""
+        right = [verdict.right for verdict in verdicts]
+        self.right, self.interval = sum(right) / len(right), wilson(sum(right), len(right))
+        self.faults, self.verdicts = dict(faults_of(verdicts)), "".join(str(int(each)) for each in right)
+        return right
 
     @property
     def share(self) -> str:

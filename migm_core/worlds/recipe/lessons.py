@@ -19,17 +19,20 @@ from ...tokenizers.amused_vq import ImageTokenizer
 from ...training.distributed import World
 from ...training.picture_tokenizer import TrainingOperations, compile_tokenizer
 from .. import lakeside
+from ..lakeside.reader_data import Examples, examples, joined, make_pairs
 from ..lakeside.scene import Scenes
 from .maskgit import class_prompts
 from .padded import PaddedPrompts
 from .sizes import Sizes
 
 ON_OBJECTS = 6.0  # how much more their pixels count than others, in the tokenizer's loss, for an object of usual area; small ones' count more
+WITHOUT_TEXT = 0.1  # share of the prompts that say nothing, for guidance
 TOKENS_ON_OBJECTS = 4.0  # how much more their tokens count than others, in the base's loss
 USUAL_AREA = 2600.0  # of an object, in pixels of 256
 COVERED = 0.1  # share of a picture that objects cover, about
 ENCODE_AT_ONCE = 256
 PICTURES_KEPT = 256  # of those that are shown to the tokenizer several times
+READER_STEPS_A_FILL = 8  # until other pairs are rendered; a pair gives new patchwork each time
 
 
 def padded_prompts(sizes: Sizes) -> PaddedPrompts:
@@ -109,8 +112,9 @@ def pictures(sizes: Sizes, seed: int, world: World, first_step: int = 0) -> Iter
         with torch.no_grad():
             layers = lakeside.render_layers(scenes, sizes.pixels)
             weights = object_weights(layers.masks)
-            # As files and the reader of pictures have it.
-            images = (layers.image * 255).round() / 255
+            if sizes.maps_every:
+                _put_maps(layers, scenes, weights, sizes)
+            images = (layers.image * 255).round() / 255  # as files and the reader of pictures have it
         if sizes.picture_uses == 1:
             yield from zip(images.split(batch), weights.split(batch))
             continue
@@ -119,6 +123,30 @@ def pictures(sizes: Sizes, seed: int, world: World, first_step: int = 0) -> Iter
         for _ in range(at_once * sizes.picture_uses):
             rows = torch.randint(len(kept[0]), (batch,), generator=generator, device=world.device)
             yield kept[0][rows], kept[1][rows]
+
+
+def _put_maps(layers: lakeside.Layers, scenes: Scenes, weights: Tensor, sizes: Sizes) -> None:
+    """In the place of each so-many-th picture its edges, its depth, or its first object alone, in turn, of which all pixels count alike."""
+    rows = torch.arange(0, len(scenes), sizes.maps_every, device=scenes.device)
+    edges, depth, alone = rows[::3], rows[1::3], rows[2::3]
+    weights[rows] = 1.0
+    layers.image[edges] = lakeside.edge_maps(layers.image[edges])
+    layers.image[depth] = layers.depth[depth].expand(-1, 3, -1, -1)
+    layers.image[alone] = lakeside.render_subjects(scenes[alone], torch.zeros_like(alone), sizes.pixels)
+
+
+def spoilt_pictures(sizes: Sizes, seed: int, world: World, first_step: int = 0) -> Iterator[Examples]:
+    """Batches for the judge's reader from a step on, without end, from the newest fills."""
+    generator = torch.Generator(world.device).manual_seed(seed * 7927 + first_step * 64 + world.rank)
+    newest: deque = deque(maxlen=sizes.reader_fills)
+    while True:
+        newest.append(make_pairs(sizes.reader_pairs, generator))
+        if len(newest) < sizes.reader_fills:
+            continue
+        pairs = joined(list(newest))
+        for _ in range(READER_STEPS_A_FILL):
+            rows = torch.randint(len(pairs.setting), (world.share(sizes.reader_batch),), generator=generator, device=world.device)
+            yield examples(pairs, rows, generator)
 
 
 def object_weights(masks: Tensor) -> Tensor:
@@ -230,6 +258,7 @@ def samples(
     sizes: Sizes, tokenizer: ImageTokenizer, seed: int, world: World, first_step: int = 0, kept: Codes | None = None, compile: bool = False
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches for the base from a step on, without end: prompts (B, P), shorter on a CPU if they can be, codes and how much each token counts (B, H, W), from the newest fills."""
+    unconditional = padded_prompts(sizes).unconditional().to(world.device)
     batch, device = world.share(sizes.samples_a_step), world.device
     every = max(1, sizes.fill * sizes.uses // batch)  # steps that a fill lasts
     generator = torch.Generator(device).manual_seed(seed * 7919 + first_step * 64 + world.rank)
@@ -244,13 +273,19 @@ def samples(
         for _ in range(every):
             rows = torch.randint(len(codes), (batch,), generator=generator, device=device)
             words = torch.randint(sizes.wordings, (batch,), generator=generator, device=device)
-            yield trimmed(prompts[rows, words]), codes[rows], weights[rows]
+            yield trimmed(_some_without_text(prompts[rows, words], unconditional, generator)), codes[rows], weights[rows]
+
+
+def _some_without_text(prompts: Tensor, unconditional: Tensor, generator: torch.Generator) -> Tensor:
+    """Prompts (B, P), some of them replaced by the one that says nothing, (P,)."""
+    dropped = torch.rand(len(prompts), 1, generator=generator, device=prompts.device) < WITHOUT_TEXT
+    return torch.where(dropped, unconditional, prompts)
 
 
 def class_samples(
     sizes: Sizes, tokenizer: ImageTokenizer, seed: int, world: World, first_step: int, kept: Codes, compile: bool = False
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches for the model of classes, without end: class tokens (B, 1), codes (B, H, W), and that all tokens count alike.
+    """Batches for the model of classes, without end: class tokens (B, 1), some of them the one of no class, codes (B, H, W), and that all tokens count alike.
 
     They come from the codes that were kept; more are made where these are few.
     """
@@ -264,10 +299,10 @@ def class_samples(
         made.close()
     codes, tokens = codes.to(device), class_prompts(classes.to(device), sizes.tokenizer.num_vq_embeddings)
     generator = torch.Generator(device).manual_seed(seed * 7907 + first_step * 64 + world.rank)
-    alike = torch.ones(batch, sizes.side, sizes.side, device=device)
+    alike, no_class = torch.ones(batch, sizes.side, sizes.side, device=device), torch.tensor([sizes.class_base().dropped_class], device=device)
     while True:
         rows = torch.randint(len(codes), (batch,), generator=generator, device=device)
-        yield tokens[rows], codes[rows].long().unflatten(1, (sizes.side, sizes.side)), alike
+        yield _some_without_text(tokens[rows], no_class, generator), codes[rows].long().unflatten(1, (sizes.side, sizes.side)), alike
 
 
 def head_prompts(sizes: Sizes, seed: int, world: World, first_round: int = 0) -> Iterator[Tensor]:

@@ -40,18 +40,23 @@ class PaddedPrompts:
         Raises:
             ValueError: a prompt has more tokens.
         """
-        return torch.stack([self._filled(self.encoder.prompt(text)) for text in texts])
+        return torch.stack([self.filled(self.encoder.prompt(text)) for text in texts])
 
     def unconditional(self) -> Tensor:
         """int64 (length,)."""
-        return self._filled(self.encoder.unconditional())
+        return self.filled(self.encoder.unconditional())
 
     def trimmed(self, prompts: Tensor) -> Tensor:
         """Prompts (N, length) without the columns that are fill in all of them and in the unconditional prompt."""
         longest = int((prompts != self.fill).sum(1).max())
         return prompts[:, self.length - max(longest, len(self.encoder.unconditional())) :]
 
-    def _filled(self, ids: Tensor) -> Tensor:
+    def filled(self, ids: Tensor) -> Tensor:
+        """A prompt (P,) with fill before it: (length,).
+
+        Raises:
+            ValueError: it is longer.
+        """
         if len(ids) > self.length:
             raise ValueError(f"A prompt has {len(ids)} tokens, expected at most {self.length}.")
         return torch.cat([ids.new_full((self.length - len(ids),), self.fill), ids])
@@ -95,6 +100,14 @@ class PaddedBase:
         for block in self.base.blocks:
             x = block(x, rotary, visible=visible)
         return self.base.ln_f(x)
+
+    def answer_logits(self, prompts: Tensor, answers: Tensor, masked: Tensor) -> Tensor:
+        """Logits over all tokens at answers (B, G) of which some are masked, behind prompts (B, P): (B, G, V)."""
+        layout, (count, length) = self.config.tokens, answers.shape
+        frame = [answers.new_full((count, 1), token) for token in (layout.boa, layout.eoa)]
+        tokens = torch.cat([prompts, frame[0], torch.where(masked, layout.mask, answers), frame[1]], 1)
+        features = self.hidden(tokens, self.rotary(tokens.shape[1], tokens.device))
+        return self.base.logits(features[:, -length - 1 : -1])
 
     def branches(self, prompts: Tensor, unconditional: Tensor, guidance_scale: float) -> list[Branch]:
         return text_guidance(prompts, unconditional.expand(len(prompts), -1), guidance_scale)

@@ -16,15 +16,17 @@ import torch
 from ...checkpoints.files import read_file
 from . import weights
 from .sizes import Sizes
-from .stages import STAGES, Task
+from .stages import STAGES
+from .task import Task
 
 # Seconds on one H100, of two pieces of 525 and 215; a minute and more is left for starting, compiling and looking. For other times they are shares.
-SHARES = {"reader": 70, "tokenizer": 185, "base": 235, "trajectories": 10, "head": 95, "classes": 60, "class-head": 28, "evaluation": 65}
-COUNT_THEMSELVES = {"tokenizer", "base", "head", "classes", "class-head"}  # their checkpoints tell how much of their time is over
+SHARES = {"reader": 0, "tokenizer": 207, "base": 263, "tasks": 0, "trajectories": 11, "head": 106, "classes": 67, "class-head": 31, "evaluation": 73}
+COUNT_THEMSELVES = {"reader", "tokenizer", "base", "tasks", "head", "classes", "class-head"}  # their checkpoints tell how much of their time is over
 BESIDE = {"classes", "class-head"}  # run beside the head's training, in a process of their own
 TOTAL = sum(seconds for name, seconds in SHARES.items() if name not in BESIDE)
 PACKING = 6  # seconds, at the end of a piece
-CARRIED = ("pictures.jpg", "tokenizer.jpg", "curve.png")  # beside the weights and the report
+# Beside the weights and the report, each with what stands in for it; few files.
+CARRIED = {"pictures.jpg": ("base.jpg",), "details.jpg": ("tasks.jpg", "tokenizer.jpg"), "curve.png": ()}
 
 
 @dataclass
@@ -134,8 +136,9 @@ def run_all(task: Task, plan: Plan, beside: Callable[..., subprocess.Popen]) -> 
             if name == "evaluation" and other is not None:
                 with suppress(subprocess.TimeoutExpired):
                     other.wait(max(1.0, plan.until - time.monotonic() - 0.7 * seconds[name]) if plan.piece is not None else None)
+            lacking = any(spent(folder, each) < seconds[each] for each in BESIDE)  # now, when an evaluation would begin
             task = _run(plan, name, task, seconds[name])
-            if name == "evaluation" and world.first and any(spent(folder, each) < seconds[each] for each in BESIDE):
+            if name == "evaluation" and world.first and lacking:
                 _write_spent(folder, name, min(spent(folder, name), seconds[name] - 10))  # again, when these models are there
             if world.first:
                 print(f"{name} ended at {time.monotonic() - plan.began:.0f} s of this piece.", flush=True)
@@ -202,9 +205,8 @@ def pack(folder: Path, out: Path) -> None:
     """Write what is worth keeping to ``out``: weights in parts, sheets, one report with the logs."""
     out.mkdir(parents=True, exist_ok=True)
     weights.pack(folder, out)
-    for name in CARRIED:
-        source = folder / name if (folder / name).exists() or name != "pictures.jpg" else folder / "base.jpg"
-        if source.exists():
+    for name, others in CARRIED.items():
+        if source := next((path for path in (folder / each for each in (name, *others)) if path.exists()), None):
             shutil.copy(source, out / name)
     report = [path.read_text(encoding="utf-8") for path in (folder / "evaluation.md", folder / "evaluation.json") if path.exists()]
     report.append(json.dumps({name: spent(folder, name) for name in STAGES}))

@@ -238,7 +238,7 @@ def train_on_rounds(
     ema: float = 0.995,
     seed: int = 0,
     recorded: Callable[[int], Recorded | None] = lambda index: None,
-    saved: Callable[[nn.Module], None] | None = None,
+    on_checkpoint: Callable[[nn.Module], None] | None = None,
     on_policy_first: bool = False,
     world: World = World(),
 ) -> nn.Module:
@@ -252,7 +252,7 @@ def train_on_rounds(
         settings: of the runs; of several, pairs of rounds take turns.
         horizon: most steps of a rollout.
         recorded: given a round, runs of the base that were recorded for it; None where there are none, so that they are made.
-        saved: called with the averaged weights after each checkpoint on the way.
+        on_checkpoint: called with the averaged weights after each checkpoint on the way.
         on_policy_first: whether the head has learned before, so that its own runs are worth learning from at once.
     """
     device, half = world.device, world.device.type == "cuda"
@@ -269,7 +269,7 @@ def train_on_rounds(
     with Run(folder, seconds=seconds, until=until, clock=clock, save_every=30, world=world) as run:
         learner = Learner(head, loss, optimizers, lambda step: falling(run.progress, step, level=0.3, warm_up=50), ema=ema, clip=1.0, world=world)
         batches = None
-        for step in run.steps(saved=None if saved is None else lambda: saved(learner.averaged), learner=learner):
+        for step in run.steps(on_checkpoint=None if on_checkpoint is None else lambda: on_checkpoint(learner.averaged), learner=learner):
             if batches is None or step % steps_a_round == 0:
                 index = step // steps_a_round
                 batches = prompts(index) if batches is None else batches

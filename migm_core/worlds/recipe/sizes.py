@@ -48,7 +48,9 @@ class Sizes:
     shallow_share: of the base's training that is done with half of the layers, at half of the cost (Gong et al., 2019, "Efficient training of BERT by
         progressively stacking").
     prompt_length: to which prompts are filled up, in tokens; with 16 rows of 17 tokens and four more, sequences of a multiple of 16.
-    reader_batch: pictures in a step of the judge's reader.
+    tasks: of ``tasks.TASKS``, that the base learns after text to image.
+    maps_every: of so many pictures for the tokenizer one is a map or a lone object, as some tasks want; 0 for none.
+    reader_batch: pictures in a step of the judge's reader; reader_pairs: of pictures that are rendered together for it; reader_fills: that a step's pictures come from.
     pictures_a_step, samples_a_step: of the tokenizer's and of the base's training, over all processes.
     picture_uses: how often a picture is shown to the tokenizer.
     fill: pictures that are rendered and tokenised together; fills: that a step's samples come from.
@@ -73,8 +75,12 @@ class Sizes:
     n_layers: int = 12
     mlp_hidden_size: int = 1024
     shallow_share: float = 0.0
+    tasks: tuple[str, ...] = ("edit", "control", "dense", "subject", "question", "caption")
+    maps_every: int = 12
     prompt_length: int = 76
     reader_batch: int = 128
+    reader_pairs: int = 256
+    reader_fills: int = 4
     pictures_a_step: int = 24
     samples_a_step: int = 256
     picture_uses: int = 1
@@ -117,7 +123,7 @@ class Sizes:
             mlp_hidden_size=self.mlp_hidden_size,
             rope_theta=1000.0,  # some hundred positions: faster rotations tell them apart
             vocab_size=TEXT_IDS + codes,
-            max_sequence_length=512,
+            max_sequence_length=1024,
             tokens=text_layout(codes),
         )
 
@@ -144,7 +150,7 @@ SIZES = {
     "card": Sizes(),  # for a large GPU
     "cpu": Sizes(  # for two processor cores and some hours
         pixels=192,
-        variety=Variety(count_shares=(0.5, 0.5, 0.0, 0.0), sizes=("large",)),
+        variety=Variety(count_shares=(0.5, 0.5, 0.0, 0.0), sizes=("large",), landscapes=16, poses=1),
         tokenizer=ImageTokenizerConfig(
             block_out_channels=(16, 16, 32, 64, 128), latent_channels=16, num_vq_embeddings=1024, layers_per_block=1, norm_num_groups=4
         ),
@@ -154,8 +160,12 @@ SIZES = {
         n_layers=8,
         mlp_hidden_size=704,
         shallow_share=0.4,
+        tasks=("edit", "question", "caption"),
+        maps_every=0,
         prompt_length=52,
-        reader_batch=32,
+        reader_batch=128,
+        reader_pairs=64,
+        reader_fills=32,
         pictures_a_step=8,
         samples_a_step=32,
         picture_uses=3,
@@ -171,11 +181,14 @@ SIZES = {
     "tiny": Sizes(  # to try the recipe, not to learn anything
         pixels=128,
         tokenizer=ImageTokenizerConfig(block_out_channels=(32, 32, 32, 32, 32), latent_channels=8, num_vq_embeddings=32, layers_per_block=1, norm_num_groups=32),
+        maps_every=2,
         d_model=32,
         n_heads=2,
         n_layers=2,
         mlp_hidden_size=64,
         reader_batch=2,
+        reader_pairs=4,
+        reader_fills=1,
         pictures_a_step=4,
         samples_a_step=8,
         fill=8,

@@ -12,7 +12,7 @@ from ...checkpoints.save import stored
 from ...checkpoints.source import check_safetensors
 from ...checkpoints.write import write_tensors
 
-MODELS = ("reader", "tokenizer", "base", "head", "classes", "class-head")
+MODELS = ("reader", "tokenizer", "base", "tasks", "head", "classes", "class-head")
 PART_BYTES = int(15.8 * 2**20)
 
 
@@ -78,6 +78,8 @@ def pack(folder: Path, out: Path) -> None:
     """Write all models' weights to ``out/weights-1.safetensors`` and so on, each below 16 MiB unless one tensor is larger."""
     found = {}
     for name in MODELS:
+        if name == "base" and (folder / "tasks.safetensors").exists():
+            continue  # which knows more
         if (folder / f"{name}.safetensors").exists():
             found |= {f"{name}.{key}": value for key, value in read(folder / f"{name}.safetensors").items()}
     parts: list[dict[str, Tensor]] = [{}]

@@ -171,7 +171,7 @@ def _load(rng: random.Random, room: Room) -> Attempt:
     from migm_core.pipeline import Pipeline
 
     about = {"model": ("model", str(value)[:40] or ".", "path"), "head": ("head", str(value)[:40], "path"), "dtype": ("dtype",), "device": ("device", "Device")}.get(name, (name,))
-    sensible = value is None or isinstance(value, bool) and name == "stream" or name in ("revision",) and isinstance(value, str)
+    sensible = value is None or isinstance(value, bool) and name == "stream"
     return Attempt(f"load({name}={_shown(value)})", lambda: python(lambda: Pipeline.load(**asked)), (about,), "either", lambda made: sensible)
 
 

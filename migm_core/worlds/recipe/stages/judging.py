@@ -1,0 +1,34 @@
+"""The stage reader."""
+
+from pathlib import Path
+
+from ...lakeside import reader as judges_reader
+from .. import lessons, weights
+from ..reader import save, train
+from ..task import Task
+
+
+def reader(task: Task) -> None:
+    """Train the judge's reader on the renderer's own pictures, from the weights that it has."""
+    path, world = task.folder / "reader.safetensors", task.world
+
+    def keep(found: judges_reader.Reader) -> None:
+        save(found, path)
+        use_reader(task.folder)
+        task.keep()
+
+    start = judges_reader.Reader()
+    if judges_reader.WEIGHTS.exists():
+        start.load_state_dict(weights.read_for(judges_reader.WEIGHTS, start))
+    found = train(
+        task.folder / "reader", start, lambda step: lessons.spoilt_pictures(task.sizes, task.seed + 1, world, step), **task.time, on_checkpoint=keep, world=world
+    )
+    if world.first:
+        keep(found)
+
+
+def use_reader(folder: Path) -> None:
+    """Let the judge read with the folder's reader, if one was trained there."""
+    if (folder / "reader.safetensors").exists():
+        judges_reader.WEIGHTS = folder / "reader.safetensors"
+        judges_reader.load_reader.cache_clear()

@@ -1,0 +1,141 @@
+"""The stages base, trajectories and head: the text to image model and its head."""
+
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from ....families.lumina_dimoo.backbone import Lumina
+from ....families.lumina_dimoo.head import ShortcutHead
+from ....families.lumina_dimoo.initial import deepened, initialise
+from ....training.distributed import World
+from ....training.masked import train_masked
+from .. import lessons, weights
+from ..batched import compile_blocks
+from ..evaluation import Evaluator, Way
+from ..padded import PaddedBase
+from ..rounds import Recorded, RunSettings, record_runs, train_on_rounds
+from ..sheets import save_sheet
+from ..sizes import Sizes
+from ..task import LOOK, Task, base_model, base_name, digest, image_tokenizer, new_head, weights_to_begin_with
+
+SHALLOW = "base-shallow"  # where a base of half of the layers learns
+
+
+def base(task: Task) -> None:
+    """Train the base model, text to image, in some sizes with half of its layers at first. Its pictures' codes are kept for the model of classes."""
+    folder, sizes, world = task.folder, task.sizes, task.world
+    images = image_tokenizer(folder, sizes, world.device)
+
+    def on_checkpoint(model: Lumina, progress: float) -> None:
+        whole = deepened(model, sizes.n_layers).to(world.device)
+        weights.save(folder, "base", whole)
+        look = Evaluator(sizes, images, whole, None, LOOK, "dev")
+        row = look.of(Way(steps=min(16, sizes.steps)))
+        print(f"base: {row.share} right of {row.prompts} in {row.way}", flush=True)
+        save_sheet(folder / "base.jpg", list(look.pictures.split(8)))
+        task.keep()
+
+    def learned(name: str, model: Lumina, share: float, seed: int) -> Lumina:
+        return train_masked(
+            folder / name, model, lambda step: lessons.samples(sizes, images, seed, world, step, task.codes, task.compile),
+            **task.time | {"seconds": share * task.seconds}, on_policy_every=sizes.on_policy_every, seed=seed, view=PaddedBase,
+            compile=compile_blocks if task.compile else None, on_checkpoint=on_checkpoint, world=world,
+        )  # fmt: skip
+
+    shallow = folder / SHALLOW / "checkpoint.pt"
+    kind = partial(Lumina, output_rows="all")
+    start = None if shallow.exists() else weights_to_begin_with(folder, "base", kind, sizes.base()) or weights_to_begin_with(folder, "tasks", kind, sizes.base())
+    share = sizes.shallow_share
+    torch.manual_seed(task.seed)
+    model = Lumina(sizes.base(), output_rows="all")
+    initialise(model)
+    if start is not None:
+        model.load_state_dict(start)
+        share = 0.0
+    elif share and not (folder / "base" / "checkpoint.pt").exists():
+        fewer = Lumina(replace(sizes.base(), n_layers=sizes.n_layers // 2), output_rows="all")
+        initialise(fewer)
+        model = deepened(learned(SHALLOW, fewer, share, task.seed + 31), sizes.n_layers).requires_grad_(True)
+        if time.monotonic() >= task.until:
+            return
+    model = learned("base", model, 1 - share, task.seed)
+    if world.first:
+        on_checkpoint(model, 1.0)
+
+
+def trajectories(task: Task) -> None:
+    """Record runs of the base for the head: tokens and steps, a file a round. The head computes their features again."""
+    folder, sizes, world = task.folder / "trajectories", task.sizes, task.world
+    model = PaddedBase(_compiled(base_model(task.folder, sizes, world.device).to(task.half), task.compile))
+    unconditional = lessons.padded_prompts(sizes).unconditional().to(world.device)
+    name, until = digest(task.folder / f"{base_name(task.folder)}.safetensors"), min(task.until, time.monotonic() + task.seconds)
+    longest = 0.0
+    for index, prompts in zip(range(sizes.recorded), lessons.head_prompts(sizes, task.seed + 1, world)):
+        path = _recorded_path(folder, name, index, world)
+        if path.exists():
+            continue
+        began = time.monotonic()
+        if began + longest > until:
+            break
+        runs = record_runs(model, prompts, unconditional, _run_settings(sizes), seed=(task.seed + 1) * 2**32 + (index * world.size + world.rank) * sizes.runs)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"prompts": runs.prompts.to(torch.int16), "codes": runs.codes.to(torch.int16), "unmasked_at": runs.unmasked_at.to(torch.uint8)}
+        partly = path.with_suffix(".partly")
+        save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, partly)
+        partly.replace(path)
+        longest = max(longest, time.monotonic() - began)
+        if world.first:
+            print(f"trajectories: {index + 1} of {sizes.recorded} rounds of {sizes.runs} runs, {sizes.runs / (time.monotonic() - began):.0f} a second", flush=True)
+
+
+def _recorded_path(folder: Path, name: str, index: int, world: World) -> Path:
+    return folder / f"{name}-{index * world.size + world.rank:05d}.safetensors"
+
+
+def recorded_runs(path: Path) -> Recorded:
+    """Runs that the stage trajectories has written.
+
+    Raises:
+        ValueError: the file is damaged, or holds something else.
+    """
+    found = weights.read(path)
+    whole = found.keys() == {"prompts", "codes", "unmasked_at"} and all(each.dim() == 2 and not each.is_floating_point() for each in found.values())
+    if not whole or len({len(each) for each in found.values()}) > 1 or found["codes"].shape != found["unmasked_at"].shape:
+        raise ValueError(f"{path} holds no recorded runs. Remove it, and run the stage trajectories again.")
+    return Recorded(**found)
+
+
+def _run_settings(sizes: Sizes) -> RunSettings:
+    return RunSettings(sizes.side, steps=sizes.steps, budgets=sizes.budgets)
+
+
+def _compiled(model: torch.nn.Module, wanted: bool) -> torch.nn.Module:
+    if wanted:
+        compile_blocks(model)
+    return model
+
+
+def head(task: Task) -> None:
+    """Train the shortcut head: on recorded runs of the base, on runs that it records itself when these are used up, and on its own."""
+    folder, sizes, world = task.folder, task.sizes, task.world
+    model = PaddedBase(_compiled(base_model(folder, sizes, world.device).to(task.half), task.compile))
+    name = digest(folder / f"{base_name(folder)}.safetensors")
+
+    def recorded(index: int) -> Recorded | None:
+        path = _recorded_path(folder / "trajectories", name, index // 2, world)  # every second round is the head's own
+        return recorded_runs(path) if path.exists() else None
+
+    start = weights_to_begin_with(folder, "head", ShortcutHead, sizes.head())
+    new = new_head(ShortcutHead, sizes.head(), start, task.seed)
+    found = train_on_rounds(
+        folder / "head", new, model, lambda k: lessons.head_prompts(sizes, task.seed, world, k), lessons.padded_prompts(sizes).unconditional(),
+        _run_settings(sizes), **task.time, steps_a_round=sizes.steps_a_round, rows_a_step=sizes.rows_a_step, seed=task.seed,
+        recorded=recorded, on_policy_first=start is not None, on_checkpoint=lambda head: weights.save(folder, "head", head), world=world,
+    )  # fmt: skip
+    if world.first:
+        weights.save(folder, "head", found)
+        task.keep()
