@@ -19,8 +19,8 @@ from torch import Tensor
 
 from . import arguments, questions
 from .canvas import Canvas, check_canvas
-from .checkpoints import Checkpoint, CheckpointError
-from .diagnosis import find_culprit
+from .checkpoints import Checkpoint
+from .diagnosis import named_culprit
 from .images import to_images
 from .loading import load_models
 from .modules.streaming import StreamedBlocks
@@ -122,7 +122,7 @@ class Pipeline:
         """What a run will do badly or ignore, one sentence each: see ``trained.cautions``; and the words that the model does not know."""
         said = cautions(self.checkpoint.trained, settings, negative)
         prompts = prompt if isinstance(prompt, (list, tuple)) else [prompt]
-        unknown = self.checkpoint.family.unknown_words(self.checkpoint, [*prompts, *([negative] if settings.guidance_scale > 0 else [])])
+        unknown = self.checkpoint.family.unknown_words(self.checkpoint, prompts, negative if settings.guidance_scale > 0 else "")
         if unknown:
             said.append(f"The model does not know {'this word' if len(unknown) == 1 else 'these words'}: {', '.join(unknown)}.")
         return said
@@ -249,8 +249,9 @@ class Pipeline:
         began = time.perf_counter()
         sampled = self.sample(branches, settings, canvas, callback, **options)
         pixels = self.decode(sampled.canvas)
-        if not pixels.isfinite().all():
-            raise self._not_finite("decode")
+        with named_culprit(self.checkpoint):
+            if not pixels.isfinite().all():
+                raise NotFinite("decode")
         return replace(sampled, images=to_images(pixels), seconds=time.perf_counter() - began)
 
     def sample(
@@ -283,7 +284,7 @@ class Pipeline:
         seeds = seeds or list(range(settings.seed, settings.seed + settings.batch))
         method, options = method or self.method(settings), {"callback": callback, "record": record}
         began = time.perf_counter()
-        with self._computing():
+        with self._computing(method):
             sampled = sample_groups(base, branches, canvas, method, settings.rule, steps=settings.steps, seeds=seeds, device=self.device, **options)
         return Result(images=[], settings=settings, seconds=time.perf_counter() - began, seeds=tuple(seeds), **vars(sampled))
 
@@ -318,13 +319,9 @@ class Pipeline:
         return self.encode(pixels).codes
 
     @contextmanager
-    def _computing(self) -> Iterator[None]:
+    def _computing(self, method: Method | None = None) -> Iterator[None]:
         """The threads and switches of a run. Numbers that are not finite become an error that names what to blame."""
-        try:
-            with suited_threads(self.checkpoint.base.config, self.device), self.switches.during_run():
-                yield
-        except NotFinite as error:
-            raise self._not_finite(error.kind) from None
-
-    def _not_finite(self, kind: str) -> CheckpointError:
-        return CheckpointError(f"{find_culprit(kind, self.checkpoint, self.head, self.head_path)} Nothing was generated.")
+        head = getattr(method, "head", None)
+        head_path = self.head_path if head is self.head else "The method's own head"
+        with named_culprit(self.checkpoint, head, head_path), suited_threads(self.checkpoint.base.config, self.device), self.switches.during_run():
+            yield

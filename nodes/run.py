@@ -145,7 +145,7 @@ def make_plan(
     said = cautions(checkpoint.trained, settings, condition.negative)
     if head is not None and METHODS[settings.method].needs_head:
         said += filter(None, [other_base(head.name, head.source.metadata.get(KEY), checkpoint.base, model.name)])
-    words = checkpoint.family.unknown_words(checkpoint, condition.texts(guidance_scale))
+    words = checkpoint.family.unknown_words(checkpoint, [condition.asked], condition.negative if guidance_scale > 0 else "")
     said += [*condition.notes, *(painted.notes if painted else ())]
     return Plan(settings, resolved.notes, tuple(said), tuple(words), condition.probes or bool(painted and painted.probes))
 
@@ -207,8 +207,9 @@ def generate(
             of_part = replace(settings, seed=settings.seed + first, batch=part.shape[0])
             results.append(pipeline.sample(_of_images(branches, first, part.shape[0]), of_part, part, after_step, method=method))
         run = Run(plan, Canvas.stacked([result.canvas.to("cpu") for result in results]), results)
-        size = step_times.Size(fingerprint(model.checkpoint.path), canvas.codes[0].numel(), len(branches), condition.picture_tokens)
-        step_times.remember(size, of_plan[0][1].shape[0], run.step_seconds)
+        if plan.probe == condition.probes:  # steps that are probed for the canvas's sake are slower: a plan, which knows no canvas, would take them for others
+            size = step_times.Size(fingerprint(model.checkpoint.path), canvas.codes[0].numel(), len(branches), condition.picture_tokens)
+            step_times.remember(size, of_plan[0][1].shape[0], run.step_seconds)
         runs.append(run)
     return runs
 

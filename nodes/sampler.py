@@ -11,6 +11,7 @@ from .host.routes import tell_step
 from .host.weights import HeadFile, LoadedModel
 from .run import Condition, canvas_for, generate, make_plan, report
 from .sockets import CANVAS, HEAD, MODEL, PROMPT, ModelCanvas, PromptText, advanced, expect, optional, schema
+from .tasks import LOADER
 
 MAX_SEED = 2**64 - 1
 FAMILY = family_named("lumina-dimoo")
@@ -29,7 +30,7 @@ def links(condition: io.Input, loader: str) -> list[io.Input]:
 
 def of_text() -> list[io.Input]:
     """The links of a node that samples by a text."""
-    return links(PROMPT.Input("prompt", tooltip="From MIGM Prompt or MIGM Edit Image."), "MIGM Load Lumina-DiMOO")
+    return links(PROMPT.Input("prompt", tooltip="From MIGM Prompt or MIGM Edit Image."), LOADER)
 
 
 def seed(about: str, *, changes: bool = True) -> io.Input:

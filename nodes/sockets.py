@@ -76,10 +76,6 @@ class PromptText(Condition):
         """How many images it asks for at least."""
         return 1
 
-    def texts(self, guidance_scale: float) -> list[str]:
-        """What is read of it."""
-        return [self.text, *([self.negative] if guidance_scale > 0 else [])]
-
 
 @dataclass(frozen=True)
 class ClassList(Condition):
@@ -96,10 +92,6 @@ class ClassList(Condition):
             ValueError: the model has no such class.
         """
         return len(model.checkpoint.prompts.parse(self.asked))
-
-    def texts(self, guidance_scale: float) -> list[str]:
-        """What is read of it word by word: nothing."""
-        return []
 
 
 @dataclass(frozen=True, eq=False)

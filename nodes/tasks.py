@@ -69,9 +69,6 @@ class TaskPrompt(PromptText):
     def images(self, model: LoadedModel) -> int:
         return len(self.inputs)
 
-    def texts(self, guidance_scale: float) -> list[str]:
-        return super().texts(guidance_scale) if TASKS[self.requests[0].task].takes_text else []
-
     def branches(self, model: LoadedModel, settings: Settings) -> list[Branch]:
         if model.checkpoint.path != self.model.checkpoint.path:
             raise ValueError(f"The pictures were read with the model {self.model.name!r}, but the sampler has {model.name!r}. Connect one model to both.")

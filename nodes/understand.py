@@ -13,6 +13,7 @@ from ..migm_core.families import family_named
 from ..migm_core.families.lumina_dimoo import reading
 from ..migm_core.families.lumina_dimoo.inputs import Inputs, for_reading
 from ..migm_core.families.lumina_dimoo.reading import Choice, Reply
+from ..migm_core.families.lumina_dimoo.sequence import image_length
 from ..migm_core.families.lumina_dimoo.text_settings import TextSettings
 from . import choices
 from .host import pictures
@@ -94,7 +95,7 @@ class AskAboutImage(io.ComfyNode):
         settings = TextSettings(**{"guidance_scale" if name == "cfg" else name: value for name, value in settings.items()}, seed=seed)
         groups = grouped({name: each for name, each in zip(PLACES, (image, image_2, image_3)) if each is not None}, one_by_one)
         encode = pictures.encode_pixels(model)
-        inputs = [for_reading(group, encode, model.checkpoint.trained.sizes) for group in groups]
+        inputs = [for_reading(group, encode, model.downscale_factor, model.checkpoint.trained.sizes) for group in groups]
         lines = [line.strip() for line in options.splitlines() if line.strip()]
         answered = choose(model, question, lines, inputs) if lines else write(model, question, inputs, settings)
         text = "\n\n".join(_report(model, each, lines) for each in answered)
@@ -151,7 +152,7 @@ def choose(model: LoadedModel, question: str, options: list[str], inputs: list[I
 
 def _length(model: LoadedModel, question: str, inputs: Inputs, answer: int) -> int:
     """Tokens of a sequence, a few more than it has."""
-    return len(model.checkpoint.prompts.text(question)) + sum(codes.shape[0] * (codes.shape[1] + 1) + 2 for codes in inputs.codes) + TEMPLATE + answer
+    return len(model.checkpoint.prompts.text(question, "question")) + sum(image_length(*codes.shape) for codes in inputs.codes) + TEMPLATE + answer
 
 
 def _report(model: LoadedModel, answered: Reply | Choice, options: list[str]) -> str:

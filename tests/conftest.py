@@ -1,6 +1,7 @@
 """Make the checkout importable without installing it, and a tiny model for every test that wants one."""
 
 import shutil
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,12 @@ def one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c():
+    """Is heard as in a terminal: a shell's background jobs ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -101,6 +101,9 @@ def test_a_prompt_of_5000_words_is_refused_with_the_limit(pipeline):
     words = " ".join(["red heart"] * 2500)
     refused(lambda: pipeline.generate(words), "5000 words", str(MAX_PROMPT_TOKENS), error=ValueError)
     refused(lambda: pipeline.generate(PROMPT, words), "5000 words", str(MAX_PROMPT_TOKENS), error=ValueError)
+    guided = pipeline.settings(guidance_scale=2.0)
+    refused(lambda: pipeline.cautions(guided, PROMPT, words), "The negative prompt has 5000 tokens", error=ValueError)
+    assert not pipeline.cautions(replace(guided, guidance_scale=0.0), PROMPT, words)[1:], "it is not read"
 
 
 def test_a_prompt_of_20_megabytes_is_refused_unread(pipeline):

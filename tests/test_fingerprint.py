@@ -4,6 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from maskgit_folder import BASE, published
 from small_model import edit_tensors, make_small_model, shard
 
 from migm_core.checkpoints import convert
@@ -69,6 +70,18 @@ def test_a_base_that_was_cast_to_8_bits_is_the_same_base_and_another_one_is_not(
     assert same_base(cast, ours) and same_base(ours, cast) and not same_base(cast, other)
 
 
+def test_a_base_whose_weights_a_host_keeps_in_8_bits_is_the_same_base_and_another_one_is_not(demo):
+    def kept(base):
+        held = deepcopy(base)
+        for module in held.blocks.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.weight = torch.nn.Parameter(module.weight.to(torch.float8_e4m3fn), requires_grad=False)
+        return fingerprint(held)
+
+    assert same_base(kept(demo), fingerprint(demo)) and same_base(fingerprint(demo), kept(demo))
+    assert not same_base(kept(trained(demo, "blocks.3.q_proj.weight", 1.0)), fingerprint(demo))
+
+
 def test_what_text_needs_beside_leaves_the_fingerprint(bases, small):
     whole = Pipeline.load(small.folder, None, dtype="fp32", device="cpu")
     whole.choose("Which?", ["red", "blue"])
@@ -96,6 +109,14 @@ def test_a_maskgit_has_one_too():
             dict(base.named_parameters())[name].normal_()
         assert not same_base(fingerprint(base), fingerprint(trained(base, name, 0.05)))
     assert same_base(fingerprint(base), fingerprint(deepcopy(base).bfloat16()))
+
+
+def test_a_maskgit_whose_file_has_8_bits_is_the_same_base(tmp_path):
+    path = published(tmp_path) / BASE.name
+    whole = fingerprint(load(path))
+    tensors = torch.load(path)["model_state_dict"]
+    torch.save({name: tensor.to(torch.float8_e4m3fn) for name, tensor in tensors.items()}, path)
+    assert same_base(fingerprint(load(path)), whole)
 
 
 def test_fingerprints_of_earlier_versions_count_for_the_embedding(bases, demo):

@@ -1,6 +1,7 @@
 """What a Python user is promised: the public names, lists of prompts, what a result holds, methods of one's own."""
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ from migm_core.families.lumina_dimoo.backbone import Lumina
 from migm_core.outputs import save_images
 from migm_core.sampling.backbone import at_positions
 from migm_core.sampling.guidance import guide
-from migm_core.sampling.methods import MLCache, Vanilla
+from migm_core.sampling.methods import MLCache, Shortcut, Vanilla
 from migm_core.sampling.methods.method import Method
 from migm_core.sampling.setting import setting
 
@@ -197,15 +198,27 @@ def test_numbers_of_a_method_of_ones_own_that_are_not_finite_are_no_heads_fault(
         headless.generate(PROMPT, method=EveryOther(), steps=4)
 
 
+def test_a_damaged_head_of_a_method_is_named_whichever_head_the_pipeline_has(pipeline):
+    damaged = deepcopy(pipeline.head)
+    with torch.no_grad():
+        damaged.adaLN_modulation.bias.fill_(float("nan"))
+    for each in (pipeline, Pipeline(pipeline.checkpoint, None)):
+        with pytest.raises(CheckpointError, match=r"The method's own head: the shortcut head's tensor adaLN_modulation.bias holds values that are not finite"):
+            each.generate(PROMPT, method=Shortcut(head=damaged, budget=2), steps=4)
+    with pytest.raises(CheckpointError, match=r"head.safetensors: the shortcut head's tensor adaLN_modulation.bias holds values that are not finite"):
+        Pipeline(pipeline.checkpoint, damaged, "head.safetensors").generate(PROMPT, steps=4, budget=2)
+
+
 @pytest.mark.parametrize(
     ("asked", "images", "message"),
     [
         (lambda branches: ([], None), 1, "branches of 0 images, but 1"),
+        (lambda branches: ([[], []], None), 2, "Image 0 has no guidance branches"),
         (lambda branches: ([branches], None), 2, "branches of 1 images, but 2"),
         (lambda branches: ([replace(each, prompt=each.prompt.expand(3, -1)) for each in branches], None), 2, "branches of 3 images, but 2"),
         (lambda branches: (branches, [5]), 2, "1 seeds for 2 images"),
     ],
-    ids=["none", "too few lists", "too many prompts", "too few seeds"],
+    ids=["none", "none of each", "too few lists", "too many prompts", "too few seeds"],
 )
 def test_branches_and_seeds_are_as_many_as_the_images(pipeline, asked, images, message):
     settings = pipeline.settings(batch=images, steps=2)

@@ -90,6 +90,7 @@ def test_unknown_words_are_named_once_as_written_and_fillers_are_not(prompts):
     text = "A Cat's LARGE red-heart, and the Cat's 自行车 of ♥: a bicycle!"
     assert prompts.unknown_words(text) == ["Cat's", "自行车", "♥", "bicycle"]
     assert prompts.unknown_words(text, "a bicycle, two cars") == ["Cat's", "自行车", "♥", "bicycle", "two", "cars"]
+    assert prompts.unknown_words("a cat", negative="the bicycle of a cat") == ["cat", "bicycle"]
     longest = "red " * MAX_PROMPT_TOKENS  # of each text, not of all
     assert prompts.unknown_words(longest, longest) == []
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from migm_core.families.lumina_dimoo.backbone import Lumina
 from migm_core.families.lumina_dimoo.head import ShortcutHead
-from migm_core.families.lumina_dimoo.initial import deepened
+from migm_core.families.lumina_dimoo.initial import deepened, initialise
 from migm_core.families.maskgit.backbone import MaskGit
 from migm_core.families.maskgit.head import MaskGitHead
 from migm_core.pipeline import Pipeline
@@ -23,9 +23,11 @@ from migm_core.tokenizers.amused_vq import ImageTokenizer
 from migm_core.tokenizers.vqgan import Vqgan
 from migm_core.training.distributed import World
 from migm_core.training.masked import random_masks
+from migm_core.worlds.lakeside.words import WORDS
 from migm_core.worlds.recipe import lessons, maskgit, weights
 from migm_core.worlds.recipe.__main__ import main
 from migm_core.worlds.recipe.dry_run import dry_run
+from migm_core.worlds.recipe.embeddings import embed_alike
 from migm_core.worlds.recipe.evaluation import Row, Way, paired, wilson
 from migm_core.worlds.recipe.figure import COLOURS, points, save_curve
 from migm_core.worlds.recipe.pieces import SHARES, Plan
@@ -115,6 +117,38 @@ def test_a_base_that_learns_with_half_of_its_layers_first(tmp_path, monkeypatch)
         torch.testing.assert_close(many(tokens, many.rotary(90, "cpu")), few(tokens, few.rotary(90, "cpu")))
 
 
+def test_a_base_that_began_with_weights_has_all_of_its_time_when_it_goes_on(tmp_path, monkeypatch):
+    sizes = replace(TINY, n_layers=4, shallow_share=0.5, on_policy_every=0)
+    monkeypatch.setattr(text_to_image, "LOOK", 2)
+    weights.save(tmp_path, "tokenizer", ImageTokenizer(sizes.tokenizer))
+    weights.save(tmp_path, "base", Lumina(sizes.base(), output_rows="all"))
+    for seconds in (2, 4):  # the second is more than half of its time from where the first ends
+        worked = count(0, 0.25)
+        text_to_image.base(Task(tmp_path, sizes, seconds=seconds, clock=lambda: next(worked)))  # noqa: B023
+    assert not (tmp_path / "base-shallow").exists()
+    assert torch.load(tmp_path / "base" / "checkpoint.pt")["spent"] >= 4
+    weights.save(tmp_path, "tasks", Lumina(sizes.base(), output_rows="all"))
+    with pytest.raises(ValueError, match="has learned other tasks"):
+        text_to_image.base(Task(tmp_path, sizes, seconds=8))
+
+
+def test_words_of_one_meaning_and_codes_of_one_look_begin_alike():
+    torch.manual_seed(0)
+    model, codebook = Lumina(replace(TINY, d_model=256).base(), output_rows="all"), torch.randn(32, 8)
+    codebook[1] = codebook[0] + 0.01
+    initialise(model)
+    before = model.wte.weight.detach().clone()
+    embed_alike(model, codebook)
+    alike = lambda a, b: torch.cosine_similarity(model.wte.weight[a], model.wte.weight[b], dim=0).item()  # noqa: E731
+    first = model.config.tokens.image_codes
+    grass, meadow, snow = (WORDS.index(word) for word in ("grass", "meadow", "snow"))
+    assert alike(grass, meadow) > 0.85 > 0.6 > abs(alike(grass, snow)) and alike(first, first + 1) > 0.6 > alike(first, first + 2)
+    changed = (model.wte.weight != before).any(1)
+    assert changed[first : first + 32].all() and not changed[[grass, snow, model.config.tokens.mask]].any() and changed[meadow]
+    logits = model.code_logits(model(torch.tensor([[model.config.tokens.mask]]), model.rotary(1, "cpu")))
+    assert 0 < logits.std() < 0.5, "a masked token may be any code"
+
+
 def test_a_size_without_a_model_of_classes(tmp_path):
     sizes = SIZES["cpu"]
     assert sizes.side >= 12 and sizes.classes is None
@@ -134,6 +168,20 @@ def test_fills_are_the_same_for_whoever_asks_and_of_training_scenes_only():
     assert first["prompts"].shape == (5, 2, 76)
     scenes, prompts = next(lessons.stream(TINY, 5, 2, 3, 7, World(), 0))
     assert (scenes.split() == 2).all() and torch.equal(prompts, torch.from_numpy(first["prompts"]).long())
+
+
+def test_weights_that_come_with_a_size_begin_an_empty_folder_only(tmp_path, monkeypatch):
+    monkeypatch.setattr("migm_core.worlds.recipe.__main__.TRAINED", tmp_path)
+    (tmp_path / "tiny").mkdir()
+    weights.save(tmp_path, "tokenizer", ImageTokenizer(TINY.tokenizer))
+    weights.pack(tmp_path, tmp_path / "tiny")
+    empty, begun = tmp_path / "empty", tmp_path / "begun"
+    (begun / "base").mkdir(parents=True)
+    for folder in (empty, begun):
+        main(["dry-run", str(folder), "--size", "tiny"])
+    assert weights.read(empty / "tokenizer.safetensors").keys() == ImageTokenizer(TINY.tokenizer).state_dict().keys()
+    assert Plan(600.0, dict.fromkeys(SHARES), None).of(empty, TINY)["tokenizer"] == 0
+    assert not (begun / "tokenizer.safetensors").exists(), "they would not fit what has learned there"
 
 
 def test_intervals():
@@ -182,11 +230,11 @@ def test_the_whole_recipe(tmp_path):
     # On another machine, a stage goes on from the weights alone; on the same one, from its checkpoint.
     later = tmp_path / "later"
     common = common[:4]
-    main(["base", str(later), "--init-from", str(out), "--seconds", "1", *common])
+    main(["tasks", str(later), "--init-from", str(out), "--seconds", "1", *common])
     assert weights.read(later / "tokenizer.safetensors").keys() == weights.read(work / "tokenizer.safetensors").keys()
-    steps = torch.load(later / "base" / "checkpoint.pt")["step"]
-    main(["base", str(later), "--seconds", "20", *common])
-    assert torch.load(later / "base" / "checkpoint.pt")["step"] > steps
+    steps = torch.load(later / "tasks" / "checkpoint.pt")["step"]
+    main(["tasks", str(later), "--seconds", "20", *common])
+    assert torch.load(later / "tasks" / "checkpoint.pt")["step"] > steps
 
     # The product reads what came of it.
     shutil.copy(work / "evaluation.json", later)

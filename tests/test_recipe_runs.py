@@ -18,11 +18,11 @@ from migm_core.sampling.methods import Shortcut, Vanilla
 from migm_core.sampling.noise import SeededNoise
 from migm_core.tokenizers.amused_vq import ImageTokenizer
 from migm_core.training.distributed import World
-from migm_core.training.masked import on_policy_states
+from migm_core.training.masked import losses, on_policy_states
 from migm_core.worlds.recipe import lessons, maskgit
 from migm_core.worlds.recipe.batched import BatchedShortcut
 from migm_core.worlds.recipe.maskgit import ClassBase
-from migm_core.worlds.recipe.padded import PaddedBase, new_tokens, predict
+from migm_core.worlds.recipe.padded import NarrowBase, PaddedBase, new_tokens, predict
 from migm_core.worlds.recipe.rounds import RunSettings, feature_drift, make_runs, record_runs, replayed, rollout_losses
 from migm_core.worlds.recipe.sizes import SIZES
 
@@ -175,6 +175,20 @@ def test_a_head_of_classes_learns_by_growing_guidance(of_classes):
     runs = make_runs(model, maskgit.class_prompts(torch.arange(4), 32), torch.tensor([base.config.dropped_class]), settings, 3)
     error, kl = rollout_losses(model, head, runs, torch.arange(4), 0, 3)
     assert error > 0 and kl > 0 and len(feature_drift(model, runs)) == 5
+
+
+def test_a_base_that_computes_masked_tokens_alone_learns_the_same(padded):
+    torch.manual_seed(5)
+    base = Lumina(TINY.base(), output_rows="all")
+    codes, masked = torch.randint(32, (2, 8, 8)), torch.rand(2, 8, 8) < 0.6
+    found = []
+    for view in (PaddedBase, NarrowBase):
+        base.zero_grad()
+        each = losses(view(base), padded.prompts(TEXTS), codes, masked)
+        each.square().sum().backward()
+        found.append((each.detach(), [p.grad for p in base.parameters()]))
+    assert found[0][0][masked].min() > 0 == found[0][0][~masked].max()
+    torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)
 
 
 def test_on_policy_states_unmask_some_more_tokens(base, padded):

@@ -1,5 +1,7 @@
 """How the recipe's image tokenizer learns."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from migm_core.training import codebook as codebooks
 from migm_core.training.inner_levels import InnerLevels
 from migm_core.training.picture_tokenizer import UNTIL, fold, rate_at, standardised, train_picture_tokenizer, uncompiled
 from migm_core.worlds.recipe import maskgit
+from migm_core.worlds.recipe.lessons import for_encoding
 from migm_core.worlds.recipe.sizes import SIZES
 
 TINY = SIZES["tiny"]
@@ -95,16 +98,21 @@ def test_a_tokenizer_whose_outermost_level_learns_last(tmp_path):
             yield torch.nn.functional.interpolate(colours, scale_factor=4.0), torch.ones(8, 1, 16, 16)
 
     def train(seconds: float) -> tuple[ImageTokenizer, list[int]]:
-        """Seconds are counted by the steps, 40 of them each."""
-        phases, read = [], [0]
+        """Seconds are counted by the steps, 40 of them each. The phases of the checkpoints; the last of them hold what is returned."""
+        phases, shown, read = [], [], [0]
+
+        def look(model: ImageTokenizer, phase: int) -> None:
+            phases.append(phase)
+            shown.append(model)
 
         def clock() -> float:
             read[0] += 1
             return read[0] / 160
 
         found = train_picture_tokenizer(
-            tmp_path, SMALL_TOKENIZER, pictures, seconds=seconds, clock=clock, outer_last=True, on_checkpoint=lambda _, phase: phases.append(phase)
-        )
+            tmp_path, SMALL_TOKENIZER, pictures, seconds=seconds, clock=clock, outer_last=True, on_checkpoint=look
+        )  # fmt: skip
+        torch.testing.assert_close(shown[-1].state_dict(), found.state_dict())
         return found, phases
 
     images = next(pictures(10**6))[0]
@@ -114,4 +122,26 @@ def test_a_tokenizer_whose_outermost_level_learns_last(tmp_path):
     assert error < 0.8 * images.var()
     later, _ = train(5)
     assert torch.equal(later.encode(images), first.encode(images)), "codes stand still when the training goes on"
+    train(5)  # it is over: nothing changes
     assert (later.decode(later.encode(images)) - images).square().mean() < error
+
+
+def test_a_tokenizer_that_began_with_weights_goes_on_from_its_checkpoint(tmp_path):
+    def pictures(step: int):
+        while True:
+            yield torch.full((2, 3, 16, 16), 0.5), torch.ones(2, 1, 16, 16)
+
+    torch.manual_seed(0)
+    weights = ImageTokenizer(SMALL_TOKENIZER).state_dict()
+    ticks = iter(range(10**6))
+    train = partial(train_picture_tokenizer, tmp_path, SMALL_TOKENIZER, pictures, clock=lambda: next(ticks) / 10, outer_last=True)
+    train(seconds=2, start=weights)
+    assert train(seconds=4).decode(torch.zeros(1, 4, 4, dtype=torch.int64)).shape == (1, 3, 16, 16)
+
+
+def test_a_block_that_adds_nothing_is_left_out_of_encoding():
+    torch.manual_seed(0)
+    tokenizer = InnerLevels(ImageTokenizer(SMALL_TOKENIZER)).tokenizer.requires_grad_(False)
+    fast, images = for_encoding(tokenizer), torch.rand(2, 3, 32, 32)
+    assert not fast.encoder.down_blocks[0].resnets and len(fast.encoder.down_blocks[1].resnets) == 1
+    torch.testing.assert_close(fast.latents(images), tokenizer.latents(images), atol=1e-6, rtol=1e-5)

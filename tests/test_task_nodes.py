@@ -156,15 +156,12 @@ def test_a_batch_of_pictures_needs_a_canvas_of_as_many(nodes, pipeline):
     inputs = SimpleNamespace(notes=("cropped",), size=(64, 32), codes=(torch.zeros(2, 2, dtype=torch.int64),), pictures=())
     prompt = tasks.TaskPrompt("red", "blue", model, (requests("edit", "red", "blue"),) * 2, (inputs,) * 2, 4.0)
     assert prompt.notes == ("cropped",) and prompt.size(model) == (64, 32) and prompt.images(model) == 2
-    assert prompt.texts(0.0) == ["red"] and prompt.texts(1.0) == ["red", "blue"]
     settings = replace(pipeline.settings(), **prompt.settings, guidance_scale=2.5, batch=2)
     branches = prompt.branches(model, settings)
     assert [branch.weight for branch in branches] == [7.5, -2.5, -4.0] and all(branch.prompt.shape[0] == 2 for branch in branches)
     refused(lambda: prompt.branches(model, replace(settings, batch=3)), "There are 2 pictures for 3 images")
     other = SimpleNamespace(checkpoint=replace(pipeline.checkpoint, path="elsewhere"), name="other")
     refused(lambda: prompt.branches(other, settings), "read with the model 'small'.*Connect one model to both")
-    dense = replace(prompt, requests=(requests("dense", kind="depth"),) * 2)
-    assert dense.texts(1.0) == []
 
 
 @pytest.mark.parametrize("values", [{"length": 100, "block": 32, "steps": 0}, {"length": 64, "block": 32, "steps": 9}], ids=str)

@@ -66,6 +66,15 @@ def test_a_stopped_run_saves_and_ends_like_an_unstopped_one(tmp_path, capsys, nu
     assert [row["step"] for row in log_of(tmp_path / "parts")] == [20]
 
 
+def test_an_ignored_signal_stays_ignored(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        train(tmp_path, 20, at=lambda step: signal.raise_signal(signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert log_of(tmp_path)[-1]["step"] == 20
+
+
 def test_a_second_stop_has_its_usual_effect(tmp_path):
     def twice(step: int) -> None:
         for _ in range(2):  # in this thread, each answered before the next: signals that wait are one
@@ -86,7 +95,7 @@ def test_a_finished_folder_says_so_and_stays_as_it_is(tmp_path, capsys):
     assert int(train(tmp_path, 5).average.n_averaged) == 5
 
 
-@pytest.mark.parametrize("how", ["old", "cut", "text", "model", "part"])
+@pytest.mark.parametrize("how", ["old", "cut", "text", "model", "part", "order"])
 def test_a_checkpoint_that_is_none_is_refused_by_name(tmp_path, how):
     train(tmp_path, 2)
     path = tmp_path / "checkpoint.pt"
@@ -100,6 +109,9 @@ def test_a_checkpoint_that_is_none_is_refused_by_name(tmp_path, how):
             del state["format"]
         elif how == "part":
             del state["learner"]
+        elif how == "order":
+            of_weight, of_bias = (state["learner"]["optimizer.0"]["state"][index] for index in (0, 1))
+            of_weight["exp_avg"], of_bias["exp_avg"] = of_bias["exp_avg"], of_weight["exp_avg"]
         else:
             state["learner"]["model"] = {"weight": torch.zeros(7, 7)}
         torch.save(state, path)
@@ -163,17 +175,17 @@ def test_seconds_may_be_those_of_work(tmp_path):
     assert 2 <= steps <= 6 and run.progress == 1, "half a second passes whenever the clock is read"
 
 
-def test_looks_take_a_tenth_of_the_time_at_most(tmp_path):
+def test_looks_take_a_twentieth_of_the_time_at_most(tmp_path):
     worked, looks = [0.0], []
 
     def look() -> None:
         worked[0] += 3
         looks.append(run.step)
 
-    with Run(tmp_path, seconds=100, clock=lambda: worked[0], save_every=0) as run:
+    with Run(tmp_path, seconds=200, clock=lambda: worked[0], save_every=0) as run:
         for _ in run.steps(on_checkpoint=look):
             worked[0] += 1
-    assert looks == [1, 27, 54, 81]
+    assert looks == [1, 57, 114, 171]
 
 
 def test_learning_rates():

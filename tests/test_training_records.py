@@ -11,7 +11,7 @@ from training_runs import PROMPTS, collect, learned, learned_head, trajectories
 from migm_core.checkpoints.fingerprint import fingerprint, same_base
 from migm_core.families.lumina_dimoo.backbone import Lumina
 from migm_core.training.collect import Collection
-from migm_core.training.trajectories import canvas_at, check_alike, unmasked_by
+from migm_core.training.trajectories import Recording, canvas_at, check_alike, unmasked_by
 from migm_core.training.transitions import Transitions
 
 
@@ -38,6 +38,22 @@ def test_features_computed_anew_equal_the_stored_ones(trained):
         new = unmasked_by(kept[:1], 2).shape[1] + (len(kept[0].prompts[0]) if branch == 0 else 0)
         assert positions.shape == (1, new)
         assert ratio.item() == pytest.approx((kept[0].unmasked_at >= 3).float().mean().item())
+
+
+def test_runs_that_are_sampled_one_by_one_are_recorded_so(trained, tmp_path):
+    of_batches = {}
+    for batch in (1, 2):
+        collect(trained[1], tmp_path / str(batch), remasking="below-cut-off", batch=batch)
+        of_batches[batch] = [load_file(path) for path in sorted((tmp_path / str(batch)).iterdir())]
+    for alone, together in zip(*of_batches.values(), strict=True):
+        assert alone.keys() == together.keys() and all(torch.equal(alone[name], together[name]) for name in alone)
+
+
+def test_a_recording_is_of_one_run(trained):
+    pipeline, recording = trained[1], Recording(None)
+    settings = pipeline.settings(steps=2, batch=2, remasking="below-cut-off")
+    with pytest.raises(RuntimeError, match="has a run already"):
+        pipeline.sample(pipeline.checkpoint.family.branches(pipeline.checkpoint, PROMPTS[0], "", 1.0, 2), settings, method=recording)
 
 
 def test_a_trajectory_tells_what_run_it_is(trained):

@@ -350,10 +350,11 @@ def test_questions_and_pictures_that_cannot_be_are_refused(reader, question, ima
 
 def test_more_pictures_than_a_pass_can_hold_are_refused_before_they_are_encoded():
     shown = [Image.new("RGB", (32, 32))] * 65
-    one = [picture.size for picture in for_reading(shown[:2], lambda pixels: torch.zeros(1, 32, 32)).pictures]
+    one = [picture.size for picture in for_reading(shown[:2], lambda pixels: torch.zeros(1, 32, 32), 16).pictures]
     assert one == [(512, 512)] * 2
-    refused(lambda: for_reading(shown, lambda pixels: pytest.fail("encoded")), "65 pictures", "66,560 image tokens", "limit is 65,536")
-    assert len(for_reading(shown[:64], lambda pixels: torch.zeros(1, 32, 32)).pictures) == 64
+    refused(lambda: for_reading(shown, lambda pixels: pytest.fail("encoded"), 16), "65 pictures", "66,560 image tokens", "limit is 65,536")
+    assert len(for_reading(shown[:64], lambda pixels: torch.zeros(1, 32, 32), 16).pictures) == 64
+    refused(lambda: for_reading(shown[:17], lambda pixels: pytest.fail("encoded"), 8), "17 pictures", "69,632 image tokens")
 
 
 def test_weights_that_are_no_numbers_are_named(copy):

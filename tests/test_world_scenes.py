@@ -31,6 +31,18 @@ def test_scenes_may_be_of_less_variety():
     assert set(scenes_of(200).present.sum(1).tolist()) == {1, 2, 3, 4} and set(scenes_of(200).size.flatten().tolist()) == {0, 1}
 
 
+def test_objects_that_are_centred_stand_in_the_middle_or_at_both_sides():
+    scenes = sample_scenes(2000, torch.Generator().manual_seed(0), "train", Variety(centred=True))
+    counts, first, second = scenes.present.sum(1), scenes.column[:, 0], scenes.column[:, 1]
+    assert (first[counts == 1] == 1).all()
+    shared = scenes.zone[:, 0] == scenes.zone[:, 1]
+    pairs = lambda rows: {tuple(pair) for pair in torch.stack([first, second], 1)[rows].tolist()}  # noqa: E731
+    assert pairs((counts == 2) & shared) == {(0, 2), (2, 0)} and pairs((counts == 2) & ~shared) == {(0, 2), (2, 0), (1, 1)}
+    for row in (counts > 2).nonzero()[:, 0].tolist():
+        there = [tuple(pair) for pair in torch.stack([scenes.zone[row], scenes.column[row]], 1)[scenes.present[row]].tolist()]
+        assert len(set(there)) == len(there)
+
+
 def test_landscapes_and_poses_may_be_few_and_are_the_same_for_all_seeds():
     few = Variety(landscapes=3, poses=2)
     seen = [scenes_of(200, seed, variety=few) for seed in (0, 1)]

@@ -11,7 +11,8 @@ is left out: a head predicts features, and a run may load only some of those row
 
 It is no hash: a base has one fingerprint in any files, shards and dtypes, but for rounding. Rounding to 16 bits moves the embedding's numbers by less
 than 0.3% and a block's by about 0.1%; a merged LoRA or a fine-tune moves a block's by some percent, another training by more than 50%. BITS is 8 where
-weights are stored in 8 bits, and 4 where in fewer: their rounding moves a block's numbers by up to 5% and 20%, so that only larger changes are told apart.
+weights take 8 bits, in their file or in memory, and 4 where fewer: their rounding moves a block's numbers by up to 5% and 20%, so that only larger changes
+are told apart.
 """
 
 import base64
@@ -50,7 +51,8 @@ def fingerprint(backbone: Backbone) -> str:
         if tensor is not table and name.partition(".")[0] not in backbone.output_layers and not name.endswith(SCALE):
             groups[".".join(name.split(".")[:2]) if name.startswith("blocks.") else ""].append(name)
     layers = np.stack([_sketch_of(names, tensors) for names in groups.values()])
-    bits = max((bits for bits in TOLERANCES if bits <= backbone.stored_bits), default=min(TOLERANCES))
+    fewest = min(backbone.stored_bits, *(8 * tensor.itemsize for tensor in tensors.values()))  # a host may keep weights in fewer than their file
+    bits = max((bits for bits in TOLERANCES if bits <= fewest), default=min(TOLERANCES))
     return f"{_text(_taken(table))}:{bits}:{_text(layers)}"
 
 

@@ -292,6 +292,10 @@ class Family(ABC):
     def rule_settings(self) -> list[str]:
         return [each.name for each in fields(self.rule)]
 
-    def unknown_words(self, checkpoint: Checkpoint, texts: Iterable[Any]) -> list[str]:
-        """Words of a request that the model does not know."""
+    def unknown_words(self, checkpoint: Checkpoint, prompts: Iterable[Any], negative: str = "") -> list[str]:
+        """Words of a request that the model does not know.
+
+        Raises:
+            ValueError: a text is too long, or holds what is no text.
+        """
         return []

@@ -133,6 +133,8 @@ def _of_images(branches: Branches, count: int) -> list[list[Branch]]:
     if wrong := numbers - {count}:
         raise ValueError(f"There are guidance branches of {min(wrong)} images, but {count} are sampled. Give those of each, or the same for all.")
     if not shared:
+        if empty := [image for image, of_image in enumerate(branches) if not of_image]:
+            raise ValueError(f"Image {empty[0]} has no guidance branches. Give each image at least one.")
         return branches
     return [[branch if branch.prompt.dim() == 1 else replace(branch, prompt=branch.prompt[image]) for branch in branches] for image in range(count)]
 

@@ -103,7 +103,7 @@ class Collection:
             if (self.missing - 1) % world.size == world.rank:
                 self.groups.setdefault(self._ready(index, shapes_only(factor)).form(factor), []).append(index)
         world.wait()  # until all have seen what is there
-        self.batches = [group[i : i + settings.batch] for group in self.groups.values() for i in range(0, len(group), settings.batch)]
+        self.batches = [group[i : i + self._together(group)] for group in self.groups.values() for i in range(0, len(group), self._together(group))]
 
     def __enter__(self) -> "Collection":
         self.shards.__enter__()
@@ -127,6 +127,10 @@ class Collection:
 
     def _settings(self, condition: Any) -> Settings:
         return self.of_tasks[condition.task] if isinstance(condition, TaskRequest) else self.settings
+
+    def _together(self, group: list[int]) -> int:
+        """How many runs of one form are recorded at once."""
+        return 1 if self._settings(self.conditions[group[0]]).rule.one_by_one else min(len(group), self.settings.batch)
 
     def _ready(self, index: int, encode: Encode) -> Ready:
         condition = self.conditions[index]
@@ -168,7 +172,7 @@ class Collection:
             each = settings.steps * sum(recorded) * config.width * self.dtype.itemsize if self.dtype is not None else 0
             # Codes, steps and prompts beside the features.
             disk += len(indices) * (each + 16 * form.rows * form.columns * len(form.recorded) + 8 * sum(lengths) + self.shards.overhead)
-            memory = max(memory, (min(len(indices), settings.batch) + 1) * each)  # of a batch, and of one run put together to be written
+            memory = max(memory, (self._together(indices) + 1) * each)  # of a batch, and of one run put together to be written
             passes += len(indices) * working * len(recorded)
             positions += len(indices) * working * sum(recorded)
         share = self.missing / mine  # of all processes' runs to this one's

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..devices import resolve_device
+
+LONGEST_WAIT = timedelta(days=2)  # of a process for another one, which may be alone in evaluating for hours
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def joined_world(device: str | None = None):
         return
     if kind == "cuda":
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=LONGEST_WAIT)
     try:
         yield World(dist.get_rank(), size, local)
     finally:

@@ -67,8 +67,14 @@ class Learner:
         return {name: part.state_dict() for name, part in self._parts()}
 
     def load_state_dict(self, state: dict) -> None:
+        """
+        Raises:
+            ValueError: an optimiser's numbers are of other parameters than those that it has. It tells these by their order alone.
+        """
         for name, part in self._parts():
             part.load_state_dict(state[name])
+            if isinstance(part, Optimizer):
+                _check_shapes(part)
 
     def _parts(self):
         yield "model", self.model
@@ -77,6 +83,13 @@ class Learner:
         for k, (optimizer, scheduler) in enumerate(zip(self.optimizers, self.schedulers)):
             yield f"optimizer.{k}", optimizer
             yield f"scheduler.{k}", scheduler
+
+
+def _check_shapes(optimizer: Optimizer) -> None:
+    for parameter, of_parameter in optimizer.state.items():
+        for name, value in of_parameter.items():
+            if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:  # a count of steps has no axes
+                raise ValueError(f"an optimiser's {name} has the shape {list(value.shape)}, but its parameter {list(parameter.shape)}")
 
 
 def _warmed_up(decay: float):
@@ -88,9 +101,9 @@ def _warmed_up(decay: float):
     return update
 
 
-def falling(progress: float, step: int, *, level: float, warm_up: int = 100) -> float:
-    """Share of the peak learning rate: up over the first ``warm_up`` steps, level, and from the share ``level`` of the run on down to zero."""
-    return min(1.0, (step + 1) / warm_up, max(0.0, (1 - progress) / (1 - level)))
+def falling(progress: float, step: int, *, level: float, warm_up: int = 100, floor: float = 0.0) -> float:
+    """Share of the peak learning rate: up over the first ``warm_up`` steps, level, and from the share ``level`` of the run on down to ``floor``."""
+    return min(1.0, (step + 1) / warm_up, floor + (1 - floor) * max(0.0, (1 - progress) / (1 - level)))
 
 
 def stepped(step: int, *, lr: float, min_lr: float, decay_steps: int, warm_up: int = 50) -> float:

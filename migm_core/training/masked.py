@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..canvas import Canvas
-from ..sampling.backbone import Backbone, Branch, at_positions
+from ..sampling.backbone import Backbone, Branch, Sequence, at_positions
 from .distributed import World
 from .learner import Learner, falling
 from .muon import Muon
 from .run import Run
 
-ON_POLICY_SHARE, ON_POLICY_FROM = 0.5, 0.3  # of the masked tokens, the most that the model samples itself; from which share of the run on
+ON_POLICY_SHARE, ON_POLICY_FROM = 0.5, 0.4  # of the masked tokens, the most that the model samples itself; from which share of the run on
 BANDS = {"few": (0.0, 0.25), "half": (0.25, 0.75), "most": (0.75, 1.01)}  # of masked tokens, whose losses the log tells apart
 
 
@@ -36,12 +36,17 @@ def losses(backbone: Backbone, prompts: Tensor, codes: Tensor, masked: Tensor, s
     Args:
         prompts: of one length, filled up, (B, P).
         codes, masked: of pictures, (B, H, W); or of answers, the ids of their tokens, (B, G), where the backbone has ``answer_logits``.
+            One that has ``masked_logits`` need not compute those of other tokens, which takes less time where shapes may change from step to step.
         shown: the codes that the model sees at the other tokens, where they are not the true ones.
     """
     if codes.dim() == 2:
         logits = backbone.answer_logits(prompts, codes, masked).float()
     else:
-        logits = _code_logits(backbone, prompts, codes if shown is None else shown, masked)
+        sequence = _sequence(backbone, prompts, codes if shown is None else shown, masked)
+        if hasattr(backbone, "masked_logits"):
+            found = F.cross_entropy(backbone.masked_logits(sequence, masked), codes[masked], reduction="none")
+            return torch.zeros(masked.shape, device=masked.device).masked_scatter(masked, found)
+        logits = _code_logits(backbone, sequence)
     each = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view(masked.shape)
     return each.where(masked, 0)
 
@@ -61,7 +66,7 @@ def on_policy_states(backbone: Backbone, prompts: Tensor, codes: Tensor, masked:
     device, (count, tokens) = masked.device, masked.flatten(1).shape
     random = lambda *shape: torch.rand(shape, generator=generator, device=device)  # noqa: E731
     gumbel = lambda *shape: -(-random(*shape).clamp_min(1e-20).log()).clamp_min(1e-20).log()  # noqa: E731
-    logits = _code_logits(backbone, prompts, codes, masked).log_softmax(-1)
+    logits = _code_logits(backbone, _sequence(backbone, prompts, codes, masked)).log_softmax(-1)
     sampled = (logits + gumbel(*logits.shape)).argmax(-1)
     confidence = logits.gather(-1, sampled[..., None])[..., 0] + gumbel(count, tokens)
     before = masked.flatten(1)
@@ -70,23 +75,29 @@ def on_policy_states(backbone: Backbone, prompts: Tensor, codes: Tensor, masked:
     return torch.where(new, sampled, codes.flatten(1)).view_as(codes), (before & ~new).view_as(masked)
 
 
-def _code_logits(backbone: Backbone, prompts: Tensor, codes: Tensor, masked: Tensor) -> Tensor:
+def _sequence(backbone: Backbone, prompts: Tensor, codes: Tensor, masked: Tensor) -> Sequence:
+    return backbone.sequence(Branch(prompts, 1.0), Canvas(codes, masked))
+
+
+def _code_logits(backbone: Backbone, sequence: Sequence) -> Tensor:
     """At all tokens of the canvas, float32 (B, H * W, K)."""
-    sequence = backbone.sequence(Branch(prompts, 1.0), Canvas(codes, masked))
-    positions = sequence.positions.expand(len(codes), -1)
+    positions = sequence.positions.expand(len(sequence.tokens), -1)
     return backbone.code_logits(at_positions(backbone.features(sequence), positions), positions).float()
 
 
 def train_masked(
     folder: str | Path,
     model: nn.Module,
-    lessons: Callable[[int], Iterator[tuple[Tensor, Tensor, Tensor]]],
+    lessons: Callable[[int], Iterator[tuple[Tensor, ...]]],
     *,
     seconds: float,
     until: float = float("inf"),
     clock: Callable[[], float] = time.monotonic,
     muon_lr: float = 0.015,
     adam_lr: float = 3e-3,
+    level: float = 0.4,
+    warm_up: int = 100,
+    floor: float = 0.0,
     on_policy_every: int = 0,
     ema: float = 0.998,
     seed: int = 0,
@@ -101,8 +112,9 @@ def train_masked(
 
     Args:
         lessons: given a step, batches from there on without end, on the device: prompts (B, P), filled up, some of them without text for guidance;
-            what stands behind them, (B, H, W) or (B, G) as in ``losses``; and how much each token counts, likewise.
+            what stands behind them, (B, H, W) or (B, G) as in ``losses``; how much each token counts, likewise; and, where not ``random_masks``, what is masked.
         seconds, until, clock: as in ``Run``.
+        level, warm_up, floor: as in ``falling``, of the learning rates.
         on_policy_every: steps from one that learns from ``on_policy_states`` to the next; 0 for none.
         model: in float32, with the weights to begin with.
         view: the model as sequences see it.
@@ -123,7 +135,7 @@ def train_masked(
         return (each / counts.mean() + each / counts).mean(), of_tokens.detach().flatten(1).sum(1)
 
     with Run(folder, seconds=seconds, until=until, clock=clock, save_every=60, world=world) as run:
-        learner = Learner(model, loss, optimizers, lambda step: falling(run.progress, step, level=0.4), ema=ema, world=world)
+        learner = Learner(model, loss, optimizers, lambda step: falling(run.progress, step, level=level, warm_up=warm_up, floor=floor), ema=ema, world=world)
         if compile is not None:
             compile(model)
         batches = None
@@ -131,8 +143,8 @@ def train_masked(
             if batches is None:
                 batches = lessons(step)
                 generator = torch.Generator(device).manual_seed((seed * 1009 + step) * 64 + world.rank)
-            prompts, codes, weights = next(batches)
-            masked, shown = random_masks(codes.shape, generator), codes
+            prompts, codes, weights, *given = next(batches)
+            masked, shown = given[0] if given else random_masks(codes.shape, generator), codes
             if on_policy_every and step % on_policy_every == 0 and run.progress >= ON_POLICY_FROM and codes.dim() > 2:
                 with torch.autocast(device.type, torch.bfloat16, enabled=half):
                     shown, masked = on_policy_states(view(model), prompts, codes, masked, generator)

@@ -20,7 +20,7 @@ from .distributed import World
 from .inner_levels import InnerLevels, begin_outer
 from .learner import Learner, falling
 from .muon import Muon
-from .run import Run
+from .run import CHECKPOINT, Run, read_checkpoint
 
 NOISE = 0.35  # on standardised latents, while nothing is quantised
 COMMITMENT = 0.25
@@ -206,7 +206,7 @@ def train_picture_tokenizer(
     nn.init.constant_(tokenizer.decoder.conv_out.bias, 0.5)  # grey
     if start is not None:
         tokenizer.load_state_dict(start)
-    inner = InnerLevels(tokenizer, Float32Norm) if outer_last and start is None else None
+    inner = InnerLevels(tokenizer, Float32Norm) if _outer_waits(Path(folder) / CHECKPOINT, outer_last and start is None) else None
     model = (inner or tokenizer).to(device, memory_format=torch.channels_last)
     entries = tokenizer.quantize.embedding.weight.requires_grad_(False)
     ends = [tokenizer.encoder.conv_in, tokenizer.encoder.conv_out, tokenizer.decoder.conv_in, tokenizer.decoder.conv_out, *([inner.to_pixels] if inner else [])]
@@ -217,6 +217,8 @@ def train_picture_tokenizer(
 
     def look() -> None:
         if on_checkpoint is not None and world.first:
+            if inner and quantising.phase == DECODER:
+                inner.use_outer()  # a run that is over already has done no step
             shown = uncompiled(model)
             if quantising.phase == AUTOENCODER:
                 fold(shown, quantising.moments)
@@ -258,6 +260,14 @@ def train_picture_tokenizer(
             run.count(seen=len(images) * world.size, phase=quantising.phase, loss=of_pictures, mse=error)
     look()
     return tokenizer.eval()
+
+
+def _outer_waits(checkpoint: Path, wanted: bool) -> bool:
+    """Whether the outermost level learns last: as in the checkpoint, if there is one, else as wanted."""
+    if not checkpoint.exists():
+        return wanted
+    learner = read_checkpoint(checkpoint).get("learner")
+    return isinstance(learner, dict) and any(name.startswith("tokenizer.") for name in learner.get("model", ()))
 
 
 def _by_optimizer(model: nn.Module, ends: Sequence[nn.Module], entries: Tensor) -> tuple[list[Tensor], list[Tensor]]:

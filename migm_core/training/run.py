@@ -26,8 +26,9 @@ from .progress import Progress, say, say_written
 from .stop import Stop
 
 LOG_EVERY_SECONDS = 5  # of a run that counts seconds
-LOOKS = 0.1  # of the time of a run that counts seconds, the share that may go into what is called after checkpoints
-FORMAT = 2  # of checkpoint.pt
+LOOKS = 0.05  # of the time of a run that counts seconds, the share that may go into what is called after checkpoints
+CHECKPOINT = "checkpoint.pt"
+FORMAT = 2  # of it
 PAUSED, ASKED = 2.0, 3.0  # what processes tell each other in place of the share that is over: the time for now is, or a signal came
 
 
@@ -94,7 +95,7 @@ class Run:
 
     @property
     def path(self) -> Path:
-        return self.folder / "checkpoint.pt"
+        return self.folder / CHECKPOINT
 
     @property
     def spent(self) -> float:
@@ -106,7 +107,7 @@ class Run:
 
         Args:
             on_checkpoint: called in the first process after each checkpoint on the way; in a run that counts seconds, after fewer where it would take more than
-                a tenth of them.
+                a twentieth of them.
             parts: what learns, by name: their states make up the checkpoint.
 
         Raises:

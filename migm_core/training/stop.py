@@ -5,7 +5,8 @@ import threading
 
 
 class Stop:
-    """Within a with block the first SIGINT or SIGTERM is noted and nothing else; a second one has its usual effect.
+    """Within a with block the first SIGINT or SIGTERM is noted and nothing else; a second one has its usual effect. One that is ignored, as in a script's
+    background jobs, stays so.
 
     Attributes:
         asked_by: the signal's number; None as long as nobody asked.
@@ -18,6 +19,8 @@ class Stop:
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():  # handlers are set by no other
             for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._note) or signal.SIG_DFL
         return self
 

@@ -284,7 +284,7 @@ class RecordingRun:
 
 
 class Recording:
-    """The method to pass to the sampling loop; ``run`` is the run it has started.
+    """The method to pass to the sampling loop; ``run`` is the one run that it starts.
 
     Args:
         dtype: to keep features in, on the CPU; None to keep none.
@@ -298,5 +298,8 @@ class Recording:
         return ["recorded"] * steps  # none is skipped, as a full one might be
 
     def start(self, backbone: Backbone, sequences: list[Sequence], mask_ratios: list[float]) -> RecordingRun:
+        """Raise a RuntimeError if it has a run already: the images were not sampled together, and that run is of some of them."""
+        if self.run is not None:
+            raise RuntimeError("This recording has a run already. Make one for each batch.")
         self.run = RecordingRun(self, backbone, sequences)
         return self.run

@@ -15,6 +15,7 @@ from ...migm_core import arguments
 from ...migm_core.checkpoints import CheckpointError, TensorSource, check_head
 from ...migm_core.checkpoints.files import locate
 from ...migm_core.checkpoints.names import is_or_ends
+from ...migm_core.checkpoints.source import FileStat, file_stat
 from ...migm_core.families import FAMILIES, Family
 from ...migm_core.loading import DEMO, DEMO_HEAD
 from ...migm_core.writing import readable
@@ -195,7 +196,7 @@ def _is_base(path: Path, families: Collection[Family], whole: bool = False) -> b
     return any(family.base_mark in holds and (family.whole_mark in holds or not whole) for family in families)
 
 
-_held: dict[str, tuple[tuple[int, int], frozenset[str] | None]] = {}  # by path: when it was changed and its bytes, and the marks
+_held: dict[str, tuple[FileStat | None, frozenset[str] | None]] = {}  # by path: its file_stat then, and the marks
 
 
 def _holds(path: Path) -> frozenset[str] | None:
@@ -203,11 +204,11 @@ def _holds(path: Path) -> frozenset[str] | None:
     try:
         if not path.is_file():  # a broken link, or a pipe, which would be waited for
             return None
-        file_stat = (path.stat().st_mtime_ns, path.stat().st_size)
+        now = file_stat(path)
         seen, marks = _held.get(str(path), (None, None))
-        if seen != file_stat:
+        if seen != now:
             marks = _marks(path)
-            _held[str(path)] = (file_stat, marks)
+            _held[str(path)] = (now, marks)
         return marks
     except OSError as error:
         _skip(path, error)

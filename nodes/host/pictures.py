@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ...migm_core import arguments
 from ...migm_core.canvas import Canvas
-from ...migm_core.checkpoints import CheckpointError
+from ...migm_core.diagnosis import named_culprit
 from ...migm_core.families.request import Encode
 from ...migm_core.images import to_images
+from ...migm_core.sampling.not_finite import NotFinite
 from ...migm_core.settings import MAX_BATCH
 from ...migm_core.threads import suited_threads
 from ..sockets import Finish
@@ -41,10 +42,10 @@ def canvas_image(model: LoadedModel, canvas: Canvas, tile: int = 0, finish: Sequ
     width, height = canvas.shape[2] * model.downscale_factor, canvas.shape[1] * model.downscale_factor
     tile = tile or fitting_tile(model, width, height)
     load_image_tokenizer(model, width, height, tile)
-    with _threads(model):
+    with named_culprit(model.checkpoint), _threads(model):
         pixels = torch.stack([decode(model, codes, masked, tile) for codes, masked in zip(canvas.codes, canvas.masked.cpu())])
-    if not pixels.isfinite().all():
-        raise CheckpointError(f"{model.checkpoint.path}: the image tokenizer gives values that are not finite. The file may be damaged: download it again.")
+        if not pixels.isfinite().all():
+            raise NotFinite("decode")
     if finish:
         finish = list(finish) * len(pixels) if len(finish) == 1 else finish
         return torch.cat([as_image(each(image)) for each, image in zip(finish, to_images(pixels), strict=True)])

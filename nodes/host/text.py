@@ -9,6 +9,7 @@ import comfy.model_management
 import torch
 from torch import Tensor, nn
 
+from ...migm_core.diagnosis import named_culprit
 from ...migm_core.families.lumina_dimoo.config import LuminaConfig
 from ...migm_core.families.lumina_dimoo.text_output import read_text_output
 from ...migm_core.families.lumina_dimoo.text_settings import TextSettings
@@ -35,6 +36,9 @@ def prepare_text(model: LoadedModel, rows: int, length: int, settings: TextSetti
 
     Args:
         rows, length: of the sequences that are computed at once, in tokens.
+
+    Raises:
+        CheckpointError: numbers in the block are not finite; it names what to blame.
     """
     handles = [model.base, _text_output(model)]
     if is_dynamic(model.base):
@@ -42,7 +46,7 @@ def prepare_text(model: LoadedModel, rows: int, length: int, settings: TextSetti
     config = model.checkpoint.base.config
     needed = visiting_bytes(model) + text_bytes(config, model.dtype, rows, length, settings)
     comfy.model_management.load_models_gpu(handles, memory_required=needed)
-    with suited_threads(config, model.device):
+    with named_culprit(model.checkpoint), suited_threads(config, model.device):
         yield
 
 

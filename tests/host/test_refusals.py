@@ -1,7 +1,12 @@
 """What goes wrong is said in words, at the place where it is."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
-from api import refusal, text_to_image
+from api import refusal, said, text_to_image
+from small_model import edit_tensors
 
 pytestmark = pytest.mark.hosts("newest", "oldest")
 
@@ -55,6 +60,41 @@ def test_a_damaged_head_is_called_damaged(server, client):
         ((node, where, text),) = refusal(client, text_to_image(head=path.name))
         assert (node, where) == ("head", "head") and "damaged" in text and str(path) in text
     path.unlink()
+
+
+@pytest.mark.parametrize("options", ["", "red\nblue"], ids=["in words", "of options"])
+def test_weights_that_give_no_numbers_for_an_answer_are_named(server, client, options):
+    with damaged(server, "model.safetensors", "model.transformer.ln_f.weight") as model:
+        ask = {"model": ["model", 0], "question": "large red heart", "options": options, "length": 8, "block": 8, "steps": 0, "temperature": 0.0, "cfg": 0.0}
+        ask |= {"remasking": "low-confidence", "stop": "never", "cache": False, "seed": 3}
+        graph = {
+            "model": {"class_type": "MIGMLoadLumina", "inputs": {"model": model, "dtype": "fp32"}},
+            "ask": {"class_type": "MIGMAskAboutImage", "inputs": ask},
+        }
+        said(client, graph, [f"{model}: the base model's tensor model.transformer.ln_f.weight holds values that are not finite", "download it again"], node="ask")
+
+
+def test_weights_that_give_no_picture_are_named(server, client):
+    with damaged(server, "vqvae/diffusion_pytorch_model.safetensors", "decoder.conv_out.bias") as model:
+        graph = text_to_image(head=None, steps=2)
+        graph["model"]["inputs"]["model"] = model
+        said(client, graph, [f"{model}: the image tokenizer's tensor decoder.conv_out.bias holds values that are not finite", "download it again"], node="sampler")
+
+
+@contextmanager
+def damaged(server, file: str, tensor: str) -> Iterator[str]:
+    """The name of a copy of the tiny model, of which one tensor is no numbers."""
+    folder = server.base / "models/migm/no-numbers"
+    shutil.copytree(server.small.folder, folder)
+    edit_tensors(folder / file, lambda tensors: tensors[tensor].fill_(float("nan")))
+    yield folder.name
+    shutil.rmtree(folder)
+
+
+def test_a_long_negative_prompt_is_called_that(client):
+    graph = text_to_image(cfg=2.0)
+    graph["prompt"]["inputs"]["negative"] = "red " * 3000
+    said(client, graph, ["The negative prompt has 3000 tokens (3000 words)", "Shorten it"], node="sampler")
 
 
 def test_a_line_that_is_no_method_is_refused(client):

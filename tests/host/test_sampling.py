@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from small_model import PROMPT, SETTINGS
 
-from migm_core.checkpoints.fingerprint import KEY
+from migm_core.checkpoints.fingerprint import KEY, fingerprint
 from migm_core.pipeline import Pipeline
 
 
@@ -104,6 +104,18 @@ def test_a_head_of_another_base_of_the_same_shape_is_named(server, client):
     path.unlink()
     (caution,) = summary(outcome)["cautions"]
     assert path.name in caution and "another base model" in caution and caution in report(outcome)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "float8_e4m3fn"])
+def test_the_head_of_a_base_is_its_own_in_any_dtype(server, client, engine, dtype):
+    path = server.base / "models/migm/of-this.safetensors"
+    with safe_open(server.small.head, "pt") as file:
+        save_file({name: file.get_tensor(name) for name in file.keys()}, path, {**(file.metadata() or {}), KEY: fingerprint(engine.checkpoint.base)})
+    graph = text_to_image(seed=64, head=path.name)
+    graph["model"]["inputs"]["dtype"] = dtype
+    outcome = client.run(graph)
+    path.unlink()
+    assert not any("another base model" in caution for caution in summary(outcome)["cautions"])
 
 
 def test_without_a_head_the_report_says_why_nothing_was_accelerated(client):

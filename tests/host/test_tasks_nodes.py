@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from api import PAINTER, assert_same, refusal, report, said, summary, text_to_image
+from api import PAINTER, assert_same, plan, refusal, report, said, summary, text_to_image
 from hosts import Server
 from PIL import Image
 
@@ -138,6 +138,12 @@ def test_an_extended_picture_is_larger_and_keeps_its_pixels(server, client, pain
     (area,) = client.images(outcome, "area image")
     assert area[:8].all() and area[:, 40:].all() and not area[8:, :40].any()
     assert f"{result.head_report}." in report(outcome)
+
+
+def test_the_probed_steps_of_a_painting_count_for_no_plan(server, client, painter):
+    graph = painting(server, noisy(48, 80, 9), mask=["paint", 1], right=8)
+    assert "probed" in report(client.run(graph))
+    assert plan(client, model=PAINTER, width=56, height=80, cfg=2.5)["speed_up"]["source"] == "sizes"
 
 
 def test_a_mask_of_another_size_is_scaled_and_said(server, client, painter):
@@ -288,7 +294,7 @@ def test_an_answer_that_the_blocks_do_not_divide_is_refused_with_what_they_do(cl
 
 
 def test_a_long_question_and_an_empty_one_are_refused(client, painter):
-    said(client, asking({"question": "red " * 3000}), ["3000 words", "Shorten it"])
+    said(client, asking({"question": "red " * 3000}), ["The question has 3000 tokens (3000 words)", "Shorten it"])
     said(client, asking({"question": " "}), ["The question is empty"])
 
 

@@ -11,7 +11,7 @@
 # The second call wants the first one's machine, where WORK still lies. On another machine, carry the files that the first call has left in OUT
 # in a folder and name it in WEIGHTS. Models whose stages are over (report.txt tells their seconds) are then left alone; others go on from their weights:
 #
-#   2. WEIGHTS=FOLDER bash tests/tools/card_recipe.sh 215 --base 0 --head 85 --classes 50 --class-head 25 --evaluation 60
+#   2. WEIGHTS=FOLDER bash tests/tools/card_recipe.sh 215 --base 0 --trajectories 11 --head 85 --classes 50 --class-head 25 --evaluation 60
 #
 # The judge's reader is trained; --reader S trains it on. With --tasks S the base learns the other tasks too. OUT then holds at most eight files below 16 MiB: weights-N.safetensors
 # of all models in 16 bits, pictures.jpg, details.jpg, curve.png, and report.txt with the evaluation and the logs. From them, on any machine:

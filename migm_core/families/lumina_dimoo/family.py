@@ -136,7 +136,7 @@ class LuminaDiMOO(family.Family):
 
     @staticmethod
     def _to_read(checkpoint: Checkpoint, pictures: Any, encode: Encode) -> inputs.Inputs:
-        return inputs.for_reading(pictures, encode, checkpoint.trained.sizes, checkpoint.image_tokenizer.config.downscale_factor)
+        return inputs.for_reading(pictures, encode, checkpoint.image_tokenizer.config.downscale_factor, checkpoint.trained.sizes)
 
-    def unknown_words(self, checkpoint: Checkpoint, texts: Iterable[str]) -> list[str]:
-        return checkpoint.prompts.unknown_words(*texts)
+    def unknown_words(self, checkpoint: Checkpoint, prompts: Iterable[str], negative: str = "") -> list[str]:
+        return checkpoint.prompts.unknown_words(*prompts, negative=negative)

@@ -16,7 +16,7 @@ from ...canvas import Canvas
 from ..request import Encode, TaskRequest, TaskSizes
 from .buckets import INPUTS, Size, buckets, nearest, sizes_for_reading
 from .painting import MAX_TOKENS, Painting, PaintingArea, paint_in
-from .pictures import SMALLEST, Read, of_array, prepare, to_pixels
+from .pictures import Read, of_array, prepare, to_pixels
 from .sequence import image_length
 from .tasks import Task
 
@@ -94,7 +94,7 @@ def sizes_of(
     return TaskSizes(seen[-1], tokens, tuple(length for length, scale in scales if scale != 0))
 
 
-def for_reading(pictures: Any, encode: Encode, trained: Sequence[Size] = (), downscale_factor: int = SMALLEST) -> Inputs:
+def for_reading(pictures: Any, encode: Encode, downscale_factor: int, trained: Sequence[Size] = ()) -> Inputs:
     """Pictures for a question, each of a size by its area as in the published training.
 
     Args:

@@ -100,7 +100,7 @@ class PromptEncoder:
         """
         return self._encode(text, what).ids
 
-    def _encode(self, text: str, what: str = "prompt"):
+    def _encode(self, text: str, what: str):
         if len(text) > MAX_PROMPT_CHARACTERS:
             raise ValueError(
                 f"The {what} has {len(text):,} characters; the limit is {MAX_PROMPT_CHARACTERS:,} characters and {MAX_PROMPT_TOKENS} tokens. Shorten it."
@@ -115,18 +115,19 @@ class PromptEncoder:
             )
         return encoding
 
-    def unknown_words(self, *texts: str) -> list[str]:
+    def unknown_words(self, *prompts: str, negative: str = "") -> list[str]:
         """Find the words that the model does not know, as written, each once. Emoji and the like count, punctuation does not.
 
         Raises:
             ValueError: as ``text``.
         """
-        return list(dict.fromkeys(word for text in texts for word in self._unknown_words(text)))
+        words = [word for text in prompts for word in self._unknown_words(text, "prompt")]
+        return list(dict.fromkeys([*words, *self._unknown_words(negative, "negative prompt")]))
 
-    def _unknown_words(self, text: str) -> Iterator[str]:
+    def _unknown_words(self, text: str, what: str) -> Iterator[str]:
         if self.unknown is None:
             return
-        encoding = self._encode(text)
+        encoding = self._encode(text, what)
         tokens = [-1] * len(text)  # of each character
         for token, (start, stop) in zip(encoding.ids, encoding.offsets):
             tokens[start:stop] = [token] * (stop - start)

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from ...tokenizers.vector_quantised import LARGEST, is_size
+
 PUBLISHED_HEADS = 16  # of every published size; no tensor's shape tells it
 PUBLISHED_WIDTHS = (768, 1024)  # of the models whose number of heads is known
-LARGEST = 2**20  # of any size, so that no product of sizes overflows
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class MaskGitConfig:
     def __post_init__(self):
         for field in fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= LARGEST:
+            if not is_size(value):
                 raise ValueError(f"{field.name} is {value!r}, expected a whole number from 1 to {LARGEST}")
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")

@@ -290,7 +290,9 @@ def build_backbone(
     """
     config = base_config(source, codebook_size, n_heads)
     layout = Layout(MaskGit(config, device="meta", operations=uninitialised), BACKBONE)
-    return _filled(MaskGit(config, dtype=dtype, device="meta", operations=operations), layout, source, "MaskGIT base model", device)
+    model = MaskGit(config, dtype=dtype, device="meta", operations=operations)
+    model.stored_bits = source.bits()
+    return _filled(model, layout, source, "MaskGIT base model", device)
 
 
 def vqgan_config(params: dict[str, Any], name: str) -> VqganConfig:

@@ -34,7 +34,7 @@ Seeds are ints; generators are torch.Generators. No function touches global rand
 
 from .classes import CLASS_NAMES, classes_of, judge_classes, random_classes
 from .editing import Edits, edits
-from .judging import Verdict, judge, judge_answers, judge_captions, judge_edits, judge_maps, judge_positions
+from .judging import Verdict, judge, judge_answers, judge_captions, judge_edits, judge_maps, judge_objects_in_maps, judge_positions
 from .maps import depth_maps, edge_maps, mask_pictures, object_masks, render_subjects, subject_prompts
 from .parsing import parse
 from .prompting import captions, prompts
@@ -66,6 +66,7 @@ __all__ = [
     "judge_classes",
     "judge_edits",
     "judge_maps",
+    "judge_objects_in_maps",
     "judge_positions",
     "mask_pictures",
     "object_masks",

@@ -158,9 +158,28 @@ def judge_positions(images: Tensor, scenes: Scenes) -> list[Verdict]:
 
 def judge_maps(maps: Tensor, truth: Tensor) -> list[float]:
     """Likeness of each map (N, 3, size, size) to the true one: the correlation of both, blurred over 4 units, -1..1."""
-    blur = max(1, round(4 * maps.shape[-1] / SIDE))
-    first, second = (F.avg_pool2d(m.float().mean(1, keepdim=True), blur).flatten(1) for m in (maps, truth))
-    return torch.cosine_similarity(first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True), dim=1).tolist()
+    return _likeness(maps, truth, torch.ones_like(maps[:, :1]))[:, 0].tolist()
+
+
+def judge_objects_in_maps(maps: Tensor, truth: Tensor, masks: Tensor) -> list[list[float]]:
+    """The same inside each object and close around it: one that is missing changes little of a whole map. 1 where the true map is flat.
+
+    Args:
+        masks: of the objects, bool (N, 4, size, size).
+    """
+    grow = max(1, round(3 * maps.shape[-1] / SIDE))
+    return _likeness(maps, truth, F.max_pool2d(masks.float(), 2 * grow + 1, 1, grow)).tolist()
+
+
+def _likeness(maps: Tensor, truth: Tensor, regions: Tensor) -> Tensor:
+    """Correlations (N, K) of maps inside regions (N, K, size, size) of 0 and 1."""
+    blurred = lambda images: F.avg_pool2d(images.float(), max(1, round(4 * maps.shape[-1] / SIDE))).flatten(2)  # noqa: E731
+    inside = (blurred(regions) > 0.5).float()
+    count = inside.sum(2, keepdim=True).clamp(min=1)
+    both = [blurred(images.mean(1, keepdim=True)) for images in (maps, truth)]
+    first, second = ((each - (each * inside).sum(2, keepdim=True) / count) * inside for each in both)
+    flat = second.square().sum(2) < 1e-4 * count[..., 0]
+    return torch.cosine_similarity(first, second, dim=2).where(~flat, 1.0)
 
 
 def judge_captions(captions: list[str], scenes: Scenes) -> list[Verdict]:

@@ -34,12 +34,14 @@ class Variety:
         sizes: of objects, some of SIZES.
         landscapes: how many there are, whatever the time, the weather and the ground; None for no end of them.
         poses: in how many an object is seen, whatever its kind and place; None for no end of them.
+        centred: whether one object stands in the middle, and of two either both do or one stands at each side, so that a prompt leaves little open.
     """
 
     count_shares: tuple[float, ...] = (0.2, 0.3, 0.3, 0.2)
     sizes: tuple[str, ...] = SIZES
     landscapes: int | None = None
     poses: int | None = None
+    centred: bool = False
 
     def unlearned(self) -> list[str]:
         """The words that no prompt for such scenes needs."""
@@ -87,6 +89,9 @@ def _sample(count: int, generator: torch.Generator, variety: Variety) -> Scenes:
     rank = rank_in_zone(kind)
     fits = (torch.arange(OBJECTS, device=device) < objects[:, None]) & (rank < COLUMNS)  # a fourth in one zone would find no column
     columns = uniform(count, len(ZONES), COLUMNS).argsort(2)
+    column = columns[torch.arange(count, device=device)[:, None], _zone(kind), rank.clamp(max=COLUMNS - 1)]
+    if variety.centred:
+        column = _centred(column, kind, objects)
     sizes = torch.tensor([SIZES.index(size) for size in variety.sizes], device=device)
     scenes = Scenes(
         time=index(TIMES, count),
@@ -96,7 +101,7 @@ def _sample(count: int, generator: torch.Generator, variety: Variety) -> Scenes:
         colour=index(COLOURS, count, OBJECTS),
         size=sizes[index(variety.sizes, count, OBJECTS)],
         finish=KIND_FINISHES.to(device)[kind, index((0, 1), count, OBJECTS)],
-        column=columns[torch.arange(count, device=device)[:, None], _zone(kind), rank.clamp(max=COLUMNS - 1)],
+        column=column,
         variation=uniform(count, 40),
         object_variation=uniform(count, OBJECTS, 6),
         texture=uniform(count, 20, 32),
@@ -108,6 +113,20 @@ def _sample(count: int, generator: torch.Generator, variety: Variety) -> Scenes:
         (pose,) = _some(variety.poses, (count, OBJECTS), generator, (6,))
         scenes = replace(scenes, object_variation=pose)
     return scenes
+
+
+def _centred(column: Tensor, kind: Tensor, objects: Tensor) -> Tensor:
+    """Columns (N, 4), where those of one or two objects are moved: two go by the first one's, and to the sides where they share a zone."""
+    first, middle, right = column[:, 0], COLUMNS // 2, COLUMNS - 1
+    shared = _zone(kind)[:, 0] == _zone(kind)[:, 1]
+    aside = (first != middle) | shared
+    at_left = torch.where(first == middle, column[:, 1] == right, first < middle)
+    sides = torch.where(at_left[:, None], torch.tensor([0, right], device=column.device), torch.tensor([right, 0], device=column.device))
+    pair = sides.where(aside[:, None], middle)
+    moved = column.clone()
+    moved[:, :2] = pair.where((objects == 2)[:, None], column[:, :2])
+    moved[:, 0] = torch.where(objects == 1, middle, moved[:, 0])
+    return moved
 
 
 def _some(options: int, count: tuple[int, ...], generator: torch.Generator, *shapes: tuple[int, ...]) -> list[Tensor]:

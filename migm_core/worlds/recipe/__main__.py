@@ -27,6 +27,7 @@ from .task import Task
 from .timing import time_ways
 from .warm_up import warm_up
 
+TRAINED = Path(__file__).parent / "trained"  # weights that come with a size, in a folder of its name, as --out writes them
 OTHERS = ("all", "pack", "assemble", "timing", "warm-up", "dry-run")
 
 
@@ -44,8 +45,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--piece", type=number(), metavar="S", help="seconds after which to stop for now (default: no limit)")
     for name in STAGES:
         parser.add_argument(f"--{name}", type=number(), metavar="S", help=f"with all: seconds of {name}; 0 leaves it out (default: a share)")
-    parser.add_argument("--count-work", action="store_true", help="seconds are what processors work, all threads added up, not what a clock tells: beside other work")
-    parser.add_argument("--init-from", type=Path, metavar="FOLDER", help="weights to begin with, as --out has written them")
+    parser.add_argument("--count-work", action="store_true", help="seconds are what processors work, all added up, not what a clock tells: beside other work")
+    parser.add_argument("--init-from", type=Path, metavar="FOLDER", help="weights to begin with, as --out has written them (default: those that come with the size, if any)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where weights in parts, sheets and logs go, few files below 15 MiB")
     parser.add_argument("--size", choices=SIZES, default="card", help="default: card")
     parser.add_argument("--device", help="default: cuda where there is one")
@@ -63,10 +64,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     sizes = SIZES[args.size]
-    if args.init_from is not None:
-        if not args.init_from.is_dir():
-            raise ValueError(f"--init-from {args.init_from} is no folder. Give the one that --out has written, or leave it out.")
-        print("Found weights of:", ", ".join(weights.unpack(args.init_from, args.folder)) or "nothing", flush=True)
+    if args.init_from is not None and not args.init_from.is_dir():
+        raise ValueError(f"--init-from {args.init_from} is no folder. Give the one that --out has written, or leave it out.")
+    begin = args.init_from or TRAINED / args.size
+    if args.init_from is not None or begin.is_dir() and not weights.any_in(args.folder):
+        print(f"Begins with weights from {begin}:", ", ".join(weights.unpack(begin, args.folder)) or "none that are not there already", flush=True)
     use_reader(args.folder)
     if args.stage == "dry-run":
         print(dry_run(sizes))
@@ -90,7 +92,7 @@ def train(args: argparse.Namespace, sizes: Sizes, world: World) -> None:
     keep = (lambda: None) if args.out is None or not world.first else (lambda: pack(args.folder, args.out))
     task = Task(
         args.folder, sizes, args.seconds, world=world, seed=args.seed, compile=compiled, keep=keep, prompts=args.prompts, split=args.split,
-        clock=time.process_time if args.count_work else time.monotonic,
+        clock=(lambda: world.size * time.process_time()) if args.count_work else time.monotonic,
     )
     asked = {name: getattr(args, name.replace("-", "_")) for name in STAGES}
     plan = Plan(args.seconds if args.stage == "all" else None, asked, args.piece, args.in_turn)

@@ -32,6 +32,7 @@ from ...sampling.rule import Rule
 from ...tokenizers.amused_vq import ImageTokenizer
 from .. import lakeside
 from ..lakeside import Verdict
+from ..lakeside.scene import KIND_NAMES
 from .batched import Batched, BatchedShortcut, compile_blocks
 from .lessons import encoded, for_encoding, padded_prompts
 from .maskgit import ClassBase, class_prompts
@@ -150,6 +151,7 @@ class Row:
         against: right here less right with the first way, on the same prompts and seeds, and its interval.
         faults: how many pictures have a fault of each kind.
         verdicts: 1 for each picture that is right, 0 for others, in the order of the prompts.
+        left_out: more prompts, for which there was no time.
     """
 
     way: str
@@ -161,6 +163,7 @@ class Row:
     faults: dict[str, int] = field(default_factory=dict)
     settings: dict = field(default_factory=dict)
     verdicts: str = ""
+    left_out: int = 0
 
     def judge(self, verdicts: list[Verdict]) -> list[bool]:
         """Take the judge's verdicts; which are right."""
@@ -301,7 +304,7 @@ def faults_of(verdicts: list) -> Counter:
             elif " and " in name:
                 kinds.add("relation")
             else:
-                kinds.add(name if name in ("time", "weather", "ground", "setting", "objects") else "kind")
+                kinds.add("kind" if name in KIND_NAMES else name)
         counts.update(kinds)
     return counts
 
@@ -317,5 +320,6 @@ def table(rows: list[Row]) -> str:
         if row.against is not None:
             against = f"{100 * row.against[0]:+.1f} ({100 * row.against[1]:+.1f} to {100 * row.against[2]:+.1f})"
         faults = ", ".join(f"{name} {count}" for name, count in sorted(row.faults.items(), key=lambda item: -item[1]))
-        lines.append(f"| {row.way} | {row.prompts} | {right} | {interval} | {against} | {row.seconds:.1f} | {faults} |")
+        prompts = f"{row.prompts} of {row.prompts + row.left_out}" if row.left_out else row.prompts
+        lines.append(f"| {row.way} | {prompts} | {right} | {interval} | {against} | {row.seconds:.1f} | {faults} |")
     return "\n".join(lines)

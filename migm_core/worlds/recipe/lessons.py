@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ...families.lumina_dimoo.prompts import PromptEncoder
-from ...tokenizers.amused_vq import ImageTokenizer
+from ...tokenizers.amused_vq import ImageTokenizer, ResnetBlock
 from ...training.distributed import World
 from ...training.picture_tokenizer import TrainingOperations, compile_tokenizer
 from .. import lakeside
@@ -31,6 +31,7 @@ TOKENS_ON_OBJECTS = 4.0  # how much more their tokens count than others, in the 
 USUAL_AREA = 2600.0  # of an object, in pixels of 256
 COVERED = 0.1  # share of a picture that objects cover, about
 ENCODE_AT_ONCE = 256
+FIRST_FILLS = 4  # that are made before the base begins
 PICTURES_KEPT = 256  # of those that are shown to the tokenizer several times
 READER_STEPS_A_FILL = 8  # until other pairs are rendered; a pair gives new patchwork each time
 
@@ -119,10 +120,9 @@ def pictures(sizes: Sizes, seed: int, world: World, first_step: int = 0) -> Iter
             yield from zip(images.split(batch), weights.split(batch))
             continue
         newest.append((images, weights))
-        kept = [torch.cat(part) for part in zip(*newest)]
         for _ in range(at_once * sizes.picture_uses):
-            rows = torch.randint(len(kept[0]), (batch,), generator=generator, device=world.device)
-            yield kept[0][rows], kept[1][rows]
+            chosen = torch.randint(len(newest) * len(images), (batch,), generator=generator, device=world.device).tolist()
+            yield tuple(torch.stack([newest[row // len(images)][part][row % len(images)] for row in chosen]) for part in (0, 1))
 
 
 def _put_maps(layers: lakeside.Layers, scenes: Scenes, weights: Tensor, sizes: Sizes) -> None:
@@ -183,10 +183,17 @@ def for_encoding(tokenizer: ImageTokenizer, compile: bool = False) -> ImageToken
     """The same tokenizer, fast in 16 bits; compiled, its encoder wants batches of one size."""
     fast = ImageTokenizer(tokenizer.config, operations=TrainingOperations)
     fast.load_state_dict(tokenizer.state_dict())
+    for block in fast.encoder.down_blocks:
+        block.resnets = nn.ModuleList(each for each in block.resnets if not _adds_nothing(each))
     fast = fast.to(tokenizer.post_quant_conv.weight.device, memory_format=torch.channels_last).requires_grad_(False).eval()
     if compile:
         compile_tokenizer(fast)
     return fast
+
+
+def _adds_nothing(block: ResnetBlock) -> bool:
+    """Whether it was left out of a training that learned its outermost level last."""
+    return block.conv_shortcut is None and not (block.conv2.weight.any() or block.conv2.bias.any())
 
 
 @torch.no_grad()
@@ -267,7 +274,7 @@ def samples(
     trimmed = padded_prompts(sizes).trimmed if device.type == "cpu" else lambda prompts: prompts
     for fill in fills(sizes, tokenizer, seed, world, first_step // every, sizes.wordings, kept, compile):
         newest.append(fill)
-        if len(newest) < sizes.fills:
+        if len(newest) < min(sizes.fills, FIRST_FILLS):
             continue
         prompts, codes, weights = (torch.cat([getattr(f, name) for f in newest]) for name in ("prompts", "codes", "weights"))
         for _ in range(every):

@@ -4,6 +4,7 @@ Rotary positions are relative, so a sequence computes the same wherever it begin
 the fill. All sequences of a batch then have one length, and their image tokens the same positions.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from ...families.lumina_dimoo.head import ShortcutHead
 from ...families.lumina_dimoo.prompts import PromptEncoder
 from ...families.lumina_dimoo.sequence import LuminaSequence
 from ...families.lumina_dimoo.tasks import text_guidance
-from ...modules.transformer import Rotary
+from ...modules.transformer import Block, Rotary
 from ...sampling.backbone import Branch
 
 
@@ -93,13 +94,16 @@ class PaddedBase:
 
     def hidden(self, tokens: Tensor, rotary: Rotary) -> Tensor:
         """As ``Lumina.forward``; positions of the fill hold numbers without meaning."""
-        kind = tokens.device.type
-        x, visible = self.wte(tokens), self.visible(tokens)
+        return self.base.ln_f(self._through(self.base.blocks, tokens, rotary, self.visible(tokens)))
+
+    def _through(self, blocks: Iterable[Block], tokens: Tensor, rotary: Rotary, visible: Tensor) -> Tensor:
+        """The residual stream after some blocks."""
+        x, kind = self.wte(tokens), tokens.device.type
         if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
             x = x.to(torch.get_autocast_dtype(kind))
-        for block in self.base.blocks:
+        for block in blocks:
             x = block(x, rotary, visible=visible)
-        return self.base.ln_f(x)
+        return x
 
     def answer_logits(self, prompts: Tensor, answers: Tensor, masked: Tensor) -> Tensor:
         """Logits over all tokens at answers (B, G) of which some are masked, behind prompts (B, P): (B, G, V)."""
@@ -124,6 +128,24 @@ class PaddedBase:
         ratio = torch.full((len(tokens),), mask_ratio, device=tokens.device)
         embeddings = self.wte(there).detach().to(features.dtype)
         return predict(head, features, embeddings, positions, known, self.visible(tokens), ratio, head.tables(tokens.shape[1], tokens.device))
+
+
+class NarrowBase(PaddedBase):
+    """Computes the end of the last layer for masked tokens alone, whose number changes."""
+
+    def masked_logits(self, sequence: LuminaSequence, masked: Tensor) -> Tensor:
+        """Logits of the codes at the n masked tokens of a canvas (B, H, W), one image after the other: float32 (n, K)."""
+        *blocks, last = self.base.blocks
+        visible = self.visible(sequence.tokens)
+        x = self._through(blocks, sequence.tokens, sequence.rotary, visible)
+        x = x + last._attention(x, sequence.rotary, None, None, None, 0, None, visible)
+        x = x[:, sequence.positions][masked.flatten(1)]
+        return self.code_logits(self.base.ln_f(x + last.mlp(x))).float()
+
+
+def in_training(base: Lumina) -> PaddedBase:
+    """What costs less: few tokens on a CPU, shapes that never change elsewhere."""
+    return NarrowBase(base) if base.device.type == "cpu" else PaddedBase(base)
 
 
 def predict(

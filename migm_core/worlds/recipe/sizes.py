@@ -150,7 +150,7 @@ SIZES = {
     "card": Sizes(),  # for a large GPU
     "cpu": Sizes(  # for two processor cores and some hours
         pixels=192,
-        variety=Variety(count_shares=(0.5, 0.5, 0.0, 0.0), sizes=("large",), landscapes=16, poses=1),
+        variety=Variety(count_shares=(0.5, 0.5, 0.0, 0.0), sizes=("large",), landscapes=4, poses=1, centred=True),
         tokenizer=ImageTokenizerConfig(
             block_out_channels=(16, 16, 32, 64, 128), latent_channels=16, num_vq_embeddings=1024, layers_per_block=1, norm_num_groups=4
         ),
@@ -171,7 +171,7 @@ SIZES = {
         picture_uses=3,
         fill=64,
         fills=24,
-        uses=8,
+        uses=5,
         recorded=6,
         runs=32,
         steps_a_round=60,

@@ -9,10 +9,9 @@ from torch import Tensor
 from ...families.lumina_dimoo.backbone import Lumina
 from ...families.lumina_dimoo.head import ShortcutHead
 from ...families.lumina_dimoo.rule import LuminaRule
-from ...families.lumina_dimoo.sequence import image_tokens
 from ...families.lumina_dimoo.tasks import IMAGE_SCALE, TEXT_SCALE, image_guidance
 from ...families.lumina_dimoo.text_settings import TextSettings
-from ...families.lumina_dimoo.understanding import start_sequence, write
+from ...families.lumina_dimoo.understanding import cut, end_of
 from ...sampling.backbone import Branch
 from ...tokenizers.amused_vq import ImageTokenizer
 from ..lakeside import Verdict
@@ -22,6 +21,8 @@ from .padded import PaddedBase
 from .sizes import Sizes
 from .task_lessons import TaskPrompts, asked
 from .tasks import TASKS
+
+ANSWERED_AT_ONCE = {True: 8, False: 64}  # on a CPU, where more are no faster, and elsewhere
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,27 @@ class TaskWay(Way):
 
     def __str__(self) -> str:
         return f"{self.task}, {super().__str__()}, by pictures {self.image_scale:g}"
+
+
+@dataclass(frozen=True)
+class AnswerWay:
+    """How answers are written: the likeliest tokens, one a pass."""
+
+    task: str
+    length: int
+    block: int
+    budget: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.task}, room for {self.length} tokens in blocks of {self.block}"
+
+
+def task_ways(name: str, sizes: Sizes) -> list[TaskWay] | list[AnswerWay]:
+    """What is tried of a task: answers in their room, and in the product's by default; or vanilla, and the shortcut at the checkpoint's own budget."""
+    if words := TASKS[name].words:
+        return [AnswerWay(name, words, words), AnswerWay(name, TextSettings().length, TextSettings().block)]
+    vanilla = TaskWay(steps=sizes.steps, task=name)
+    return [vanilla, replace(vanilla, budget=sizes.budget)]
 
 
 class TaskEvaluator(Sampler):
@@ -53,12 +75,6 @@ class TaskEvaluator(Sampler):
         self.without_text = prompts.without_text(task, shown).to(device)
         self.without_pictures = prompts.without_pictures(task, self.asked.texts).to(device)
 
-    @property
-    def ways(self) -> list[TaskWay]:
-        """Vanilla, and the shortcut at the checkpoint's own budget."""
-        vanilla = TaskWay(steps=self.sizes.steps, task=self.name)
-        return [vanilla, replace(vanilla, budget=self.sizes.budget)]
-
     def rule(self, way: Way) -> LuminaRule:
         return LuminaRule(way.temperature)
 
@@ -70,41 +86,50 @@ class TaskEvaluator(Sampler):
         return TASKS[self.name].judge(pictures, self.asked[:count])
 
 
-@dataclass(frozen=True)
-class AnswerWay:
-    """How answers are written: the likeliest tokens, one a pass."""
-
-    task: str
-    words: int
-    budget: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.task}, answers of at most {self.words} tokens"
-
-
 class AnswerEvaluator:
-    """A task that is answered in words, as the evaluation sees a ``Sampler``."""
+    """A task that is answered in words, as the evaluation sees a ``Sampler``.
 
-    head = None
-    pictures = torch.empty(0)
+    Attributes:
+        until: time.monotonic() from which no more is begun.
+        answers: that were written last.
+    """
 
-    def __init__(self, name: str, sizes: Sizes, tokenizer: ImageTokenizer, base: Lumina, count: int, split: str, seed: int = 0):
-        self.name, self.base, self.encoder = name, base, TaskPrompts.of_sizes(sizes).encoder
+    def __init__(self, name: str, sizes: Sizes, tokenizer: ImageTokenizer, base: Lumina, count: int, split: str, seed: int = 0, until: float = float("inf")):
+        self.name, self.model, self.until, self.answers = name, PaddedBase(base), until, []
         self.asked = asked(name, sizes, 10**6 + seed, split, count, base.device)
-        shown = encoded(for_encoding(tokenizer), self.asked.pictures)
-        self.prompts = [self.encoder.prompt(text, TASKS[name].system, image_tokens(codes, self.encoder.layout)) for text, codes in zip(self.asked.texts, shown.cpu())]
+        self.padded = TaskPrompts.of_sizes(sizes).padded
+        self.prompts = TaskPrompts(self.padded).whole(TASKS[name], self.asked.texts, encoded(for_encoding(tokenizer), self.asked.pictures)).to(base.device)
 
-    @property
-    def ways(self) -> list[AnswerWay]:
-        return [AnswerWay(self.name, TASKS[self.name].words)]
-
-    @torch.inference_mode()
     def of(self, way: AnswerWay, count: int | None = None) -> Row:
-        """Answer the first ``count`` requests, and judge."""
-        began, settings, answers = time.monotonic(), TextSettings(length=way.words, block=way.words), []
-        for prompt in self.prompts[:count]:
-            tokens, start = start_sequence(prompt.to(self.base.device), way.words, self.encoder.layout)
-            answers.append(write(self.base, tokens, start, settings, encoder=self.encoder).text)
-        row = Row(str(way), len(answers), round(time.monotonic() - began, 2), settings=asdict(way))
-        row.judge(TASKS[self.name].judge(answers, self.asked[: len(answers)]))
+        """Answer the first ``count`` requests, fewer where time is over, and judge."""
+        began, longest, self.answers = time.monotonic(), 0.0, []
+        prompts, on_cpu = self.prompts[:count], self.model.device.type == "cpu"
+        layout, encoder = self.padded.encoder.layout, self.padded.encoder
+        for batch in prompts.split(ANSWERED_AT_ONCE[on_cpu]):
+            before = time.monotonic()
+            if self.answers and before + longest > self.until:
+                break
+            tokens = write_answers(self.model, self.padded.trimmed(batch) if on_cpu else batch, TextSettings(length=way.length, block=way.block))
+            self.answers += [encoder.decode(cut(row, layout)).strip() for row in tokens.tolist()]
+            longest = max(longest, time.monotonic() - before)
+        done = len(self.answers)
+        row = Row(str(way), done, round(time.monotonic() - began, 2), settings=asdict(way), left_out=len(prompts) - done)
+        row.judge(TASKS[self.name].judge(self.answers, self.asked[:done]))
         return row
+
+
+@torch.inference_mode()
+def write_answers(model: PaddedBase, prompts: Tensor, settings: TextSettings) -> Tensor:
+    """Answers to prompts (B, P), filled up, as ``understanding.write`` writes each of them without noise, one token a pass: int64 (B, length)."""
+    layout = model.config.tokens
+    answers = prompts.new_full((len(prompts), settings.length), layout.mask)
+    for first in range(0, settings.length, settings.block):
+        block = answers[:, first : first + settings.block]
+        for _ in range(settings.block):
+            logits = model.answer_logits(prompts, answers, answers == layout.mask)[:, first : first + settings.block].double()
+            probability, tokens = logits.softmax(-1).max(-1)
+            best = probability.where(block == layout.mask, -1).argmax(1, keepdim=True)
+            block.scatter_(1, best, tokens.gather(1, best))
+        if all(end_of(answer, layout) is not None for answer in answers.tolist()):
+            break
+    return answers

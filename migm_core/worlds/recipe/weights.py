@@ -94,8 +94,13 @@ def pack(folder: Path, out: Path) -> None:
         write_tensors(out / f"weights-{number}.safetensors", part, {})
 
 
+def any_in(folder: Path) -> bool:
+    """Whether a model has learned here."""
+    return any((folder / f"{name}.safetensors").exists() or (folder / name).exists() for name in MODELS)
+
+
 def unpack(source: Path, folder: Path) -> list[str]:
-    """Write the models' files again from the parts in ``source``, where they are not there yet; which models were found."""
+    """Write the models' files again from the parts in ``source``, where they are not there yet; which models were written."""
     found: dict[str, dict[str, Tensor]] = {}
     for path in sorted(source.glob("weights-*.safetensors")):
         for key, value in read(path).items():
@@ -103,7 +108,7 @@ def unpack(source: Path, folder: Path) -> list[str]:
             if name not in MODELS or not key:
                 raise CheckpointError(f"{path} holds {name}.{key}, but expected names that begin with one of {', '.join(MODELS)}. Choose a folder that --out has written.")
             found.setdefault(name, {})[key] = value
-    for name, weights in found.items():
-        if not (folder / f"{name}.safetensors").exists():
-            write_tensors(folder / f"{name}.safetensors", weights, {})
-    return list(found)
+    new = {name: weights for name, weights in found.items() if not (folder / f"{name}.safetensors").exists()}
+    for name, weights in new.items():
+        write_tensors(folder / f"{name}.safetensors", weights, {})
+    return list(new)

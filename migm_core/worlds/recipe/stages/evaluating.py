@@ -2,22 +2,26 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import cache
 from itertools import chain
-from typing import Any
 
 from ....families.lumina_dimoo.head import ShortcutHead
 from ....families.maskgit.head import MaskGitHead
 from ....tokenizers.amused_vq import ImageTokenizer
-from ..evaluation import ClassEvaluator, Evaluator, Row, Way, read_report, table
+from ..evaluation import ClassEvaluator, Evaluator, Row, Sampler, Way, read_report, table
 from ..figure import save_curve
 from ..sheets import save_sheet
 from ..sizes import Sizes
 from ..task import Task, base_model, base_name, class_base_model, digest, image_tokenizer, trained_if_there
-from ..task_evaluation import AnswerEvaluator, TaskEvaluator
+from ..task_evaluation import AnswerEvaluator, AnswerWay, TaskEvaluator, task_ways
 from ..tasks import TASKS
 
 CLASS_GUIDANCE = 2.8  # as published
+TASK_COST = 3.0  # of a picture of a task, by that of text to image: three branches in place of two, over sequences nearly twice as long
+# What evaluates, made when its turn comes; the list of its row; a way; the share of the prompts that it gets.
+Try = tuple[Callable[[], Sampler | AnswerEvaluator], str, Way | AnswerWay, float]
 
 
 def ways(sizes: Sizes) -> list[tuple[Way, float]]:
@@ -53,29 +57,34 @@ def evaluation(task: Task) -> None:
     look = Evaluator(sizes, images, base_model(folder, sizes, device), trained_if_there(folder, "head", ShortcutHead, sizes.head(), device), task.prompts, task.split, task.seed)
     if task.compile:
         look.compile()
-    looks = [(look, "rows", way, share) for way, share in ways(sizes)]
+    looks: list[Try] = [(lambda: look, "rows", way, share) for way, share in ways(sizes) if look.head or not way.budget]
     if (folder / "classes.safetensors").exists():
         head_of_classes = trained_if_there(folder, "class-head", MaskGitHead, sizes.class_head(), device)
         look_at_classes = ClassEvaluator(sizes, images, class_base_model(folder, sizes, device), head_of_classes, min(task.prompts, 500), task.seed)
-        looks[2:2] = [(look_at_classes, "classes", way, 1.0) for way in class_ways(sizes)]  # after what matters most
+        of_classes = [way for way in class_ways(sizes) if head_of_classes or not way.budget]
+        looks[2:2] = [(lambda: look_at_classes, "classes", way, 1.0) for way in of_classes]  # after what matters most
         look_at_classes.first = _verdicts(rows["classes"])
     look.first = _verdicts(rows["rows"])
     report["tokenizer"], sheet = look.tokenizers(min(1000, task.prompts))
     print(json.dumps(report["tokenizer"]), flush=True)
     report["prompts"] = look.texts[:16]
-    slowest, shown = 0.0, 0
-    for number, (each, name, way, share) in enumerate(chain(looks, _of_tasks(task, images, look, rows["tasks"]))):
-        if any(row.way == str(way) for row in rows[name]) or way.budget and each.head is None:
+    # Seconds a prompt, of the slowest way; of a task's first, what text to image lets expect. Answers stop by themselves.
+    pace = {name: max((row.seconds / row.prompts for row in found if "steps" in row.settings), default=0.0) for name, found in rows.items()}
+    to_show = 0 if any(rows.values()) else 4  # the sheet is of the first ways: who goes on leaves it as it is
+    for number, (evaluator, name, way, share) in enumerate(chain(looks, _of_tasks(task, images, look, rows["tasks"], until))):
+        if any(row.way == str(way) for row in rows[name]):
             continue
-        if number and time.monotonic() + slowest * share > until:
+        expected = pace[name] or pace["rows"] * (TASK_COST if name == "tasks" else 1.0)
+        if number and time.monotonic() + (0.0 if isinstance(way, AnswerWay) else expected * share * task.prompts) > until:
             print(f"No time for {way}.", flush=True)
             continue
-        began = time.monotonic()
+        began, each = time.monotonic(), evaluator()
         rows[name].append(each.of(way, max(1, int(share * len(each.prompts)))))
-        slowest = max(slowest, time.monotonic() - began)
-        if shown < 4:
+        if isinstance(each, Sampler):
+            pace[name] = max(pace[name], (time.monotonic() - began) / rows[name][-1].prompts)
+        if to_show and isinstance(each, Sampler):
             sheet += each.pictures[:16].split(8)
-            shown += 1
+            to_show -= 1
             save_sheet(folder / "pictures.jpg", sheet)
         report |= {name: [vars(row) for row in found] for name, found in rows.items()}
         (folder / "evaluation.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
@@ -85,17 +94,28 @@ def evaluation(task: Task) -> None:
     task.keep()
 
 
-def _of_tasks(task: Task, images: ImageTokenizer, look: Evaluator, rows: list[Row]) -> Iterator[tuple[TaskEvaluator | AnswerEvaluator, str, Any, float]]:
-    """What is tried of each task that the base has learned, as the evaluation lists it. Their pictures are made when their turn comes."""
+def _of_tasks(task: Task, images: ImageTokenizer, look: Evaluator, rows: list[Row], until: float) -> Iterator[Try]:
+    """What is tried of each task that the base has learned; first, what was found before is kept.
+
+    Args:
+        until: when no more answers are begun.
+    """
     if base_name(task.folder) != "tasks":
         return
+    task.keep()
     options = (task.prompts, task.split, task.seed)
     for name in task.sizes.tasks:
-        base = look.model.base
-        of_task = AnswerEvaluator(name, task.sizes, images, base, *options) if TASKS[name].words else TaskEvaluator(name, task.sizes, images, base, look.head, *options)
-        of_task.first = _verdicts([row for row in rows if row.way == str(of_task.ways[0])])
-        for way in of_task.ways:
-            yield of_task, "tasks", way, 0.5
+        of_task = [way for way in task_ways(name, task.sizes) if look.head or not way.budget]
+
+        @cache
+        def evaluator() -> TaskEvaluator | AnswerEvaluator:
+            if TASKS[name].words:
+                return AnswerEvaluator(name, task.sizes, images, look.model.base, *options, until)
+            found = TaskEvaluator(name, task.sizes, images, look.model.base, look.head, *options)
+            found.first = _verdicts([row for row in rows if row.way == str(of_task[0])])
+            return found
+
+        yield from ((evaluator, "tasks", way, 0.5) for way in of_task)
 
 
 def _earlier_report(task: Task) -> dict:
@@ -103,7 +123,8 @@ def _earlier_report(task: Task) -> dict:
     files = [task.folder / f"{name}.safetensors" for name in ("reader", "tokenizer", base_name(task.folder), "head", "classes", "class-head")]
     models = {path.stem: digest(path) for path in files if path.exists()}
     of_classes = {name: models.pop(name) for name in ("classes", "class-head") if name in models}
-    about = {"split": task.split, "count": task.prompts, "seed": task.seed, "models": models}
+    sizes = json.loads(json.dumps({name: getattr(task.sizes, name) for name in ("pixels", "steps", "tasks")} | {"variety": asdict(task.sizes.variety)}))  # as it is read
+    about = {"split": task.split, "count": task.prompts, "seed": task.seed, "sizes": sizes, "models": models}
     path = task.folder / "evaluation.json"
     earlier = read_report(path) if path.exists() else {}
     same = all(earlier.get(name) == value for name, value in about.items())

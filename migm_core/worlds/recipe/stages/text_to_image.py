@@ -15,54 +15,68 @@ from ....training.distributed import World
 from ....training.masked import train_masked
 from .. import lessons, weights
 from ..batched import compile_blocks
+from ..embeddings import embed_alike
 from ..evaluation import Evaluator, Way
-from ..padded import PaddedBase
+from ..padded import PaddedBase, in_training
 from ..rounds import Recorded, RunSettings, record_runs, train_on_rounds
 from ..sheets import save_sheet
 from ..sizes import Sizes
 from ..task import LOOK, Task, base_model, base_name, digest, image_tokenizer, new_head, weights_to_begin_with
 
 SHALLOW = "base-shallow"  # where a base of half of the layers learns
+# Its learning rates, and those of what goes on from it: high at first, and falling from the start, since batches are small.
+OF_SHALLOW = {"muon_lr": 0.03, "level": 0.0, "warm_up": 15, "floor": 0.17}
+AFTER_SHALLOW = {"muon_lr": 0.005, "adam_lr": 1e-3, "level": 0.0, "warm_up": 20}
 
 
 def base(task: Task) -> None:
-    """Train the base model, text to image, in some sizes with half of its layers at first. Its pictures' codes are kept for the model of classes."""
+    """Train the base model, text to image, in some sizes with half of its layers at first. Its pictures' codes are kept for the model of classes.
+
+    Raises:
+        ValueError: it has learned other tasks since, and what it learned now would go unused.
+    """
     folder, sizes, world = task.folder, task.sizes, task.world
+    if base_name(folder) == "tasks":
+        raise ValueError(f"{folder / 'tasks.safetensors'} is a base that has learned other tasks, which later stages use. To train on, remove it and the folder tasks.")
     images = image_tokenizer(folder, sizes, world.device)
 
     def on_checkpoint(model: Lumina, progress: float) -> None:
-        whole = deepened(model, sizes.n_layers).to(world.device)
-        weights.save(folder, "base", whole)
-        look = Evaluator(sizes, images, whole, None, LOOK, "dev")
+        weights.save(folder, "base", deepened(model, sizes.n_layers))
+        look = Evaluator(sizes, images, deepened(model, model.config.n_layers).to(world.device), None, LOOK, "dev")  # a copy, which may become 16 bits
         row = look.of(Way(steps=min(16, sizes.steps)))
         print(f"base: {row.share} right of {row.prompts} in {row.way}", flush=True)
         save_sheet(folder / "base.jpg", list(look.pictures.split(8)))
         task.keep()
 
-    def learned(name: str, model: Lumina, share: float, seed: int) -> Lumina:
+    def learned(name: str, model: Lumina, share: float, seed: int, **how) -> Lumina:
         return train_masked(
             folder / name, model, lambda step: lessons.samples(sizes, images, seed, world, step, task.codes, task.compile),
-            **task.time | {"seconds": share * task.seconds}, on_policy_every=sizes.on_policy_every, seed=seed, view=PaddedBase,
+            **task.time | {"seconds": share * task.seconds}, seed=seed, view=in_training, **how,
             compile=compile_blocks if task.compile else None, on_checkpoint=on_checkpoint, world=world,
         )  # fmt: skip
 
     shallow = folder / SHALLOW / "checkpoint.pt"
-    kind = partial(Lumina, output_rows="all")
-    start = None if shallow.exists() else weights_to_begin_with(folder, "base", kind, sizes.base()) or weights_to_begin_with(folder, "tasks", kind, sizes.base())
-    share = sizes.shallow_share
+    start = None if shallow.exists() else weights_to_begin_with(folder, "base", partial(Lumina, output_rows="all"), sizes.base())
+    deep_alone = (folder / "base" / "checkpoint.pt").exists() and not shallow.exists()  # it began with weights that were there
+    share = 0.0 if deep_alone else sizes.shallow_share
+    how = {"on_policy_every": sizes.on_policy_every}
     torch.manual_seed(task.seed)
     model = Lumina(sizes.base(), output_rows="all")
     initialise(model)
+    embed_alike(model, images.quantize.embedding.weight.cpu())
     if start is not None:
         model.load_state_dict(start)
         share = 0.0
-    elif share and not (folder / "base" / "checkpoint.pt").exists():
+    elif share:
+        how |= AFTER_SHALLOW
+    if share and not (folder / "base" / "checkpoint.pt").exists():
         fewer = Lumina(replace(sizes.base(), n_layers=sizes.n_layers // 2), output_rows="all")
         initialise(fewer)
-        model = deepened(learned(SHALLOW, fewer, share, task.seed + 31), sizes.n_layers).requires_grad_(True)
-        if time.monotonic() >= task.until:
+        embed_alike(fewer, images.quantize.embedding.weight.cpu())
+        model = deepened(learned(SHALLOW, fewer, share, task.seed + 31, **OF_SHALLOW), sizes.n_layers).requires_grad_(True)
+        if world.largest(float(time.monotonic() >= task.until)):
             return
-    model = learned("base", model, 1 - share, task.seed)
+    model = learned("base", model, 1 - share, task.seed, **how)
     if world.first:
         on_checkpoint(model, 1.0)
 
