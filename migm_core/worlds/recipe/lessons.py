@@ -4,7 +4,6 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -196,13 +195,17 @@ def _adds_nothing(block: ResnetBlock) -> bool:
     return block.conv_shortcut is None and not (block.conv2.weight.any() or block.conv2.bias.any())
 
 
+def half_precision(device: torch.device) -> torch.autocast:
+    """Autocast to 16 bits on a GPU; nothing elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
 @torch.no_grad()
 def encoded(tokenizer: ImageTokenizer, images: Tensor) -> Tensor:
     """Codes of images, int64 (N, H, W), computed in 16 bits on a GPU."""
-    half = partial(torch.autocast, images.device.type, torch.bfloat16, enabled=images.device.type == "cuda")
     codes = []
     for part in images.split(ENCODE_AT_ONCE):
-        with half():
+        with half_precision(images.device):
             latents = tokenizer.latents(part.contiguous(memory_format=torch.channels_last))
         codes.append(tokenizer.quantize.nearest(latents.float()))
     return torch.cat(codes)

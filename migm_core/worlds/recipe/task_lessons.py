@@ -4,7 +4,6 @@ import random
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from ...tokenizers.amused_vq import ImageTokenizer
 from ...training.distributed import World
 from ...training.masked import random_masks
 from .. import lakeside
-from .lessons import WITHOUT_TEXT, encoded, for_encoding, padded_prompts, samples, token_weights
+from .lessons import WITHOUT_TEXT, encoded, for_encoding, half_precision, padded_prompts, samples, token_weights
 from .padded import PaddedPrompts
 from .sizes import Sizes
 from .tasks import TASKS, Asked, WorldTask
@@ -147,13 +146,9 @@ def _fill(task: WorldTask, asked: Asked, prompts: TaskPrompts, tokenizer: ImageT
 @torch.no_grad()
 def encoded_again(tokenizer: ImageTokenizer, codes: Tensor) -> Tensor:
     """Codes of the pictures that codes (N, H, W) decode to: of what was generated, which is what users mostly show."""
-    half = partial(torch.autocast, codes.device.type, torch.bfloat16, enabled=codes.device.type == "cuda")
-    found = []
-    for part in codes.split(DECODED_AT_ONCE):
-        with half():
-            pictures = tokenizer.decode(part)
-        found.append(encoded(tokenizer, pictures.float()))
-    return torch.cat(found)
+    with half_precision(codes.device):
+        pictures = torch.cat([tokenizer.decode(part).float() for part in codes.split(DECODED_AT_ONCE)])
+    return encoded(tokenizer, pictures)
 
 
 def in_room(ids: Tensor, longest: int, end: int, rng: random.Random, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,7 +12,7 @@ from ...tokenizers.amused_vq import ImageTokenizer
 from ...training.picture_tokenizer import TrainingOperations, compile_tokenizer, picture_loss
 from .batched import compile_blocks
 from .evaluation import AT_ONCE
-from .lessons import ENCODE_AT_ONCE
+from .lessons import ENCODE_AT_ONCE, half_precision
 from .padded import PaddedBase
 from .sizes import Sizes
 
@@ -45,19 +45,15 @@ def warm_up(sizes: Sizes, device: torch.device, wanted: Iterable[str]) -> None:
         raise SystemExit(1)
 
 
-def _half(device: torch.device):
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-
-
 def _tokenizer(sizes: Sizes, device: torch.device) -> None:
     model = ImageTokenizer(sizes.tokenizer, operations=TrainingOperations).to(device, memory_format=torch.channels_last)
     compile_tokenizer(model)
     images = torch.rand(sizes.pictures_a_step, 3, sizes.pixels, sizes.pixels, device=device).contiguous(memory_format=torch.channels_last)
-    with _half(device):
+    with half_precision(device):
         shown = model.decode_latents(model.latents(images)).float()
     weights = torch.ones(sizes.pictures_a_step, 1, sizes.pixels, sizes.pixels, device=device)
     torch.compile(picture_loss, dynamic=False)(shown, images, weights).backward()
-    with torch.no_grad(), _half(device):  # the decoder learns alone in the end
+    with torch.no_grad(), half_precision(device):  # the decoder learns alone in the end
         model.requires_grad_(False).latents(images)
 
 
@@ -68,10 +64,10 @@ def _base(sizes: Sizes, device: torch.device) -> None:
     compile_blocks(model.to(device))
     padded, tokens = PaddedBase(model), torch.zeros(sizes.samples_a_step, sizes.length, dtype=torch.int64, device=device)
     rotary = model.rotary(sizes.length, device)
-    with _half(device):
+    with half_precision(device):
         features = padded.hidden(tokens, rotary)
     features.float().sum().backward()
-    with torch.no_grad(), _half(device):
+    with torch.no_grad(), half_precision(device):
         padded.hidden(tokens, rotary)
         tokenizer = ImageTokenizer(sizes.tokenizer, operations=TrainingOperations).to(device, memory_format=torch.channels_last).requires_grad_(False)
         compile_tokenizer(tokenizer)
