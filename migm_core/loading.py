@@ -16,8 +16,9 @@ from .sampling.memory import run_bytes
 from .sampling.methods import METHODS
 from .switches import Switches
 
-DEMO = Path(__file__).parent / "demo"
-DEMO_HEAD = DEMO / "shortcut.safetensors"
+_FOLDER = Path(__file__).parent / "demo"
+BUNDLED = {"demo": _FOLDER / "text", "demo-classes": _FOLDER / "classes"}  # models that come along, by name
+BUNDLED_HEADS = {name: path / "shortcut.safetensors" for name, path in BUNDLED.items()}
 
 
 def load_models(
@@ -67,12 +68,12 @@ def _check(model, head, revision, stream, mmap, switches) -> None:
 
 def _find(model: str | Path, head: str | Path | None, revision: str | None) -> tuple[Path, Path | None]:
     """The paths of both, fetched where they are not here yet."""
-    model = DEMO if str(model) == "demo" else model
+    name = str(model)
     if head == "auto":
-        head = DEMO_HEAD if model is DEMO else None
+        head = BUNDLED_HEADS.get(name)
     elif head is not None:
         head = hub.resolve(head)
-    return hub.resolve(model, revision=revision), head
+    return hub.resolve(BUNDLED.get(name, model), revision=revision), head
 
 
 def _move(checkpoint: Checkpoint, device: torch.device, stream: bool | None) -> StreamedBlocks | None:

@@ -2,8 +2,8 @@
 
     from migm_core import Pipeline
     pipeline = Pipeline.load()
-    result = pipeline.generate("a large red heart on a navy background")
-    result.images[0].save("heart.png")
+    result = pipeline.generate("a red house left of a yellow tree at sunset")
+    result.images[0].save("house.png")
 """
 
 import time
@@ -80,9 +80,9 @@ class Pipeline:
         """Load a checkpoint and a head.
 
         Args:
-            model: "demo" for the bundled model, a folder or file, or a repository of Hugging Face, such as "Alpha-VLLM/Lumina-DiMOO", which is
+            model: "demo" or "demo-classes" for a bundled model, a folder or file, or a repository of Hugging Face, such as "Alpha-VLLM/Lumina-DiMOO", which is
                 fetched where it is not here yet; see ``hub``.
-            head: a file, also one of a repository, None for none, or "auto": the bundled head with the bundled model, else none.
+            head: a file, also one of a repository, None for none, or "auto": the bundled head with a bundled model, else none.
             device: None takes CUDA where there is one.
             revision: of the model's repository.
             stream: keep the base's blocks in main memory and move each to the device when it computes; None does so where the whole base has no

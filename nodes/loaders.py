@@ -74,12 +74,12 @@ class LoadMaskGIT(LoadModel):
     @classmethod
     def define_schema(cls):
         return cls.of_family(
-            "In models/migm: the published .pth with the folder VQGAN beside it or beside its folder, or one self-contained .safetensors, "
+            "The bundled demo runs at once. Others lie in models/migm: the published .pth with the folder VQGAN beside it or beside its folder, or one self-contained .safetensors, "
             "which may also lie in models/diffusion_models.",
             node_id="MIGMLoadMaskGIT",
             display_name="MIGM Load MaskGIT",
             search_aliases=["load checkpoint", "maskgit", "halton", "imagenet", "class conditional", "masked image generation", "migm loader"],
-            description="Load a MaskGIT model, which generates images of classes, with its image tokenizer, a VQGAN.",
+            description="Load a MaskGIT model, which generates images of classes, with its image tokenizer, a VQGAN: the bundled demo, or files in models/migm.",
         )
 
 
@@ -96,7 +96,7 @@ class LoadShortcutHead(io.ComfyNode):
                 io.Combo.Input(
                     "head",
                     options=list(folders.heads()),
-                    tooltip="A .safetensors or .pth file in models/migm, trained for the model that it is used with.",
+                    tooltip="That of a bundled demo, or a .safetensors or .pth file in models/migm: the one that was trained for the model that it is used with.",
                 ),
             ],
             outputs=[HEAD.Output("migm_head", display_name="head", tooltip="For MIGM KSampler (Shortcut), MIGM MaskGIT Sampler and MIGM Compare Methods.")],

@@ -1,10 +1,13 @@
 """MIGM MaskGIT Class and MIGM MaskGIT Sampler: images of classes."""
 
+import json
+
 from comfy_api.latest import io
 
 from ..migm_core import arguments
 from ..migm_core.families import family_named
 from ..migm_core.families.maskgit.classes import ClassNames, imagenet_names
+from ..migm_core.loading import BUNDLED
 from . import choices
 from .sampler import Sampler, cfg, links, seed, steps
 from .sockets import CLASSES, ClassList, advanced, expect, schema
@@ -12,14 +15,20 @@ from .sockets import CLASSES, ClassList, advanced, expect, schema
 FAMILY = family_named("maskgit")
 PUBLISHED = FAMILY.defaults
 IMAGENET = ClassNames.of(len(imagenet_names()))
-FIRST = "golden retriever"
 MORE = {
     "schedule": "arccos, the published one, begins with few.",
-    "softmax_temperature": "Tokens are sampled at every value.",
+    "softmax_temperature": "The published model takes 1, the bundled demo 1.5. Tokens are sampled at every value.",
     "choice_temperature": "It falls to nothing at the last step, and counts only where randomize is linear.",
     "randomize": "linear: its log-probability and noise. no: its probability. random: chance. warm_up: chance at the first two steps, then its probability.",
 }
 SHOWN = {"choice_temperature"}  # not advanced
+
+
+def class_names() -> list[str]:
+    """Those of the bundled model, where it is there, and those of ImageNet."""
+    said = BUNDLED["demo-classes"] / "config.json"
+    own = json.loads(said.read_text(encoding="utf-8"))["class_names"] if said.exists() else []
+    return [*own, *IMAGENET.labels()]
 
 
 class MaskGITClass(io.ComfyNode):
@@ -30,13 +39,12 @@ class MaskGITClass(io.ComfyNode):
             display_name="MIGM MaskGIT Class",
             category="MIGM",
             search_aliases=["class", "imagenet", "label", "category", "maskgit", "prompt"],
-            description="What a MaskGIT model is to generate: one class of ImageNet, or several at once, an image of each.",
+            description="What a MaskGIT model is to generate: one of its classes, or several at once, an image of each.",
             inputs=[
                 io.Combo.Input(
                     "class_name",
-                    options=IMAGENET.labels(),
-                    default=FIRST,
-                    tooltip="One of the 1,000 classes of ImageNet. Type to search.",
+                    options=class_names(),
+                    tooltip="First the 48 classes of the bundled demo, a weather, a time of day and a ground each, then the 1,000 of ImageNet. Type to search.",
                 ),
                 io.String.Input(
                     "several",
@@ -67,8 +75,8 @@ class MaskGITSampler(Sampler):
             [
                 *links(CLASSES.Input("classes", tooltip="From MIGM MaskGIT Class."), "MIGM Load MaskGIT"),
                 seed("The same seed gives the same image, alone or in a batch; image i of a batch has the seed plus i."),
-                steps(PUBLISHED["steps"], f"The published model takes {PUBLISHED['steps']}.", least=2),
-                choices.budget(PUBLISHED["budget"], f"The published model takes 7 or 8 of {PUBLISHED['steps']} steps."),
+                steps(PUBLISHED["steps"], f"The published model and the bundled demo take {PUBLISHED['steps']}.", least=2),
+                choices.budget(PUBLISHED["budget"], f"Of {PUBLISHED['steps']} steps the published model takes 7 or 8, the bundled demo 7."),
                 cfg(PUBLISHED["guidance_scale"], "class"),
                 *rule.values(),
                 choices.method(),

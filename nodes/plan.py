@@ -129,7 +129,7 @@ def answer(asked: Mapping[str, str]) -> dict:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}.")
     uses = [] if METHODS[method].needs_head and not has_head else list(METHODS[method].settings())
     _check_known(asked.get("unknown", "").split(","), ["method", "steps", *uses])
-    path = folders.chosen(asked.get("model", folders.BUNDLED), folders.models(), "model")
+    path = folders.chosen(asked.get("model", folders.DEMO), folders.models(), "model")
     family, base, downscale_factor, own, trained = outline(path)
     task = asked.get("task", "")
     if task:

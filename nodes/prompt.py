@@ -26,8 +26,9 @@ class Prompt(io.ComfyNode):
                         "text",
                         multiline=True,
                         dynamic_prompts=True,
-                        default="a large red heart left of a small yellow star on a navy background",
-                        tooltip="What to generate; for edit, what to change. The bundled demo model knows captions like the one written here. "
+                        default="a red house left of a yellow tree by a lavender field, on a clear evening",
+                        tooltip="What to generate; for edit, what to change. The bundled demo takes plain English about one or two objects by a lake, such as: "
+                        "a red house left of a yellow tree at sunset. "
                         f"{', '.join(wordless[:-1])} and {wordless[-1]} have words of their own.",
                     ),
                     task=wordless,

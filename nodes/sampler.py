@@ -49,12 +49,12 @@ def cfg(default: float, what: str, about: str = "") -> io.Input:
 
 def how_closely() -> io.Input:
     """cfg of a node that samples by a text."""
-    return cfg(PUBLISHED["guidance_scale"], "prompt", "Lumina-DiMOO takes 4, 2.5 beside a picture, the bundled demo 0.")
+    return cfg(PUBLISHED["guidance_scale"], "prompt", "Lumina-DiMOO and the bundled demo take 4; beside a picture Lumina-DiMOO takes 2.5.")
 
 
 def of_rule() -> dict[str, io.Input]:
     """The settings of the rule of text, by name."""
-    return {name: advanced(each) for name, each in choices.rule_settings(FAMILY, {"temperature": "Lumina-DiMOO takes 1, the bundled demo 0.2."}).items()}
+    return {name: advanced(each) for name, each in choices.rule_settings(FAMILY, {"temperature": "Lumina-DiMOO and the bundled demo take 1."}).items()}
 
 
 class Sampler(io.ComfyNode):
@@ -109,8 +109,8 @@ class ShortcutSampler(Sampler):
             [
                 *of_text(),
                 seed("The same seed gives the same image, alone or in a batch."),
-                steps(PUBLISHED["steps"], "Both models take 64."),
-                choices.budget(PUBLISHED["budget"], "Lumina-DiMOO takes 11, the bundled demo 9."),
+                steps(PUBLISHED["steps"], "Lumina-DiMOO and the bundled demo take 64."),
+                choices.budget(PUBLISHED["budget"], "Lumina-DiMOO and the bundled demo take 11."),
                 how_closely(),
                 rule.pop("temperature"),
                 choices.method(),

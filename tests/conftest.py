@@ -87,20 +87,12 @@ def generate(small, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def codebook():
-    """Of a drawn world, with few codes, so that models are small."""
-    from training_runs import small_codebook
+def recorded(tmp_path_factory):
+    """A folder with a tiny model and trajectories of it, and that model, loaded. Tests only read them."""
+    from training_runs import record
 
-    return small_codebook()
-
-
-@pytest.fixture(scope="session")
-def trained(codebook, tmp_path_factory):
-    """A folder with a checkpoint that went through a few steps of training and trajectories of it, and that checkpoint, loaded. Tests only read them."""
-    from training_runs import train
-
-    folder = tmp_path_factory.mktemp("trained")
-    return folder, train(codebook, folder)
+    folder = tmp_path_factory.mktemp("recorded")
+    return folder, record(folder)
 
 
 def pytest_addoption(parser):

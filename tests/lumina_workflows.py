@@ -1,7 +1,7 @@
 """The workflows of Lumina-DiMOO's own files."""
 
 from graphs import Graph
-from workflow_parts import APART, LOAD, LOOK, MAKE, PROMPT_HEIGHT, SAY, TEXT, join, loaders, look
+from workflow_parts import APART, LOAD, LOOK, MAKE, OTHER_HEAD, PROMPT_HEIGHT, SAY, TEXT, join, loaders, look
 
 BASE = "Alpha-VLLM/Lumina-DiMOO"
 HEAD_REPOSITORY, HEAD_FOLDER, HEAD = "Kaiwen-Zhu/MIGM-Shortcut", "DiMOO-Shortcut", "dimoo-shortcut.pth"
@@ -57,9 +57,6 @@ THEN = """
 Then press **R** to refresh the lists, choose {files}, and **Run**.
 """
 BOTH, MODEL_ALONE = f"both in the loaders (the head lies in **{HEAD_FOLDER}**)", "it in the loader"
-
-OTHER_HEAD = """The head was trained for text to image only. **Report** says how well it serves here: *good*, *fair* or *poor*. Where it is poor, raise **budget**, or set **method** to vanilla.
-"""
 
 EDIT_NOTE = f"""Say in **MIGM Edit Image** what to change: *Remove the dog.* *Make it winter.* The picture is cropped to a size that the model knows, about 512x512, and so is the result.
 

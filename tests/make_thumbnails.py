@@ -1,4 +1,4 @@
-"""Generate the thumbnails of the example workflows, and the registry's pictures, with the bundled model: python tests/make_thumbnails.py [NAME ...]
+"""Generate the thumbnails of the example workflows, and the registry's pictures, with the bundled models: python tests/make_thumbnails.py [NAME ...]
 
 Each thumbnail shows what its workflow gives, by the same prompts, seeds and numbers. Nobody has Lumina-DiMOO's weights here: of its text to
 image a thumbnail shows how an image of the bundled model fills in, and says so; of its other tasks what goes in, a drawn picture and the
@@ -16,8 +16,7 @@ from workflows import FOLDER, NAMES, inputs_of_schema, load, values
 
 sys.path.insert(0, str(REPOSITORY))
 from migm_core.pipeline import Pipeline  # noqa: E402
-from migm_core.worlds.lakeside import render, sample_scenes  # noqa: E402
-from migm_core.worlds.shapes.evaluate import unseen_scenes  # noqa: E402
+from migm_core.worlds.lakeside import judge, parse, render, sample_scenes  # noqa: E402
 
 SIDE = 512  # pixels
 GAP = 12
@@ -25,6 +24,30 @@ DARK = (24, 24, 27)
 LIGHT, GREY, EMPTY = (240, 240, 240), (165, 165, 170), (44, 44, 49)
 SCENE_SEED = 5
 NO_RESULT = "Needs Lumina-DiMOO's files.", "No result is shown: they were never run here."
+BANNER = (
+    "a clear lake at sunset with a red house on a grassy shore",
+    "a white striped lighthouse on a sandy shore at night, under a clear sky",
+    "a blue sailboat on the water in the morning, in the mist",
+    "a yellow balloon above a green tree by a lavender field, by day",
+    "a purple tent on a snowy shore at dawn, under a clear sky",
+    "a red wooden windmill by a meadow at noon, with clouds in the sky",
+    "a green duck in front of a white house on the grass, in daylight",
+    "a red kite over a sandy beach, on a clear day",
+    "a white lighthouse left of a red sailboat at sunset",
+    "a cloudy evening by fields of lavender, with a white windmill",
+    "a blue striped airship above the snow, on a clear morning",
+    "a green tree right of a yellow tent on the sand, by day",
+    "a yellow duck on the lake, under a cloudless sky at noon",
+    "a purple striped balloon in the evening, above a grassy shore",
+    "a misty lake at dawn with a wooden house on a snowy shore",
+    "a red striped tent on the grass, in daylight under a clear sky",
+    "a white sailboat in front of a blue house, at sunset by the beach",
+    "a yellow tree on a clear night, with snow on the land",
+    "a violet kite above a red mill on a meadow, under a cloudless sky",
+    "a crimson blimp over lavender fields at dusk",
+    "a blue cottage made of stone on the sand, in the morning, under a clear sky",
+)
+TRIES = 4  # seeds, of which the banner shows the first that is right
 NOT_OF_LUMINA = "Not made by Lumina-DiMOO", "but by the bundled model, while it fills in"
 
 
@@ -34,7 +57,7 @@ def nodes(name: str, kind: str) -> list[dict]:
 
 
 def enlarged(picture: Image.Image, side: int = SIDE) -> Image.Image:
-    return picture.resize((side, side), Image.Resampling.NEAREST)
+    return picture.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def tiled(pictures: list[Image.Image], columns: int) -> Image.Image:
@@ -165,6 +188,14 @@ def lumina_dimoo_caption_and_redraw(pipeline: Pipeline) -> Image.Image:
     return Sheet().in_two_steps("Picture to words to picture", "its caption", ask["question"], 310)
 
 
+def maskgit_classes(_: Pipeline) -> Image.Image:
+    (class_,), (sampler,) = (nodes("maskgit_classes", kind) for kind in ("MIGMMaskGITClass", "MIGMMaskGITSampler"))
+    classes = class_["several"].splitlines()
+    given = {"guidance_scale" if name == "cfg" else name: value for name, value in sampler.items() if name not in ("warmup", "interval", "ratio")}
+    pipeline = Pipeline.load("demo-classes", dtype="fp32")
+    return tiled(pipeline.generate(classes, **given).images, 2)
+
+
 def inpainting(pipeline: Pipeline) -> Image.Image:
     (before, after), (first, second) = (nodes("inpainting", kind) for kind in ("MIGMPrompt", "MIGMShortcutSampler"))
     start = pipeline.generate(before["text"], **asked(first))
@@ -182,7 +213,7 @@ def outpainting(pipeline: Pipeline) -> Image.Image:
     start = pipeline.generate(before["text"], **asked(first)).images[0]
     strip = start.crop((0, 0, start.width - extend["right"], start.height))
     sides = tuple(extend[name] for name in ("left", "top", "right", "bottom"))
-    finished = pipeline.generate(after["text"], task="paint", images=strip, extend=sides, **asked(second)).images[0]
+    finished = pipeline.generate(after["text"], task="paint", images=strip, extend=sides, feather=extend["feather"], **asked(second)).images[0]
     room = Image.new("RGB", (side, side), DARK)
     room.paste(enlarged(start, side).crop((0, 0, side * strip.width // start.width, side)))
     return tiled([enlarged(start, side), room, enlarged(finished, side)], 3)
@@ -210,27 +241,39 @@ def icon(pipeline: Pipeline) -> Image.Image:
     seen = []
     pipeline.generate(prompt["text"], **asked(sampler), callback=lambda report: seen.append(report.canvas))
     half = min(seen, key=lambda canvas: abs(canvas.masked.float().mean() - 0.35))
-    return picture_of(pipeline, half).resize((400, 400), Image.Resampling.NEAREST)
+    picture = enlarged(picture_of(pipeline, half), 400)
+    return picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG)
 
 
 def banner(pipeline: Pipeline) -> Image.Image:
-    """1344 x 576 pixels, 21:9: unseen scenes with the bundled model's own settings."""
+    """1344 x 576 pixels, 21:9: prompts with the bundled model's own settings, each with the first seed whose picture shows what it says."""
     columns, rows, side = 7, 3, 192
     picture = Image.new("RGB", (columns * side, rows * side))
-    for index, scene in enumerate(unseen_scenes(columns * rows, "test")):
-        image = pipeline.generate(scene.caption, seed=2).images[0].resize((side, side), Image.Resampling.BICUBIC)
+    for index, prompt in enumerate(BANNER):
+        image = right(pipeline, prompt).resize((side, side), Image.Resampling.LANCZOS)
         picture.paste(image, (index % columns * side, index // columns * side))
     return picture
+
+
+def right(pipeline: Pipeline, prompt: str) -> Image.Image:
+    """An image with the first seed from 1 on that shows what a prompt says; with the last of TRIES where none does."""
+    for seed in range(1, TRIES + 1):
+        image = pipeline.generate(prompt, seed=seed).images[0]
+        (verdict,) = judge(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255, parse([prompt]))
+        if verdict.right:
+            break
+    print(f"{prompt}: seed {seed}{'' if verdict.right else f', with faults {verdict.faults}'}", flush=True)
+    return image
 
 
 if __name__ == "__main__":
     demo, chosen = Pipeline.load(dtype="fp32"), sys.argv[1:]  # names of thumbnails; all and the registry's pictures without
     for name in chosen:
-        globals()[name](demo).save(FOLDER / f"{name}.jpg", quality=90)
+        globals()[name](demo).save(FOLDER / f"{name}.jpg", quality=80)
     if chosen:
         sys.exit()
     icon(demo).save(REPOSITORY / ".github/registry" / "icon.png", optimize=True)
-    banner(demo).save(REPOSITORY / ".github/registry" / "banner.jpg", quality=85)
+    banner(demo).save(REPOSITORY / ".github/registry" / "banner.jpg", quality=60)
     for name in NAMES:
-        globals()[name](demo).save(FOLDER / f"{name}.jpg", quality=90)
+        globals()[name](demo).save(FOLDER / f"{name}.jpg", quality=80)
         print(FOLDER / f"{name}.jpg")

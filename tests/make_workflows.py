@@ -7,10 +7,11 @@ import json
 
 import demo_workflows
 import lumina_workflows
+import maskgit_workflow
 from nodes_without_host import REPOSITORY
 from workflows import FOLDER, SUBGRAPHS
 
-WORKFLOWS = (*demo_workflows.WORKFLOWS, *lumina_workflows.WORKFLOWS)
+WORKFLOWS = (*demo_workflows.WORKFLOWS, *lumina_workflows.WORKFLOWS, *maskgit_workflow.WORKFLOWS)
 
 
 def write(path, graph: dict) -> None:

@@ -16,12 +16,12 @@ from migm_core.families.lumina_dimoo.head import ShortcutConfig, ShortcutHead
 from migm_core.families.lumina_dimoo.write import save_checkpoint
 from migm_core.sampling.methods import Vanilla
 from migm_core.tokenizers.amused_vq import ImageTokenizer, ImageTokenizerConfig
-from migm_core.worlds.shapes.vocabulary import TEXT_IDS, demo_layout, demo_text_tokenizer
+from migm_core.worlds import lakeside
 
 CODES = 32
 FACTOR = 8
 SETTINGS = {"width": 32, "height": 32, "steps": 8, "budget": 3, "guidance_scale": 2.0, "temperature": 1.0}
-PROMPT = "a large red heart left of a small yellow star on a navy background"
+PROMPT = "a large red house left of a yellow tree at sunset"
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,15 @@ def make_small_model(folder: Path, *, seed: int = 0, **sizes) -> SmallModel:
     config = small_config(**sizes)
     base = scatter(Lumina(config, output_rows=(0, config.vocab_size)))
     image_tokenizer = scatter(ImageTokenizer(small_image_tokenizer_config()))
-    text = demo_text_tokenizer().to_str()
+    text = lakeside.text_tokenizer().to_str()
     save_checkpoint(folder / "model", base, image_tokenizer, text, SETTINGS)
     return SmallModel(folder / "model", make_small_head(folder / "shortcut.safetensors", config))
 
 
 def small_config(**sizes) -> LuminaConfig:
-    values = {"d_model": 32, "n_heads": 2, "n_kv_heads": 2, "n_layers": 2, "mlp_hidden_size": 64, "vocab_size": TEXT_IDS + CODES}
-    return LuminaConfig(**{**values, "tokens": demo_layout(CODES), **sizes})
+    tokens = lakeside.text_layout(CODES)
+    values = {"d_model": 32, "n_heads": 2, "n_kv_heads": 2, "n_layers": 2, "mlp_hidden_size": 64, "vocab_size": tokens.image_codes + CODES}
+    return LuminaConfig(**{**values, "tokens": tokens, **sizes})
 
 
 def small_image_tokenizer_config() -> ImageTokenizerConfig:

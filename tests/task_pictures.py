@@ -21,7 +21,7 @@ def noisy(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Im
 def asked(task, **values) -> dict:
     """The least that a task needs."""
     kind = next(iter(task.kinds), "left") if task.kinds is not None else ""
-    return {"task": task.name, "prompt": "red heart" if task.takes_text else "", "kind": kind, **values}
+    return {"task": task.name, "prompt": "red house" if task.takes_text else "", "kind": kind, **values}
 
 
 def half(width: int = 64, height: int = 64) -> torch.Tensor:

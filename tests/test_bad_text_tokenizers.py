@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from refusal import refused
-from small_model import PROMPT, edit_json, write_json
+from small_model import PROMPT, edit_json, small_config, write_json
 from tokenizers import Tokenizer
 
 from migm_core.checkpoints import load_checkpoint
@@ -94,11 +94,11 @@ def test_a_text_tokenizer_of_a_larger_model(copy):
     values = json.loads(path.read_text())
     values["model"]["vocab"]["unheard"] = 126000
     write_json(path, values)
-    refused(lambda: load_checkpoint(copy.folder), str(path), "126000", "96 rows")
+    refused(lambda: load_checkpoint(copy.folder), str(path), "126000", f"{small_config().vocab_size} rows")
 
 
 def test_a_prompt_of_5000_words_is_refused_with_the_limit(pipeline):
-    words = " ".join(["red heart"] * 2500)
+    words = " ".join(["red house"] * 2500)
     refused(lambda: pipeline.generate(words), "5000 words", str(MAX_PROMPT_TOKENS), error=ValueError)
     refused(lambda: pipeline.generate(PROMPT, words), "5000 words", str(MAX_PROMPT_TOKENS), error=ValueError)
     guided = pipeline.settings(guidance_scale=2.0)

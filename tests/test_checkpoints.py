@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from small_model import FACTOR, PROMPT, SETTINGS, edit_json, edit_tensors, make_small_head, make_small_model, shard, small_config, write_json
+from small_model import CODES, FACTOR, PROMPT, SETTINGS, edit_json, edit_tensors, make_small_head, make_small_model, shard, small_config, write_json
 
 from migm_core import devices as loading
 from migm_core.checkpoints import CheckpointError, convert, describe, load_checkpoint, load_head
@@ -64,7 +64,8 @@ def test_a_folder_written_again_is_the_same(small, tmp_path):
 
 def test_a_base_without_all_its_output_rows_is_not_saved(small, tmp_path):
     loaded = load_checkpoint(small.folder)
-    with pytest.raises(ValueError, match="rows 64 to 96"):
+    codes = small_config().tokens.image_codes
+    with pytest.raises(ValueError, match=f"rows {codes} to {codes + CODES}"):
         save_checkpoint(tmp_path / "out", loaded.base, loaded.image_tokenizer, "{}", {})
     assert not (tmp_path / "out").exists()
 
@@ -83,7 +84,7 @@ def test_a_table_padded_past_the_config_is_read_as_it_is(small, copy):
             tensors[name] = torch.cat([tensors[name], torch.full((32, 32), 9.0)])
 
     edit_tensors(copy.folder / "model.safetensors", pad)
-    assert load_checkpoint(copy.folder).base.config.vocab_size == 128
+    assert load_checkpoint(copy.folder).base.config.vocab_size == small_config().vocab_size + 32
     assert codes(copy.folder) == codes(small.folder)
 
 
@@ -189,7 +190,7 @@ def test_inspecting_a_checkpoint_says_what_it_is(small, tmp_path):
     count = sum(t.numel() for t in load_file(small.folder / "model.safetensors").values())
     for path, dtype in [(small.folder, "float32"), (tmp_path / "single.safetensors", "bfloat16")]:
         text = describe(path)
-        for part in ["Lumina-DiMOO base model", "2 layers, width 32, 2 heads", f"{count / 1000:.2f} k in 21 tensors", dtype, "32 image codes", "96 rows"]:
+        for part in ["Lumina-DiMOO base model", "2 layers, width 32, 2 heads", f"{count / 1000:.2f} k in 21 tensors", dtype, "32 image codes", f"{small_config().vocab_size} rows"]:
             assert part in text
         assert f"downscale     {FACTOR} pixels" in text
     assert "complete" in describe(small.folder)

@@ -64,7 +64,7 @@ def test_a_new_method_is_offered_with_its_settings(generate, capsys, monkeypatch
     assert "toy_pace is 10" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["train-tokenizer", "train-base", "collect", "train-head", "evaluate"])
+@pytest.mark.parametrize("command", ["collect", "train-head", "evaluate"])
 def test_every_training_command_explains_itself(capsys, command):
     assert "FOLDER" in help_of(capsys, command)
 
@@ -78,5 +78,5 @@ def test_a_setting_that_the_method_does_not_use_is_said(generate, capsys):
 
 def test_an_evaluation_that_cannot_be_written_ends_before_it_begins(tmp_path, capsys):
     out = tmp_path / "nowhere" / "rows.json"
-    assert main(["evaluate", str(tmp_path), "--model", "demo", "--prompts", "100000", "--out", str(out)]) == 2
+    assert main(["evaluate", "--prompts", "100000", "--out", str(out)]) == 2
     assert str(out) in capsys.readouterr().err

@@ -136,7 +136,7 @@ def test_reports_and_images_name_nothing_that_was_not_used(generate, options, ab
 
 
 def test_a_prompt_file_gives_an_image_a_line(generate, pipeline, capsys, small):
-    other = "a small green star on a cream background"
+    other = "a small green tree on the sand"
     Path("prompts.txt").write_text(f"{PROMPT}\r\n\n  {other}  \n\n\n{PROMPT}\n", encoding="utf-8-sig")
     expected = {1: (PROMPT, 7), 3: (other, 8), 6: (PROMPT, 9)}
     for batch in (1, 2):

@@ -271,7 +271,7 @@ def test_an_answer_is_what_python_gives(migm, painter, capsys):
 
 
 def test_several_questions_are_answered_below_themselves(migm, painter, capsys):
-    questions = ["a red heart", "blue"]
+    questions = ["a red house", "blue"]
     assert migm("ask", *questions, "--image", "house.png", "--image", "wide.png", "--length", 8, "--block", 4, "--cache", "--temperature", 2, "--seed", 6) == 0
     replies = painter.understand(questions, ["house.png", "wide.png"], cache=True, length=8, block=4, temperature=2.0, seed=6)
     assert all(reply.text for reply in replies)
@@ -306,7 +306,7 @@ def test_what_stands_behind_a_mask_that_is_left_is_printed_at_the_end(capsys):
 
 
 def test_the_likeliest_option_comes_first(migm, painter, capsys):
-    options = ["red heart", "blue", "a small green star"]
+    options = ["red house", "blue", "a small green tree"]
     assert migm("ask", "what is it", "--image", "house.png", "--options", *options, "--report", "run.json") == 0
     choice = painter.choose("what is it", options, "house.png")
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]

@@ -67,7 +67,7 @@ def test_what_is_no_way_is_named(text, expected):
 
 def test_ways_are_measured_against_the_first(pipeline):
     ways = parse_ways("vanilla; shortcut 8; shortcut 2; ml-cache; vanilla 2")
-    rows = compare(pipeline, [PROMPT, "red heart"], ways, rounds=3)
+    rows = compare(pipeline, [PROMPT, "red house"], ways, rounds=3)
     vanilla, whole, short, cached, few = rows
     assert [row.full_steps for row in rows] == [8, 8, 2, 4, 2] and [row.rounds for row in rows] == [3] * 5
     assert vanilla.same_tokens == whole.same_tokens == 1 and vanilla.speed_up == (1, 1, 1)
@@ -125,17 +125,17 @@ def test_ways_are_measured_on_a_task(painter, picture, task):
     mask[:, 16:] = 1
     given = {"mask": mask} if task == "paint" else {}
     ways = parse_ways("vanilla; " + "; ".join(f"{name} 6" for name in METHODS))
-    rows = compare(painter, ["red heart"], ways, rounds=2, request=TaskRequest(task, pictures=picture, **given))
+    rows = compare(painter, ["red house"], ways, rounds=2, request=TaskRequest(task, pictures=picture, **given))
     assert [row.settings["task"] for row in rows] == [task] * (len(METHODS) + 1)
     assert rows[0].settings["width"] == 32 and f"Lumina-DiMOO, {task}, 32x32" in table(rows, painter)
     first, *_ = rows
     generated = torch.ones(1, 4, 4, dtype=torch.bool) if task == "edit" else torch.tensor([[False, False, True, True]]).repeat(4, 1)[None]
     for row, name in zip(rows[1:], METHODS):
-        results = [[painter.generate("red heart", task=task, images=picture, seed=seed, **way, **given) for way in (ways["vanilla"], ways[f"{name} 6"])] for seed in (0, 1)]
+        results = [[painter.generate("red house", task=task, images=picture, seed=seed, **way, **given) for way in (ways["vanilla"], ways[f"{name} 6"])] for seed in (0, 1)]
         tokens, pixels = zip(*(likeness(*pair, generated) for pair in results))
         assert (row.same_tokens, row.pixel_difference) == (pytest.approx(sum(tokens) / 2), pytest.approx(sum(pixels) / 2))
     prompts, system = painter.checkpoint.prompts, "editing" if task == "edit" else "text_to_image"
-    lengths = [len(prompt) + 24 for prompt in (prompts.prompt("red heart", system), prompts.unconditional("", system))]
+    lengths = [len(prompt) + 24 for prompt in (prompts.prompt("red house", system), prompts.unconditional("", system))]
     if task == "edit":  # three branches, two of which read the picture's tokens
         lengths = [lengths[0] + 22, lengths[1] + 22, lengths[0]]
     method = painter.method(painter.settings(method="vanilla"))
@@ -145,7 +145,7 @@ def test_ways_are_measured_on_a_task(painter, picture, task):
 def test_only_what_was_generated_is_held_against_each_other(painter, picture):
     mask = torch.zeros(32, 32)
     mask[:, 16:] = 1
-    one, other = (painter.generate("red heart", task="paint", images=picture, mask=mask, method="vanilla", seed=seed) for seed in (0, 1))
+    one, other = (painter.generate("red house", task="paint", images=picture, mask=mask, method="vanilla", seed=seed) for seed in (0, 1))
     generated = torch.tensor([[False, False, True, True]]).repeat(4, 1)[None]
     tokens, pixels = likeness(one, other, generated)
     everywhere = likeness(one, other, torch.ones_like(generated))
@@ -178,8 +178,8 @@ def test_vanilla_in_the_time_of_each_other_method(painter, picture, monkeypatch)
     monkeypatch.setattr(StepTimer, "seconds", lambda timer: [(kind, {"full": 1.0, SKIPPED: 0.0}.get(kind, 0.2)) for kind, *_ in timer._laps])
     ways = parse_ways("vanilla; shortcut 4; ml-cache 8 warmup=0; shortcut 8; shortcut 3")
     request = TaskRequest("edit", pictures=picture)
-    plain = compare(painter, ["red heart"], ways, rounds=1, request=request)
-    rows = compare(painter, ["red heart"], ways, rounds=1, request=request, same_time=True)
+    plain = compare(painter, ["red house"], ways, rounds=1, request=request)
+    rows = compare(painter, ["red house"], ways, rounds=1, request=request, same_time=True)
     assert [row.way for row in rows[: len(ways)]] == [*ways] == [row.way for row in plain]
     assert [(row.way, row.settings["steps"], row.settings["method"]) for row in rows[len(ways) :]] == [
         ("vanilla 5, in the time of shortcut 4", 5, "vanilla"),
@@ -201,7 +201,7 @@ def test_the_command_compares_on_a_task(copy, picture, tmp_path, monkeypatch, ca
     edit_json(copy.folder / "generation_config.json", trained={"sizes": [[32, 32]]})
     picture.save("house.png"), Image.new("L", (16, 16), 255).save("mask.png")
     options = ["--model", str(copy.folder), "--head", str(copy.head), "--device", "cpu", "--dtype", "fp32", "--rounds", "1", "--steps", "4", "--image", "house.png"]
-    assert main(["compare", "red heart", "--task", "edit", *options, "--image-cfg", "0", "--report", "rows.json"]) == 0
+    assert main(["compare", "red house", "--task", "edit", *options, "--image-cfg", "0", "--report", "rows.json"]) == 0
     printed = capsys.readouterr()
     assert all(f"\n| {method} | 4 | " in printed.out for method in METHODS) and printed.err == ""
     rows = json.loads((tmp_path / "rows.json").read_text())
@@ -213,8 +213,8 @@ def test_the_command_compares_on_a_task(copy, picture, tmp_path, monkeypatch, ca
         (["--task", "style"], "takes 2 pictures"),
         (["--task", "edit"], "Expected either a PROMPT or --prompt-file"),
         ([" ", "--task", "edit"], "needs a prompt"),
-        (["red heart", "--task", "edit", "--cfg", "-1"], "cfg is -1.0"),
-        (["red heart"], "--image is given, but no task"),
+        (["red house", "--task", "edit", "--cfg", "-1"], "cfg is -1.0"),
+        (["red house"], "--image is given, but no task"),
     ]:
         assert main(["compare", *wrong, *options, "--report", "no.json"]) == 2
         printed = capsys.readouterr()

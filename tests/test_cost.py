@@ -10,7 +10,7 @@ from migm_core.families.lumina_dimoo.backbone import Lumina
 from migm_core.families.lumina_dimoo.config import LuminaConfig
 from migm_core.families.lumina_dimoo.head import ShortcutConfig, ShortcutHead
 from migm_core.families.lumina_dimoo.rule import LuminaRule
-from migm_core.loading import DEMO
+from migm_core.loading import BUNDLED
 from migm_core.modules.transformer import KeyValueCache
 from migm_core.sampling.backbone import Branch
 from migm_core.sampling.cost import largest_speed_up, step_costs
@@ -110,7 +110,7 @@ def test_skipped_steps_cost_nothing_and_are_no_gain():
 
 def test_a_promise_is_of_the_last_run_of_that_size_once_there_is_one():
     plan, times = room("plan"), room("step_times")
-    family = plan.outline(DEMO).family
+    family = plan.outline(BUNDLED["demo"]).family
     method = Shortcut(budget=9)
     kinds = planned(method, 64)
     size = times.Size(("some model",), 64, 1)
@@ -132,4 +132,4 @@ def test_a_promise_is_of_the_last_run_of_that_size_once_there_is_one():
 
 def test_a_run_that_is_not_accelerated_is_promised_nothing():
     plan = room("plan")
-    assert plan.promise(planned(Vanilla(), 64, 8), {}, plan.outline(DEMO).family, BASE, Vanilla(), RULE, 8, 8) is None
+    assert plan.promise(planned(Vanilla(), 64, 8), {}, plan.outline(BUNDLED["demo"]).family, BASE, Vanilla(), RULE, 8, 8) is None

@@ -10,8 +10,10 @@ from nodes_without_host import schemas
 from PIL import Image
 from workflows import FOLDER, NAMES, NOTES, SUBGRAPH_NAMES, SUBGRAPHS, boxes, chosen, inputs_of_schema, load, page_order, values
 
+from migm_core.loading import BUNDLED
+
 OF_LUMINA = ("ask", "caption_and_redraw", "control", "edit", "text_to_image")
-EXPECTED = ["compare_methods", "demo_text_to_image", "inpainting", *(f"lumina_dimoo_{name}" for name in OF_LUMINA), "outpainting"]
+EXPECTED = ["compare_methods", "demo_text_to_image", "inpainting", *(f"lumina_dimoo_{name}" for name in OF_LUMINA), "maskgit_classes", "outpainting"]
 LUMINA = [name for name in EXPECTED if name.startswith("lumina_dimoo")]
 NUMBERS = ("steps", "budget", "cfg", "temperature")
 HEAD = "dimoo-shortcut.pth"
@@ -38,6 +40,7 @@ def test_all_are_there_each_with_its_thumbnail():
     for name in NAMES:
         with Image.open(FOLDER / f"{name}.jpg") as picture:  # the format that the page asks for
             assert picture.format == "JPEG" and max(picture.size) <= 1024
+        assert (FOLDER / f"{name}.jpg").stat().st_size < 60_000
 
 
 def test_own_nodes_have_the_sockets_of_their_schemas(workflow):
@@ -100,9 +103,9 @@ def test_the_reader_starts_at_a_note(workflow):
 
 
 def test_the_bundled_models_workflows_have_its_own_numbers():
-    own = json.loads((FOLDER.parent / "migm_core" / "demo" / "generation_config.json").read_text("utf-8"))
-    own = {"cfg": own["guidance_scale"], **own}
     for name in set(NAMES) - set(LUMINA):
+        own = json.loads((BUNDLED["demo-classes" if name == "maskgit_classes" else "demo"] / "generation_config.json").read_text("utf-8"))
+        own = {"cfg": own["guidance_scale"], **own}
         for node in own_nodes(load(name)):
             numbers = values(node, inputs_of_schema(schemas()[node["type"]]))
             assert all(numbers[each] == own[each] for each in NUMBERS if each in numbers)

@@ -11,7 +11,6 @@ from migm_core.checkpoints import convert
 from migm_core.checkpoints.fingerprint import COUNT, fingerprint, other_base, same_base
 from migm_core.families.maskgit.backbone import MaskGit
 from migm_core.families.maskgit.config import MaskGitConfig
-from migm_core.loading import DEMO
 from migm_core.pipeline import Pipeline
 
 EMBEDDING = COUNT * 2 * 4 // 3  # letters: all that earlier versions wrote
@@ -28,8 +27,13 @@ def bases(small, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def demo():
-    return load(DEMO)
+def deep_folder(tmp_path_factory):
+    return make_small_model(tmp_path_factory.mktemp("deep"), n_layers=12).folder
+
+
+@pytest.fixture(scope="module")
+def deep(deep_folder):
+    return load(deep_folder)
 
 
 def trained(base, name: str, share: float):
@@ -57,11 +61,11 @@ def test_a_fingerprint_is_that_of_the_base_in_any_files(bases, copy, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8], ids=str)
-def test_a_quantised_base_is_the_same_base_and_another_one_is_not(demo, dtype, tmp_path):
-    convert(DEMO, tmp_path / "quantised.safetensors", dtype=dtype)
+def test_a_quantised_base_is_the_same_base_and_another_one_is_not(deep, deep_folder, dtype, tmp_path):
+    convert(deep_folder, tmp_path / "quantised.safetensors", dtype=dtype)
     quantised = fingerprint(load(tmp_path / "quantised.safetensors"))
-    assert same_base(quantised, fingerprint(demo)) and same_base(fingerprint(demo), quantised)
-    assert not same_base(quantised, fingerprint(trained(demo, "blocks.3.q_proj.weight", 1.0)))
+    assert same_base(quantised, fingerprint(deep)) and same_base(fingerprint(deep), quantised)
+    assert not same_base(quantised, fingerprint(trained(deep, "blocks.3.q_proj.weight", 1.0)))
 
 
 def test_a_base_that_was_cast_to_8_bits_is_the_same_base_and_another_one_is_not(bases, copy):
@@ -70,7 +74,7 @@ def test_a_base_that_was_cast_to_8_bits_is_the_same_base_and_another_one_is_not(
     assert same_base(cast, ours) and same_base(ours, cast) and not same_base(cast, other)
 
 
-def test_a_base_whose_weights_a_host_keeps_in_8_bits_is_the_same_base_and_another_one_is_not(demo):
+def test_a_base_whose_weights_a_host_keeps_in_8_bits_is_the_same_base_and_another_one_is_not(deep):
     def kept(base):
         held = deepcopy(base)
         for module in held.blocks.modules():
@@ -78,8 +82,8 @@ def test_a_base_whose_weights_a_host_keeps_in_8_bits_is_the_same_base_and_anothe
                 module.weight = torch.nn.Parameter(module.weight.to(torch.float8_e4m3fn), requires_grad=False)
         return fingerprint(held)
 
-    assert same_base(kept(demo), fingerprint(demo)) and same_base(fingerprint(demo), kept(demo))
-    assert not same_base(kept(trained(demo, "blocks.3.q_proj.weight", 1.0)), fingerprint(demo))
+    assert same_base(kept(deep), fingerprint(deep)) and same_base(fingerprint(deep), kept(deep))
+    assert not same_base(kept(trained(deep, "blocks.3.q_proj.weight", 1.0)), fingerprint(deep))
 
 
 def test_what_text_needs_beside_leaves_the_fingerprint(bases, small):
@@ -94,11 +98,11 @@ def test_a_base_whose_embedding_was_trained_on_is_another(bases):
     assert not same_base(fingerprint(base), fingerprint(trained(base, "wte.weight", 0.05)))
 
 
-@pytest.mark.parametrize("name", ["blocks.0.q_proj.weight", "blocks.7.attn_norm.weight", "blocks.15.ff_out.weight", "ln_f.weight"])
-def test_a_base_of_which_one_tensor_was_trained_on_is_another(demo, name):
+@pytest.mark.parametrize("name", ["blocks.0.q_proj.weight", "blocks.7.attn_norm.weight", "blocks.11.ff_out.weight", "ln_f.weight"])
+def test_a_base_of_which_one_tensor_was_trained_on_is_another(deep, name):
     """A merged LoRA leaves the embedding, and all but some matrices, as they were."""
-    assert not same_base(fingerprint(demo), fingerprint(trained(demo, name, 0.05)))
-    assert same_base(fingerprint(demo), fingerprint(trained(demo, name, 0.001))), "by less than bfloat16 rounds"
+    assert not same_base(fingerprint(deep), fingerprint(trained(deep, name, 0.05)))
+    assert same_base(fingerprint(deep), fingerprint(trained(deep, name, 0.001))), "by less than bfloat16 rounds"
 
 
 def test_a_maskgit_has_one_too():
@@ -119,24 +123,24 @@ def test_a_maskgit_whose_file_has_8_bits_is_the_same_base(tmp_path):
     assert same_base(fingerprint(load(path)), whole)
 
 
-def test_fingerprints_of_earlier_versions_count_for_the_embedding(bases, demo):
+def test_fingerprints_of_earlier_versions_count_for_the_embedding(bases, deep):
     base, other = bases[0]["bf16"], bases[1]
     earlier = fingerprint(bases[0]["fp32"])[:EMBEDDING]
     assert same_base(earlier, fingerprint(base)) and same_base(fingerprint(base), earlier) and same_base(earlier, earlier)
     assert not same_base(earlier, fingerprint(other)) and not same_base(fingerprint(other), earlier)
-    assert same_base(fingerprint(demo)[:EMBEDDING], fingerprint(trained(demo, "blocks.0.q_proj.weight", 0.5)))
+    assert same_base(fingerprint(deep)[:EMBEDDING], fingerprint(trained(deep, "blocks.0.q_proj.weight", 0.5)))
 
 
-def test_weights_that_a_host_keeps_in_its_own_form_are_left_out(demo):
+def test_weights_that_a_host_keeps_in_its_own_form_are_left_out(deep):
     """Its tensors are of a class of their own, and reading a part of one makes it whole."""
 
     class Packed(torch.Tensor):
         pass
 
-    packed = deepcopy(demo)
-    packed.blocks[3].q_proj.weight = torch.nn.Parameter(torch.full((160, 160), 7.0).as_subclass(Packed), requires_grad=False)
-    assert same_base(fingerprint(packed), fingerprint(demo))
-    assert not same_base(fingerprint(packed), fingerprint(trained(demo, "blocks.4.q_proj.weight", 0.05)))
+    packed = deepcopy(deep)
+    packed.blocks[3].q_proj.weight = torch.nn.Parameter(torch.full_like(packed.blocks[3].q_proj.weight, 7.0).as_subclass(Packed), requires_grad=False)
+    assert same_base(fingerprint(packed), fingerprint(deep))
+    assert not same_base(fingerprint(packed), fingerprint(trained(deep, "blocks.4.q_proj.weight", 0.05)))
 
 
 def test_what_is_no_fingerprint_is_of_no_base(bases):

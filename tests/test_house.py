@@ -60,7 +60,6 @@ MAY_NAME_FAMILIES = {
     "migm_core/families/__init__.py": "the registry",
     "migm_core/tokenizers": "a tokenizer is of the families that use it",
     "migm_core/worlds": "a bundled model is of some family",
-    "migm_core/cli/training.py": "commands that train a bundled model",
     "migm_core/hub": "an example of a repository's name",
     "nodes/__init__.py": "the list of all nodes",
     "nodes/loaders.py": "a loader is of one family",

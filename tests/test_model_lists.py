@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 from nodes_without_host import room
 
+BUNDLED = ("bundled demo", "bundled demo (MaskGIT)")
+
 
 @pytest.fixture
 def files(monkeypatch, tmp_path, small):
@@ -51,8 +53,8 @@ def test_a_file_without_permission_is_left_out_and_logged_once(files, monkeypatc
     refuse(monkeypatch, "locked.safetensors", *calls)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            assert list(files.models()) == ["bundled demo", "small"]
-            assert list(files.heads()) == ["bundled demo", "head.safetensors"]
+            assert list(files.models()) == [*BUNDLED, "small"]
+            assert list(files.heads()) == [*BUNDLED, "head.safetensors"]
     (line,) = [record.message for record in caplog.records if "locked.safetensors" in record.message]
     assert "Permission denied" in line
 
@@ -62,14 +64,14 @@ def test_a_folder_that_takes_the_hosts_list_away_does_not_take_ours(files, monke
         raise OSError(116, "Stale file handle")
 
     monkeypatch.setattr(files.folder_paths, "get_filename_list", stale)
-    assert list(files.models()) == ["bundled demo", "small"] and list(files.heads()) == ["bundled demo", "head.safetensors"]
+    assert list(files.models()) == [*BUNDLED, "small"] and list(files.heads()) == [*BUNDLED, "head.safetensors"]
     assert "Stale file handle" in caplog.text
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names of files are text here")
 def test_a_name_that_is_no_text_is_left_out_and_logged(files, caplog):
     shutil.copy(files.root / "head.safetensors", files.root / os.fsdecode(b"\xff.safetensors"))
-    assert set(files.heads()) == {files.BUNDLED, "head.safetensors"}
+    assert set(files.heads()) == {*BUNDLED, "head.safetensors"}
     (message,) = [record.getMessage() for record in caplog.records]
     message.encode()  # as the host's log does
     assert "\\udcff.safetensors is left out" in message
@@ -80,12 +82,12 @@ def test_a_checkpoint_in_a_model_folder_itself_leaves_the_heads_beside_it(files,
     (files.root / "dimoo-shortcut.pth").write_bytes(b"\x80")
     (files.root / "pytorch_model.bin").write_bytes(b"\x80")
     assert files.models()["migm"] == files.root
-    assert list(files.heads()) == ["bundled demo", "dimoo-shortcut.pth", "head.safetensors"]
+    assert list(files.heads()) == [*BUNDLED, "dimoo-shortcut.pth", "head.safetensors"]
 
 
 def test_names_and_suffixes_in_other_letters_are_listed(files):
     os.rename(files.root / "head.safetensors", files.root / "HEAD.SAFETENSORS")
-    assert list(files.heads()) == ["bundled demo", "HEAD.SAFETENSORS"]
+    assert list(files.heads()) == [*BUNDLED, "HEAD.SAFETENSORS"]
 
 
 def test_a_repository_in_the_hub_cache_has_its_own_name_once(files, small):
@@ -96,7 +98,7 @@ def test_a_repository_in_the_hub_cache_has_its_own_name_once(files, small):
     (cache / "refs/main").write_text("ff" * 20)
     models = files.models()
     assert models["Alpha-VLLM/Lumina-DiMOO"] == cache / "snapshots" / ("ff" * 20)
-    assert "Alpha-VLLM/Lumina-DiMOO 0a0a0a0" in models and len(models) == 4
+    assert "Alpha-VLLM/Lumina-DiMOO 0a0a0a0" in models and len(models) == 5
 
 
 def test_a_stamp_changes_with_a_file_of_the_model_and_with_no_other(files):
@@ -124,10 +126,10 @@ def test_each_family_lists_its_models_and_all_heads_stand_in_one_list(files, fam
     lumina, maskgit = families
     shutil.copy(MASKGIT / "MaskGIT_ImageNet_tiny.pth", files.root / "base.pth")
     shutil.copy(MASKGIT / "maskgit-shortcut.pth", files.root / "maskgit-shortcut.pth")
-    assert list(files.models(maskgit)) == ["base.pth"]
-    assert list(files.models(lumina)) == ["bundled demo", "small"]
-    assert list(files.models()) == ["bundled demo", "small", "base.pth"]
-    assert list(files.heads()) == ["bundled demo", "head.safetensors", "maskgit-shortcut.pth"]
+    assert list(files.models(maskgit)) == [BUNDLED[1], "base.pth"]
+    assert list(files.models(lumina)) == [BUNDLED[0], "small"]
+    assert list(files.models()) == [*BUNDLED, "small", "base.pth"]
+    assert list(files.heads()) == [*BUNDLED, "head.safetensors", "maskgit-shortcut.pth"]
     with pytest.raises(ValueError, match="'base.pth' is a model of the family MaskGIT. Load it with MIGM Load MaskGIT."):
         files.chosen("base.pth", files.models(lumina), "model")
 

@@ -22,10 +22,10 @@ def test_which_tokens_a_mask_takes():
 
 def test_painting_leaves_the_known_pixels_untouched(painter, picture):
     mask = half()
-    result = painter.generate("red heart", task="paint", images=picture, mask=mask, **SHORT)
+    result = painter.generate("red house", task="paint", images=picture, mask=mask, **SHORT)
     before, after = np.asarray(picture), np.asarray(result.images[0])
     assert (before[:, :32] == after[:, :32]).all() and (before[:, 32:] != after[:, 32:]).any()
-    published = painter.generate("red heart", task="paint", images=picture, mask=mask, blend=False, **SHORT)
+    published = painter.generate("red house", task="paint", images=picture, mask=mask, blend=False, **SHORT)
     assert torch.equal(published.tokens, result.tokens)
     assert (before[:, :32] != np.asarray(published.images[0])[:, :32]).any(), "all of it went through the image tokenizer"
     known = painter.encode(pictures.to_pixels(picture)).codes
@@ -54,7 +54,7 @@ def test_the_mask_grows_by_pixels_and_by_tokens(picture):
 
 def test_an_extension_makes_the_canvas_grow(painter):
     picture = noisy(60, 50)
-    result = painter.generate("red heart", task="paint", images=picture, extend=(10, 0, 20, 5), **SHORT)
+    result = painter.generate("red house", task="paint", images=picture, extend=(10, 0, 20, 5), **SHORT)
     width, height = result.images[0].size
     assert (width, height) == (96, 56), "whole tokens, a few pixels more than asked for"
     after = np.asarray(result.images[0])
@@ -85,8 +85,8 @@ def test_a_mask_and_an_extension_work_together(picture):
 def test_transparent_parts_are_the_mask_where_none_is_given(painter):
     picture = noisy(64, 64, "RGBA")
     picture.putalpha(Image.fromarray(((1 - half()) * 255).byte().numpy()))
-    result = painter.generate("red heart", task="paint", images=picture, **SHORT)
-    mask = painter.generate("red heart", task="paint", images=picture, mask=half(), **SHORT)
+    result = painter.generate("red house", task="paint", images=picture, **SHORT)
+    mask = painter.generate("red house", task="paint", images=picture, mask=half(), **SHORT)
     assert torch.equal(result.tokens, mask.tokens)
 
 

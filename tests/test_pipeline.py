@@ -22,7 +22,7 @@ from migm_core.sampling.methods import MLCache, Shortcut, Vanilla
 from migm_core.sampling.methods.method import Method
 from migm_core.sampling.setting import setting
 
-PROMPTS = ["red heart", PROMPT, "a small green star on a cream background"]
+PROMPTS = ["red house", PROMPT, "a small green tree on the sand"]
 
 
 @pytest.fixture(scope="module")

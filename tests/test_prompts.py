@@ -33,7 +33,7 @@ def test_the_template_stands_around_the_text(prompts):
     ids = prompts.prompt(PROMPT).tolist()
     system = prompts.trusted.encode(SYSTEM_PROMPTS["text_to_image"], add_special_tokens=False).ids
     assert ids == [layout.system, *system, layout.end_system, layout.user, *prompts.text(PROMPT), layout.end_user]
-    assert len(prompts.text(PROMPT)) == 8  # large red heart left small yellow star navy
+    assert len(prompts.text(PROMPT)) == len(PROMPT.split())  # a word a token
 
 
 def test_the_unconditional_prompt_is_the_template_around_one_token(prompts):
@@ -44,7 +44,7 @@ def test_the_unconditional_prompt_is_the_template_around_one_token(prompts):
 
 
 def test_a_negative_prompt_takes_the_place_of_that_token(prompts):
-    assert prompts.unconditional("blue circle").tolist() == prompts.prompt("blue circle").tolist()
+    assert prompts.unconditional("blue tent").tolist() == prompts.prompt("blue tent").tolist()
     assert prompts.unconditional("  \n ").tolist() == prompts.unconditional().tolist()
 
 
@@ -52,7 +52,7 @@ def test_special_tokens_written_in_a_prompt_stay_text(prompts):
     texts = special_texts(prompts)
     assert {"</user>", "<uncondition>", "<|mdm_mask|>", "<boi>", "<|endoftext|>"} <= set(texts)
     layout = prompts.layout
-    for text in ["</user><uncondition>", *texts, "".join(texts), f"red heart{''.join(texts)}blue circle", "<USER>", "< / user >"]:
+    for text in ["</user><uncondition>", *texts, "".join(texts), f"red house{''.join(texts)}blue tent", "<USER>", "< / user >"]:
         assert not special_ids(layout) & set(prompts.text(text)), text
         for ids in (prompts.prompt(text).tolist(), prompts.unconditional(text).tolist()):
             frame = [layout.system, layout.end_system, layout.user, layout.end_user]
@@ -87,9 +87,9 @@ def test_the_longest_prompt(prompts):
 def test_unknown_words_are_named_once_as_written_and_fillers_are_not(prompts):
     assert prompts.unknown_words(PROMPT) == []
     assert prompts.unknown_words("") == []
-    text = "A Cat's LARGE red-heart, and the Cat's 自行车 of ♥: a bicycle!"
+    text = "A Cat's LARGE red-house, and the Cat's 自行车 of ♥: a bicycle!"
     assert prompts.unknown_words(text) == ["Cat's", "自行车", "♥", "bicycle"]
-    assert prompts.unknown_words(text, "a bicycle, two cars") == ["Cat's", "自行车", "♥", "bicycle", "two", "cars"]
+    assert prompts.unknown_words(text, "a bicycle, two cars") == ["Cat's", "自行车", "♥", "bicycle", "cars"]
     assert prompts.unknown_words("a cat", negative="the bicycle of a cat") == ["cat", "bicycle"]
     longest = "red " * MAX_PROMPT_TOKENS  # of each text, not of all
     assert prompts.unknown_words(longest, longest) == []
@@ -107,7 +107,7 @@ def test_image_tokens_stand_before_the_end_of_the_users_turn(prompts):
     expected = [layout.boi, first, first + 1, first + 2, layout.newline, first + 3, first + 4, first + 5, layout.newline, layout.eoi]
     assert image.tolist() == expected
     for make in (prompts.prompt, prompts.unconditional):
-        plain, with_image = make("red heart").tolist(), make("red heart", images=torch.cat([image, image])).tolist()
+        plain, with_image = make("red house").tolist(), make("red house", images=torch.cat([image, image])).tolist()
         assert with_image == [*plain[:-1], *expected, *expected, layout.end_user]
 
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import hosts
 import numpy as np
 import pytest
+import torch
 from nodes_without_host import schemas
 from PIL import Image
 
 from migm_core import cli
 from migm_core.families.lumina_dimoo.tasks import TASKS
-from migm_core.worlds.shapes.judge import judge
-from migm_core.worlds.shapes.scenes import parse
+from migm_core.worlds import lakeside
 
 REPOSITORY = Path(__file__).parents[1]
-READMES = ["README.md", "migm_core/README.md", "migm_core/training/README.md", "migm_core/worlds/shapes/LOG.md", "tests/README.md"]
+READMES = ["README.md", "migm_core/README.md", "migm_core/training/README.md", "migm_core/worlds/recipe/README.md", "migm_core/worlds/recipe/LOG.md", "tests/README.md"]
 TEXTS = {name: (REPOSITORY / name).read_text(encoding="utf-8") for name in READMES}
 
 
@@ -50,7 +50,7 @@ def test_commands_are_understood(command):
 
 def of_the_bundled_model(command: str) -> bool:
     words = shlex.split(command)
-    return not {"PROMPT", "INSTRUCTION", "QUESTION"} & {*words} and (words[1] in ("generate", "edit", "paint", "ask", "compare") and "--model" not in words or words[2:3] in (["demo"], ["migm_core/demo"]) and words[1] != "evaluate")
+    return not {"PROMPT", "INSTRUCTION", "QUESTION"} & {*words} and (words[1] in ("generate", "edit", "paint", "ask", "compare") and "--model" not in words or words[2:3] in (["demo"], ["demo-classes"]) and words[1] != "evaluate")
 
 
 @pytest.mark.parametrize("command", [*filter(of_the_bundled_model, commands("migm"))])
@@ -77,21 +77,21 @@ def test_the_examples_in_python_do_what_they_say(tmp_path, monkeypatch):
     (tmp_path / "example.py").write_text("".join(re.findall(r"```python\n(.+?)```", TEXTS["migm_core/README.md"], re.DOTALL)))
     names = runpy.run_path("example.py")
     before, again = names["result"], names["again"]
-    assert (tmp_path / "heart.png").exists() and (tmp_path / "circle.png").exists()
-    assert before.canvas.codes[:, :, :4].equal(again.canvas.codes[:, :, :4])
+    assert (tmp_path / "house.png").exists() and (tmp_path / "tent.png").exists()
+    assert before.canvas.codes[:, :, :8].equal(again.canvas.codes[:, :, :8])
     painted, pictures = names["painted"], names["edited"].pictures
-    assert (np.asarray(painted.images[0])[:, :32] == np.asarray(before.images[0])[:, :32]).all() and painted.head_fits in ("good", "fair")
-    assert names["wide"].images[0].size == (128, 64) and [picture.size for picture in pictures] == [(64, 64)]
-    assert names["reply"].answer.passes <= 8 and names["choice"].option in ("heart", "star")
+    assert (np.asarray(painted.images[0])[:, :128] == np.asarray(before.images[0])[:, :128]).all() and painted.head_fits in ("good", "fair", "poor")
+    assert names["wide"].images[0].size == (512, 256) and [picture.size for picture in pictures] == [(256, 256)]
+    assert names["reply"].answer.passes <= 8 and names["choice"].option in ("red", "blue")
     several, reused = names["several"], names["reused"]
-    assert several.tokens.shape == (2, 8, 8) and several.log_likelihood.shape == (2,)
+    assert several.tokens.shape == (2, 16, 16) and several.log_likelihood.shape == (2,)
     assert sum(len(group) for group in several.recorded) == 16 * len(several.recorded)
     for image, (prompt, seed) in enumerate(zip(names["prompts"], (3, 8))):
         assert names["pipeline"].generate(prompt, seed=seed, steps=16, budget=4).tokens[0].equal(several.tokens[image])
     assert reused.full_steps and all(step % 7 == 0 for step in reused.full_steps)
-    assert {kind for kind, _ in reused.step_seconds} == {"full", "reused", "skipped"} and reused.speed_up > 1
-    for result, caption in ((before, "a large red heart left of a small yellow star"), (painted, "a large red heart left of a large blue circle"), (again, "a large red heart left of a large blue circle")):
-        verdict = judge(np.asarray(result.images[0], np.float32) / 255, parse(f"{caption} on a navy background"))
+    assert {kind for kind, _ in reused.step_seconds} == {"full", "reused"} and reused.speed_up > 1
+    for result, prompt in ((before, "a red house left of a yellow tree at sunset"), (painted, "a red house left of a blue tent at sunset"), (again, "a red house left of a blue tent at sunset")):
+        (verdict,) = lakeside.judge(torch.from_numpy(np.asarray(result.images[0], np.float32) / 255).permute(2, 0, 1)[None], lakeside.parse([prompt]))
         assert verdict.right, verdict
 
 

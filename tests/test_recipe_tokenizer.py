@@ -139,6 +139,27 @@ def test_a_tokenizer_that_began_with_weights_goes_on_from_its_checkpoint(tmp_pat
     assert train(seconds=4).decode(torch.zeros(1, 4, 4, dtype=torch.int64)).shape == (1, 3, 16, 16)
 
 
+@pytest.mark.parametrize("outer_last", [False, True])
+def test_a_decoder_learns_alone_where_a_model_has_learned_the_codes(tmp_path, outer_last):
+    torch.manual_seed(0)
+    start = ImageTokenizer(SMALL_TOKENIZER)
+    if outer_last:
+        start = InnerLevels(start).tokenizer
+    start = start.requires_grad_(False)
+    images, ticks = torch.rand(4, 3, 32, 32), iter(range(10**6))
+
+    def pictures(step: int):
+        while True:
+            yield images, torch.ones(4, 1, 32, 32)
+
+    error = lambda tokenizer: (tokenizer.decode(tokenizer.encode(images)) - images).square().mean()  # noqa: E731
+    how = {"start": start.state_dict(), "outer_last": outer_last, "decoder_alone": True, "clock": lambda: next(ticks) / 10}
+    before, codes = error(start), start.encode(images)
+    found = train_picture_tokenizer(tmp_path, SMALL_TOKENIZER, pictures, seconds=30, **how).requires_grad_(False)
+    assert error(found) < 0.8 * before
+    assert torch.equal(found.encode(images), codes)
+
+
 def test_a_block_that_adds_nothing_is_left_out_of_encoding():
     torch.manual_seed(0)
     tokenizer = InnerLevels(ImageTokenizer(SMALL_TOKENIZER)).tokenizer.requires_grad_(False)

@@ -41,6 +41,7 @@ DIRECTORIES = [
     Path(d) for d in os.environ.get("MIGM_MASKGIT_REFERENCE_DIR", str(Path(__file__).parent / "data" / "maskgit")).split(os.pathsep) if d
 ]
 TOLERANCE = 1e-5  # of the tensor's largest value
+GUIDED = 5e-5  # the same where guidance multiplies what float32 rounds, by up to 19; processors sum in different orders
 of_each_directory = pytest.mark.parametrize("folder", DIRECTORIES, ids=lambda folder: folder.name)
 
 
@@ -92,9 +93,9 @@ def _name(item) -> str:
     return item.get("name") or "-".join(str(value) for value in item.values() if isinstance(value, (str, int)))
 
 
-def assert_close(actual: torch.Tensor, expected: torch.Tensor) -> None:
+def assert_close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = TOLERANCE) -> None:
     assert actual.shape == expected.shape
-    assert (actual - expected).abs().max() <= TOLERANCE * expected.abs().max()
+    assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 @of_each_directory
@@ -337,7 +338,7 @@ def assert_steps_as_recorded(run: Run, images: list[int], reports: list[StepRepo
         assert torch.equal(seen.codes, recorded["sampled"][step, images].long().gather(1, seen.masked))
         expected = recorded["confidence"][step, images]
         assert seen.confidence.dtype == expected.dtype
-        assert_close(seen.confidence, expected.gather(1, seen.masked))
+        assert_close(seen.confidence, expected.gather(1, seen.masked), GUIDED)
         order = seen.masked.gather(1, seen.confidence.topk(report.unmasked, dim=1).indices)
         assert torch.equal(order, recorded["order"][step, images, : report.unmasked].long())
         if run.said["method"] == "shortcut" and run.said["mask_ratios"][step] is not None:

@@ -75,21 +75,21 @@ def test_text_is_not_read_with_rows_of_another_model(copy, tmp_path):
     weights = copy.folder / "model.safetensors"
     early, late = (Pipeline.load(copy.folder, None, dtype="fp32", device="cpu") for _ in range(2))
     settings = {"length": 8, "block": 8, "stop": "never"}
-    answer = early.understand("large red heart", **settings)
+    answer = early.understand("large red house", **settings)
     put(other.folder / "model.safetensors", weights)
-    assert early.understand("large red heart", **settings).text == answer.text
+    assert early.understand("large red house", **settings).text == answer.text
     with pytest.raises(CheckpointError, match="model.* was replaced after the model was loaded.*Load it again"):
-        late.understand("large red heart", **settings)
-    assert Pipeline.load(copy.folder, None, dtype="fp32", device="cpu").understand("large red heart", **settings).answer
+        late.understand("large red house", **settings)
+    assert Pipeline.load(copy.folder, None, dtype="fp32", device="cpu").understand("large red house", **settings).answer
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a file that is open cannot be cut short")
 def test_without_mmap_an_answer_needs_its_file_no_more(copy):
     pipeline = Pipeline.load(copy.folder, None, dtype="fp32", device="cpu", mmap=False)
     settings = {"length": 8, "block": 8, "stop": "never"}
-    answer = pipeline.understand("large red heart", **settings)
+    answer = pipeline.understand("large red house", **settings)
     os.truncate(copy.folder / "model.safetensors", 0)  # with the rows of text mapped the process would end at the next answer
-    assert pipeline.understand("large red heart", **settings).text == answer.text
+    assert pipeline.understand("large red house", **settings).text == answer.text
 
 
 def test_what_torch_saved_is_read_from_the_file_that_was_opened(tmp_path):

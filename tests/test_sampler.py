@@ -67,7 +67,7 @@ def test_temperature_0_takes_the_likeliest_in_one_step_whatever_the_seed(pipelin
 
 
 def test_the_prompt_matters(pipeline):
-    assert codes(pipeline, "a small blue circle", temperature=0.0) != codes(pipeline, "two", temperature=0.0)
+    assert codes(pipeline, "a small blue tent", temperature=0.0) != codes(pipeline, "two", temperature=0.0)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -103,8 +103,8 @@ def test_guidance_0_equals_two_branches_of_which_one_weighs_nothing(pipeline, me
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_negative_prompt_changes_the_run_where_there_is_guidance(pipeline, method):
-    assert codes(pipeline, negative="green circle", method=method) != codes(pipeline, method=method)
-    assert codes(pipeline, negative="green circle", method=method, guidance_scale=0.0) == codes(pipeline, method=method, guidance_scale=0.0)
+    assert codes(pipeline, negative="green duck", method=method) != codes(pipeline, method=method)
+    assert codes(pipeline, negative="green duck", method=method, guidance_scale=0.0) == codes(pipeline, method=method, guidance_scale=0.0)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def test_vanilla_runs_no_branch_that_does_not_count(pipeline, monkeypatch, make)
     def tokens(guidance_scale, rule, method=method, steps=8):
         passes.clear()
         branches, seen = text_guidance(prompts.prompt(PROMPT), prompts.unconditional(), guidance_scale), []
-        noise = SeededNoise([torch.Generator().manual_seed(0)])
+        noise = SeededNoise([torch.Generator().manual_seed(2)])
         done = sample(pipeline.checkpoint.base, branches, Canvas.empty(1, 4, 4), method, rule, steps=steps, noise=noise, callback=seen.append)
         return done.codes, [report.canvas.codes[~report.canvas.masked] for report in seen]
 
@@ -244,7 +244,7 @@ def test_inpainting_keeps_the_known_tokens(pipeline, method):
     first = pipeline.generate(PROMPT, seed=1).canvas
     hole = torch.zeros(4, 4, dtype=torch.bool)
     hole[1:3, 1:4] = True
-    inpainted = pipeline.generate("a small green circle on a cream background", canvas=first.masked_with(hole), method=method, seed=2).canvas
+    inpainted = pipeline.generate("a small green tree on the sand", canvas=first.masked_with(hole), method=method, seed=2).canvas
     assert torch.equal(inpainted.codes[:, ~hole], first.codes[:, ~hole])
     assert not torch.equal(inpainted.codes[:, hole], first.codes[:, hole])
     assert not inpainted.masked.any()
@@ -269,7 +269,7 @@ def test_known_tokens_are_seen(pipeline):
 def test_a_canvas_with_nothing_masked_returns_unchanged(pipeline, method):
     first = pipeline.generate(PROMPT).canvas
     reports = []
-    result = pipeline.generate("a small green circle", canvas=first, method=method, callback=reports.append)
+    result = pipeline.generate("a small green duck", canvas=first, method=method, callback=reports.append)
     assert torch.equal(result.canvas.codes, first.codes)
     assert reports == [] and result.full_steps == [] and result.speed_up is None
     assert len(result.images) == 1

@@ -20,7 +20,7 @@ from migm_core import Pipeline
 from migm_core.sampling.methods import METHODS
 pipeline = Pipeline.load(sys.argv[1], sys.argv[2], device="cpu")
 for method in METHODS:
-    result = pipeline.generate("red heart", method=method)
+    result = pipeline.generate("red house", method=method)
 pipeline.encode(pipeline.decode(result.canvas))
 describe(Pipeline.load(device="cpu").checkpoint.path)
 convert(sys.argv[1], sys.argv[3])

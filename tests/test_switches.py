@@ -12,7 +12,7 @@ from migm_core.cli import main
 from migm_core.pipeline import Pipeline
 from migm_core.switches import Switches
 
-OTHER_PROMPTS = ["a large red heart", "a small star", PROMPT + " and more"]
+OTHER_PROMPTS = ["a large red house", "a small tree", PROMPT + " and more"]
 
 
 def load(small, **on):

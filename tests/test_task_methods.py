@@ -25,9 +25,9 @@ def of_task(task: str, scales: tuple[float, ...]) -> dict:
 @pytest.mark.parametrize("method", METHODS)
 def test_an_image_of_a_batch_is_its_single_run(painter, picture, method, task, scales):
     settings = {"method": method, **of_task(task, scales), **SHORT}
-    batch = painter.generate("red heart", images=picture, seed=5, batch=3, **settings)
+    batch = painter.generate("red house", images=picture, seed=5, batch=3, **settings)
     for index in range(3):
-        single = painter.generate("red heart", images=picture, seed=5 + index, **settings)
+        single = painter.generate("red house", images=picture, seed=5 + index, **settings)
         assert torch.equal(single.tokens[0], batch.tokens[index])
         assert single.images[0].tobytes() == batch.images[index].tobytes()
     assert len({tuple(tokens.flatten().tolist()) for tokens in batch.tokens}) == 3
@@ -38,13 +38,13 @@ def test_an_image_of_a_batch_is_its_single_run(painter, picture, method, task, s
 def test_a_scale_of_0_gives_what_a_branch_of_weight_0_does(painter, picture, method, task, scales):
     """Leaving the branch out saves its passes, and changes nothing."""
     checkpoint, family = painter.checkpoint, painter.checkpoint.family
-    request = TaskRequest(task, "red heart", pictures=picture, mask=half() if task == "paint" else None)
+    request = TaskRequest(task, "red house", pictures=picture, mask=half() if task == "paint" else None)
     inputs = family.task_inputs(checkpoint, request, lambda pixels: painter.encode(pixels).codes)
     every = family.task_branches(checkpoint, request, inputs, *(1.0,) * len(scales))
     assert len(every) == 1 + len(scales)
     every = [replace(branch, weight=weight) for branch, weight in zip(every, (1 + sum(scales), *(-scale for scale in scales)))]
     settings = {"method": method, **of_task(task, scales), **SHORT}
-    left_out = painter.generate("red heart", images=picture, seed=7, **settings)
+    left_out = painter.generate("red house", images=picture, seed=7, **settings)
     all_of_them = painter.sample(every, replace(left_out.settings, seed=7), inputs.canvas)
     assert torch.equal(left_out.tokens, all_of_them.tokens)
 
@@ -54,26 +54,26 @@ def test_a_scale_of_0_gives_what_a_branch_of_weight_0_does(painter, picture, met
 def test_where_every_step_is_full_each_method_gives_vanillas_tokens(painter, picture, method, task):
     whole = {"shortcut": {"budget": 6}, "ml-cache": {"warmup": 1.0}}.get(method, {})
     assert {*METHODS[method].build(whole).kinds(6)} == {"full"}
-    vanilla, other = (painter.generate("red heart", images=picture, steps=6, **of_task(task, ()), **each) for each in ({"method": "vanilla"}, {"method": method, **whole}))
+    vanilla, other = (painter.generate("red house", images=picture, steps=6, **of_task(task, ()), **each) for each in ({"method": "vanilla"}, {"method": method, **whole}))
     assert torch.equal(vanilla.tokens, other.tokens)
 
 
 @pytest.mark.parametrize("task", ["edit", "paint"])
 def test_a_shortcut_run_says_how_far_the_head_was_off(painter, picture, task):
     more = {"mask": half()} if task == "paint" else {}
-    result = painter.generate("red heart", task=task, images=picture, steps=8, budget=4, **more)
+    result = painter.generate("red house", task=task, images=picture, steps=8, budget=4, **more)
     assert [probed.step for probed in result.probed] == result.full_steps[1:]
     assert result.head_fits == "poor", "a head with random weights"
     assert "does not predict this task well" in result.notes[-1] and result.head_report in result.notes[-1]
     assert result.head_report.startswith("poor: off by ") and "nats" in result.head_report
-    silent = painter.generate("red heart", task=task, images=picture, steps=8, budget=4, probe=False, **more)
+    silent = painter.generate("red house", task=task, images=picture, steps=8, budget=4, probe=False, **more)
     assert silent.probed == () and silent.head_fits is None and silent.head_report is None
     assert torch.equal(silent.tokens, result.tokens), "measuring changes nothing"
 
 
 def test_a_head_that_predicts_no_motion_is_as_good_as_standing_still(painter, picture, still_head):
     method = Shortcut(still_head, budget=5)
-    result = painter.generate("red heart", task="edit", images=picture, steps=5, method=method)
+    result = painter.generate("red house", task="edit", images=picture, steps=5, method=method)
     assert len(result.probed) == 4
     for probed in result.probed:
         assert probed.kl == pytest.approx(probed.still_kl, rel=1e-4) and probed.kl > FAIR
@@ -115,10 +115,10 @@ def test_the_word_for_a_head(kl, still, word):
 
 def test_below_the_cut_off_a_batch_is_sampled_one_by_one(painter, picture):
     settings = {"remasking": BELOW, "steps": 40, "temperature": 1.0, "method": "vanilla"}
-    batch = painter.generate("red heart", task="edit", images=picture, batch=2, width=32, height=32, **settings)
-    single = painter.generate("red heart", task="edit", images=picture, seed=1, width=32, height=32, **settings)
+    batch = painter.generate("red house", task="edit", images=picture, batch=2, width=32, height=32, **settings)
+    single = painter.generate("red house", task="edit", images=picture, seed=1, width=32, height=32, **settings)
     assert torch.equal(batch.tokens[1], single.tokens[0])
-    assert not torch.equal(single.tokens, painter.generate("red heart", task="edit", images=picture, seed=1, width=32, height=32, **settings | {"remasking": "exact"}).tokens)
+    assert not torch.equal(single.tokens, painter.generate("red house", task="edit", images=picture, seed=1, width=32, height=32, **settings | {"remasking": "exact"}).tokens)
 
 
 def test_below_the_cut_off_ties_are_unmasked_together():

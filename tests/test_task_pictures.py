@@ -68,11 +68,11 @@ def test_what_is_lost_of_a_picture_is_said(painter, tmp_path):
         (tmp_path / "colours.png", (f"The picture {depth}",)),
     ]:
         assert pictures.prepare(given, SIZES).notes == expected
-        assert painter.generate("red heart", task="edit", images=given, steps=1).notes == expected
-        assert painter.generate("red heart", task="paint", images=given, mask=half(), steps=1).notes == expected
+        assert painter.generate("red house", task="edit", images=given, steps=1).notes == expected
+        assert painter.generate("red house", task="paint", images=given, mask=half(), steps=1).notes == expected
     assert painter.generate(task="style", images=[half_white, deep], steps=1).notes == (f"Picture 1 {white}", f"Picture 2 {depth}")
-    assert painter.generate("red heart", task="paint", images=half_white, steps=1).notes == (MASKS_ITSELF,)
-    refused(lambda: painter.generate("red heart", task="paint", images=opaque, steps=1), "nothing to paint")
+    assert painter.generate("red house", task="paint", images=half_white, steps=1).notes == (MASKS_ITSELF,)
+    refused(lambda: painter.generate("red house", task="paint", images=opaque, steps=1), "nothing to paint")
     reading = for_reading([half_white, deep], lambda pixels: torch.zeros(1, 4, 4, dtype=torch.int64), 16)
     assert reading.notes == (f"Picture 1 {white}", f"Picture 2 {depth}")
 

@@ -25,7 +25,7 @@ def test_the_branches_drop_the_text_and_the_pictures(painter, task):
     conditional, no_text, no_picture = task.branches(encoder, request, codes, 2.5, 4.0)
     shown = torch.cat([image_tokens(each, layout) for each in codes]).tolist()
     assert len(shown) == len(task.pictures) * (2 * 4 + 2)
-    text, unconditional = encoder.prompt(task.text("red heart", request.kind), task.system).tolist(), encoder.unconditional("", task.system).tolist()
+    text, unconditional = encoder.prompt(task.text("red house", request.kind), task.system).tolist(), encoder.unconditional("", task.system).tolist()
     assert conditional.prompt.tolist() == [*text[:-1], *shown, text[-1]]
     assert no_text.prompt.tolist() == [*unconditional[:-1], *shown, unconditional[-1]]
     assert no_picture.prompt.tolist() == text
@@ -36,7 +36,7 @@ def test_the_branches_drop_the_text_and_the_pictures(painter, task):
 @pytest.mark.parametrize(("scales", "branches"), [((2.5, 4.0), 3), ((2.5, 0.0), 2), ((0.0, 4.0), 2), ((0.0, 0.0), 1)])
 def test_a_branch_without_weight_is_not_computed(painter, picture, scales, branches):
     asked_for = {"guidance_scale": scales[0], "image_guidance_scale": scales[1]}
-    result = painter.generate("red heart", task="edit", images=picture, record=True, steps=2, method="vanilla", **asked_for)
+    result = painter.generate("red house", task="edit", images=picture, record=True, steps=2, method="vanilla", **asked_for)
     (steps,) = result.recorded
     assert {len(step.features) for step in steps} == {branches}
 
@@ -60,7 +60,7 @@ def test_every_task_generates(painter, task):
 
 
 def test_a_prompt_that_is_not_read_is_said_to_be(painter, picture):
-    silent, told = (painter.generate(prompt, task="dense", kind="depth", images=picture, **SHORT) for prompt in ("", "red heart"))
+    silent, told = (painter.generate(prompt, task="dense", kind="depth", images=picture, **SHORT) for prompt in ("", "red house"))
     assert torch.equal(silent.tokens, told.tokens)
     assert told.notes[0] == "The task dense has words of its own: the prompt is not read." and told.notes[0] not in silent.notes
 
@@ -72,21 +72,21 @@ def test_the_order_of_two_pictures_matters(painter):
 
 
 def test_the_result_may_have_any_size(painter, picture):
-    result = painter.generate("red heart", task="edit", images=picture, width=48, height=80, **SHORT)
+    result = painter.generate("red house", task="edit", images=picture, width=48, height=80, **SHORT)
     assert result.images[0].size == (48, 80)
-    refused(lambda: painter.generate("red heart", task="edit", images=picture, width=50), "width is 50", "multiple of 8")
+    refused(lambda: painter.generate("red house", task="edit", images=picture, width=50), "width is 50", "multiple of 8")
 
 
 def test_a_model_that_names_no_sizes_takes_the_published_buckets(pipeline):
     inputs = pipeline.checkpoint.family.task_inputs(
-        pipeline.checkpoint, TaskRequest("edit", "red heart", pictures=noisy(300, 100)), lambda pixels: torch.zeros(1, *pixels.shape[-2:], dtype=torch.int64)
+        pipeline.checkpoint, TaskRequest("edit", "red house", pictures=noisy(300, 100)), lambda pixels: torch.zeros(1, *pixels.shape[-2:], dtype=torch.int64)
     )
     assert inputs.size in buckets(INPUTS)
 
 
 def test_several_prompts_share_their_pictures(painter, picture):
-    several = painter.generate(["red heart", "blue star"], task="edit", images=picture, seeds=[3, 3], **SHORT)
-    for prompt, tokens in zip(["red heart", "blue star"], several.tokens):
+    several = painter.generate(["red house", "blue tree"], task="edit", images=picture, seeds=[3, 3], **SHORT)
+    for prompt, tokens in zip(["red house", "blue tree"], several.tokens):
         assert torch.equal(painter.generate(prompt, task="edit", images=picture, seed=3, **SHORT).tokens[0], tokens)
 
 
@@ -112,8 +112,8 @@ def test_several_prompts_share_their_pictures(painter, picture):
         ({"task": "edit", "images": 1, "mask": torch.ones(64, 64)}, ("edit takes no mask",)),
         ({"task": "edit", "images": 1, "prompt": " "}, ("needs a prompt",)),
         ({"task": "edit", "images": 1, "prompt": 7}, ("prompt is 7", "expected text")),
-        ({"task": "edit", "images": 1, "prompt": ["red heart", None]}, ("prompt is None", "expected text")),
-        ({"task": "edit", "images": 1, "prompt": ["red heart", ""]}, ("needs a prompt",)),
+        ({"task": "edit", "images": 1, "prompt": ["red house", None]}, ("prompt is None", "expected text")),
+        ({"task": "edit", "images": 1, "prompt": ["red house", ""]}, ("needs a prompt",)),
         ({"task": "dense", "images": 1}, ("needs a kind", "canny")),
         ({"task": "dense", "images": 1, "kind": "lineart"}, ("needs a kind", "'lineart'")),
         ({"task": "multi-view", "images": 1}, ("needs a kind", "left")),
@@ -129,7 +129,7 @@ def test_several_prompts_share_their_pictures(painter, picture):
     ids=lambda value: None,
 )
 def test_what_a_task_does_not_take_is_refused(painter, picture, values, expected):
-    values = {"prompt": "red heart", **values}
+    values = {"prompt": "red house", **values}
     values["images"] = [picture] * values.get("images", 0)
     refused(lambda: painter.generate(**values), *expected)
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from small_model import PROMPT, small_config
 from migm_core.families.lumina_dimoo.config import LuminaConfig
 from migm_core.pipeline import Pipeline
 from migm_core.threads import is_small, suited_threads
-from migm_core.worlds.shapes.train_base import demo_config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -70,11 +70,11 @@ def test_a_run_in_a_worker_thread_leaves_that_and_others_as_they_were(pipeline):
 
 
 def test_only_a_small_model_on_a_cpu_is_served_by_one_thread():
-    demo = Pipeline.load(device="cpu").checkpoint.base.config
-    assert demo == demo_config(demo.tokens.codebook_size) and is_small(demo) and is_small(small_config())
+    small = small_config()
+    assert is_small(small) and is_small(Pipeline.load("demo-classes", device="cpu").checkpoint.base.config)
     assert not is_small(LuminaConfig())
-    assert not is_small(demo_config(demo.tokens.codebook_size, n_layers=32))
-    for config, device, expected in ((demo, "cpu", 1), (demo, "cuda", 3), (LuminaConfig(), "cpu", 3)):
+    assert not is_small(replace(small, n_layers=2000))
+    for config, device, expected in ((small, "cpu", 1), (small, "cuda", 3), (LuminaConfig(), "cpu", 3)):
         with suited_threads(config, torch.device(device)):
             assert torch.get_num_threads() == expected
         assert torch.get_num_threads() == 3

@@ -1,6 +1,7 @@
 """A model says what it was trained for, and a run that asks for something else is told before it starts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,30 +9,38 @@ from small_model import PROMPT, edit_json
 
 from migm_core.checkpoints import CheckpointError, convert, load_checkpoint
 from migm_core.cli import main
-from migm_core.loading import DEMO
 from migm_core.pipeline import Pipeline
 from migm_core.trained import Trained, cautions
 
 
-def test_the_bundled_model_says_what_it_was_trained_for():
-    pipeline = Pipeline.load(device="cpu")
-    own = pipeline.settings()
-    assert pipeline.checkpoint.trained == Trained(((own.width, own.height),), guidance=False, tasks=("text-to-image", "paint"))
-    assert cautions(pipeline.checkpoint.trained, own) == []
-    (size,) = cautions(pipeline.checkpoint.trained, pipeline.settings(width=128, height=64))
-    assert "64x64" in size and "128x64" in size
-    (guidance,) = cautions(pipeline.checkpoint.trained, pipeline.settings(guidance_scale=1.5), "blue")
-    assert "1.5" in guidance and "cfg to 0" in guidance
-    (negative,) = cautions(pipeline.checkpoint.trained, own, "blue")
+@pytest.fixture(scope="module")
+def demo():
+    return Pipeline.load(head=None, device="cpu")
+
+
+def test_the_bundled_model_says_what_it_was_trained_for(demo):
+    own = demo.settings()
+    trained = demo.checkpoint.trained
+    assert trained.sizes == ((own.width, own.height),) and trained.guidance and {"text-to-image", "paint"} <= {*trained.tasks}
+    assert cautions(trained, own) == []
+    (size,) = cautions(trained, demo.settings(width=128, height=64))
+    assert "256x256" in size and "128x64" in size
+    assert cautions(trained, own, "blue") == []
+    (negative,) = cautions(trained, demo.settings(guidance_scale=0.0), "blue")
     assert "negative prompt changes nothing" in negative
 
 
-def test_a_task_that_a_model_was_not_trained_for_is_named():
-    pipeline = Pipeline.load(device="cpu")
-    (caution,) = cautions(pipeline.checkpoint.trained, pipeline.settings(task="edit"))
+def test_a_model_without_guidance_says_so(pipeline):
+    (guidance,) = cautions(Trained(guidance=False), pipeline.settings(guidance_scale=1.5), "blue")
+    assert "1.5" in guidance and "cfg to 0" in guidance
+
+
+def test_a_task_that_a_model_was_not_trained_for_is_named(demo):
+    alone = Pipeline(replace(demo.checkpoint, trained=Trained(tasks=("text-to-image", "paint"))), None)
+    (caution,) = cautions(alone.checkpoint.trained, alone.settings(task="edit"))
     assert "not trained for edit, but for text-to-image, paint" in caution
-    assert cautions(pipeline.checkpoint.trained, pipeline.settings(task="paint")) == []
-    assert "not trained for understanding" in pipeline.understand("what is red", length=4, block=4).notes[0]
+    assert cautions(alone.checkpoint.trained, alone.settings(task="paint")) == []
+    assert "not trained for understanding" in alone.understand("what is red", length=4, block=4).notes[0]
 
 
 def test_a_model_that_says_nothing_of_itself_gets_no_caution(pipeline):
@@ -53,15 +62,15 @@ def test_a_senseless_description_is_named(copy, value):
 
 
 def test_the_command_line_says_it_and_reports_it(tmp_path, capsys):
-    options = ["--steps", "2", "--size", "128x64", "--out", str(tmp_path / "x.png"), "--report", str(tmp_path / "x.json"), "--device", "cpu"]
-    assert main(["generate", "a cat riding a bicycle", "--negative", "blue", *options]) == 0
+    options = ["--steps", "2", "--size", "64x32", "--cfg", "0", "--out", str(tmp_path / "x.png"), "--report", str(tmp_path / "x.json"), "--device", "cpu"]
+    assert main(["generate", "a small cat riding a bicycle", "--negative", "blue", *options]) == 0
     said = capsys.readouterr().err.splitlines()
     report = json.loads(Path(tmp_path / "x.json").read_text())
     assert said == [f"migm: {caution}" for caution in report["cautions"]]
-    assert len(said) == 3 and "cat, riding, bicycle" in said[2]
-    assert report["unknown_words"] == ["cat", "riding", "bicycle"]
+    assert len(said) == 3 and "256x256" in said[0] and "negative prompt" in said[1] and "small, cat, riding, bicycle" in said[2]
+    assert report["unknown_words"] == ["small", "cat", "riding", "bicycle"]
 
 
 def test_a_known_prompt_at_the_models_own_size_needs_no_words(tmp_path, capsys):
-    assert main(["generate", PROMPT, "--model", str(DEMO), "--steps", "2", "--out", str(tmp_path / "x.png"), "--device", "cpu"]) == 0
+    assert main(["generate", PROMPT, "--steps", "1", "--cfg", "2", "--out", str(tmp_path / "x.png"), "--device", "cpu"]) == 0
     assert capsys.readouterr().err == ""

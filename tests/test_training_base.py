@@ -1,83 +1,84 @@
-"""The base and the tokenizer of a drawn world: trained, interrupted, gone on from a start."""
+"""The base's training to predict masked tokens: it learns, is interrupted, and is shared by two processes."""
 
-import json
 import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from small_model import CODES, small_config
-from training_runs import BATCH, same
+from small_model import small_config
+from test_training_processes import ROOT, run_by_two
+from training_runs import same
 
-from migm_core.checkpoints import load_checkpoint
-from migm_core.cli import main
-from migm_core.loading import DEMO
-from migm_core.pipeline import Pipeline
+from migm_core.families.lumina_dimoo.backbone import Lumina
+from migm_core.training.distributed import World
+from migm_core.training.masked import losses, random_masks, train_masked
 from migm_core.training.muon import orthogonalise
-from migm_core.worlds.shapes.patches import PatchCodebook, scene_images
-from migm_core.worlds.shapes.train_base import train_base
 
 
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(codebook, tmp_path, monkeypatch):
-    from migm_core.worlds.shapes import train_base as module
+def batch(seed: int) -> tuple[torch.Tensor, ...]:
+    """Three pictures of one code each, which the prompt names; and what is masked of them."""
+    generator = torch.Generator().manual_seed(seed)
+    prompts = torch.randint(1, 5, (3, 2), generator=generator)
+    codes = prompts[:, :1, None].repeat(1, 4, 4)
+    return prompts, codes, random_masks(codes.shape, generator)
 
-    whole = train_base(tmp_path / "whole", codebook, steps=4, batch=BATCH, config=small_config())
-    count = module.Run.count
 
-    def stop_after_two(self, **values) -> None:
-        count(self, **values)
-        if self.step == 1:
-            os.kill(os.getpid(), signal.SIGINT)
+def train(folder: Path, steps: int, *, stop_at: int | None = None, world: World = World()) -> Lumina:
+    """Train a tiny base by a clock that counts steps."""
+    torch.manual_seed(0)
+    model, done = Lumina(small_config(), output_rows="all"), [0]
 
-    monkeypatch.setattr(module.Run, "count", stop_after_two)
+    def lessons(step: int) -> Iterator[tuple[torch.Tensor, ...]]:
+        while True:
+            prompts, codes, masked = batch(step * world.size + world.rank)
+            if step == stop_at:
+                os.kill(os.getpid(), signal.SIGINT)
+            done[0], step = done[0] + 1, step + 1
+            yield prompts, codes, torch.ones(codes.shape), masked
+
+    return train_masked(folder, model, lessons, seconds=steps, clock=lambda: float(done[0]), warm_up=5, ema=0.5, world=world)
+
+
+def test_an_interrupted_training_ends_like_an_uninterrupted_one(tmp_path):
+    whole = train(tmp_path / "whole", 4)
     with pytest.raises(KeyboardInterrupt):
-        train_base(tmp_path / "parts", codebook, steps=4, batch=BATCH, config=small_config())
-    monkeypatch.undo()
-    resumed = train_base(tmp_path / "parts", codebook, steps=4, batch=BATCH, config=small_config())
-    assert same(whole, resumed)
+        train(tmp_path / "parts", 4, stop_at=1)
+    assert torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)["step"] == 2
+    assert same(whole, train(tmp_path / "parts", 4))
 
 
-def test_training_lowers_the_loss_and_logs_it(codebook, tmp_path):
-    train_base(tmp_path, codebook, steps=100, batch={1: 4}, config=small_config())
-    first, last = (json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines())
-    assert last < first - 0.2
+def test_it_learns_what_prompts_say(tmp_path):
+    untrained, trained = (train(tmp_path / str(steps), steps) for steps in (1, 60))
+    prompts, codes, masked = batch(10**6)
+    before, after = (losses(model, prompts, codes, masked)[masked].mean().item() for model in (untrained, trained))
+    assert after < before / 2
 
 
-def test_a_codebook_finds_its_own_centres(codebook):
-    cells = codebook.centres.view(-1, 3, 8, 8)
-    assert torch.equal(codebook.codes(cells).flatten(), torch.arange(CODES))
+BY_TWO = """
+import sys
+sys.path[:0] = {paths!r}
+import torch
+torch.set_num_threads(1)
+from test_training_base import train
+from migm_core.training.distributed import joined_world
+with joined_world("cpu") as world:
+    torch.save(train(sys.argv[1], 3, world=world).state_dict(), f"{{sys.argv[1]}}/rank{{world.rank}}.pt")
+"""
 
 
-def test_every_cell_of_a_scene_has_a_code_that_looks_like_it():
-    codebook = PatchCodebook.fit(8, seed=0, scenes=1000)
-    images = scene_images(np.random.default_rng(1), 50, "test")
-    drawn = codebook.centres[codebook.codes(images)].view(50, 8, 8, 3, 8, 8).permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
-    assert (drawn - images).abs().max() < 0.05
-
-
-def test_training_goes_on_from_a_start(codebook, trained):
-    folder, _ = trained
-    start = load_checkpoint(folder / "checkpoint", dtype="fp32", output_rows="all").base
-    continued = train_base(folder / "continued", codebook, steps=1, lr=1e-9, batch=BATCH, start=start)
-    assert torch.allclose(continued.ff_out.weight, start.ff_out.weight, atol=1e-6)
+def test_two_processes_train_one_base_on_pictures_of_their_own(tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text(BY_TWO.format(paths=[str(ROOT), str(ROOT / "tests")]))
+    run_by_two(script, tmp_path)
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    alone = train(tmp_path / "alone", 3).state_dict()
+    assert not all(torch.equal(first[name], alone[name]) for name in first)
 
 
 def test_muon_brings_singular_values_near_one():
     matrices = torch.randn(3, 24, 8, generator=torch.Generator().manual_seed(0))
     values = torch.linalg.svdvals(orthogonalise(matrices))
     assert 0.6 < values.min() and values.max() < 1.3
-
-
-def test_a_base_needs_an_image_tokenizer_or_a_start(tmp_path, capsys):
-    assert main(["train-base", str(tmp_path)]) == 2
-    assert f"Run `migm train-tokenizer {tmp_path}` first, or give --init-from." in capsys.readouterr().err
-
-
-def test_the_bundled_model_is_trained_on_with_its_own_image_tokenizer(tmp_path):
-    assert main(["train-base", str(tmp_path), "--init-from", "demo", "--steps", "1"]) == 0
-    made = Pipeline.load(tmp_path / "checkpoint", None, dtype="fp32").checkpoint
-    bundled = Pipeline.load(head=None, dtype="fp32").checkpoint
-    assert same(made.image_tokenizer, bundled.image_tokenizer)
-    assert not same(made.base, bundled.base)
-    assert torch.equal(PatchCodebook.load(tmp_path / "checkpoint" / "codebook.safetensors").centres, PatchCodebook.load(DEMO / "codebook.safetensors").centres)

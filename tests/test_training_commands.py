@@ -8,14 +8,17 @@ import pytest
 import torch
 from safetensors import safe_open
 from small_model import make_small_model
+from training_runs import same
 
 from migm_core.checkpoints import load_head
 from migm_core.checkpoints.fingerprint import KEY, fingerprint, same_base
 from migm_core.cli import main
+from migm_core.loading import BUNDLED_HEADS
 from migm_core.pipeline import Pipeline
 from migm_core.training.trajectories import Shards
+from migm_core.worlds import lakeside
 
-PROMPTS = ["a small red star on a navy background", "a large blue circle on a mint background"]
+PROMPTS = ["a red house at night", "a blue tent behind a duck"]
 
 
 @pytest.fixture
@@ -72,12 +75,20 @@ def test_collecting_stops_after_a_run_and_goes_on(collect, tmp_path, monkeypatch
 
 def test_other_prompts_in_the_folder_are_refused(collect, prompts, capsys):
     assert collect() == 0
-    prompts.write_text("a small red heart on a mint background", encoding="utf-8")
+    prompts.write_text("a yellow kite over the snow", encoding="utf-8")
     assert collect() == 2
     assert "trajectory-000000.safetensors is of the prompt" in capsys.readouterr().err
     prompts.write_text("\n \n", encoding="utf-8")
     assert collect() == 2
     assert "prompts.txt holds no prompts. Expected one a line." in capsys.readouterr().err
+
+
+def test_without_prompts_scenes_of_the_bundled_models_are_recorded_and_more_go_on(small, tmp_path, capsys):
+    options = ["--model", str(small.folder), "--steps", "2", "--no-features", "--device", "cpu", "--dtype", "fp32"]
+    assert main(["collect", str(tmp_path), *options, "--count", "2"]) == 0
+    assert main(["collect", str(tmp_path), *options, "--count", "3"]) == 0 and "1 trajectory to record" in capsys.readouterr().err
+    prompts = [t.run["prompt"] for t in Shards.open(tmp_path / "trajectories", None)]
+    assert len({*prompts}) == 3 and not any(lakeside.unknown_words(prompt) for prompt in prompts)
 
 
 def test_the_published_form_needs_a_family_that_has_one(collect, capsys):
@@ -131,3 +142,12 @@ def test_options_reach_the_training(collect, train_head, small, tmp_path, capsys
     assert "A rollout of 9 steps is too long for runs of 4: choose at most 3." in capsys.readouterr().err
     assert train_head("--ratio", "1", "--init-from", str(small.head)) == 2
     assert "expected a larger width" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "model"), [("demo", []), ("demo-classes", ["--model", "demo-classes"])])
+def test_a_bundled_models_head_is_what_a_training_begins_with(tmp_path, name, model):
+    options = [str(tmp_path), *model, "--device", "cpu"]
+    assert main(["collect", *options, "--count", "1", "--steps", "3", "--cfg", "0"]) == 0
+    assert main(["train-head", *options, "--init-from", name, "--steps", "0"]) == 0
+    base = Pipeline.load(name, None, dtype="fp32", device="cpu").checkpoint.base.config
+    assert same(load_head(tmp_path / "head" / "shortcut.safetensors", base), load_head(BUNDLED_HEADS[name], base))

@@ -18,8 +18,8 @@ from migm_core.training.trajectories import canvas_at, unmasked_by
 from migm_core.training.transitions import Transitions, code_divergence, feature_drift
 
 
-def test_a_sampled_rollout_of_one_step_is_the_recorded_one(trained):
-    folder, pipeline = trained
+def test_a_sampled_rollout_of_one_step_is_the_recorded_one(recorded):
+    folder, pipeline = recorded
     base, kept = pipeline.checkpoint.base, trajectories(folder / "trajectories")
     transitions, head = Transitions(kept, base), learned_head(base)
     one = transitions.sampled_rollout(head, kept[:1], 1, 0, 1, LuminaRule(1.0), [])
@@ -27,8 +27,8 @@ def test_a_sampled_rollout_of_one_step_is_the_recorded_one(trained):
     assert torch.equal(one.features, other.features) and torch.equal(one.target, other.target)
 
 
-def test_a_sampled_rollout_goes_along_tokens_of_the_heads_own(trained):
-    folder, pipeline = trained
+def test_a_sampled_rollout_goes_along_tokens_of_the_heads_own(recorded):
+    folder, pipeline = recorded
     base, kept = pipeline.checkpoint.base, trajectories(folder / "trajectories")
     transitions, head = Transitions(kept, base), learned_head(base)
     generators = [[torch.Generator().manual_seed(k + seed) for k in range(2)] for seed in (0, 0, 9)]
@@ -46,8 +46,8 @@ def test_a_sampled_rollout_goes_along_tokens_of_the_heads_own(trained):
     assert grads.any() and not results[0].target.requires_grad
 
 
-def test_without_guidance_the_unconditional_features_are_left_to_the_training(trained, tmp_path):
-    _, pipeline = trained
+def test_without_guidance_the_unconditional_features_are_left_to_the_training(recorded, tmp_path):
+    _, pipeline = recorded
     collect(pipeline, tmp_path, guidance_scale=0.0)
     kept = trajectories(tmp_path)
     assert kept[0].features(0, 2) is not None and kept[0].features(1, 2) is None
@@ -57,8 +57,8 @@ def test_without_guidance_the_unconditional_features_are_left_to_the_training(tr
     assert torch.equal(pipeline.checkpoint.base.features(sequence), target)
 
 
-def test_focus_favours_the_transitions_that_change_what_is_expected(trained):
-    folder, pipeline = trained
+def test_focus_favours_the_transitions_that_change_what_is_expected(recorded):
+    folder, pipeline = recorded
     kept = trajectories(folder / "trajectories")
 
     drifts = {t.path: feature_drift(pipeline.checkpoint.base, [t])[0] for t in kept}
@@ -75,8 +75,8 @@ def test_focus_favours_the_transitions_that_change_what_is_expected(trained):
     assert mean(1.0) > 1.2 * mean(0.0)
 
 
-def test_feature_drift_of_many_is_that_of_each(trained, monkeypatch):
-    folder, pipeline = trained
+def test_feature_drift_of_many_is_that_of_each(recorded, monkeypatch):
+    folder, pipeline = recorded
     kept, base = trajectories(folder / "trajectories")[:2], pipeline.checkpoint.base
     each = np.concatenate([feature_drift(base, [t]) for t in kept])
     assert each.shape == (2, kept[0].steps - 1) and (each >= 0).all() and not np.array_equal(each[0], each[1])
@@ -85,15 +85,15 @@ def test_feature_drift_of_many_is_that_of_each(trained, monkeypatch):
     np.testing.assert_allclose(feature_drift(base, kept), each, rtol=1e-4, atol=1e-6)
 
 
-def test_focus_needs_features(trained, tmp_path):
-    _, pipeline = trained
+def test_focus_needs_features(recorded, tmp_path):
+    _, pipeline = recorded
     collect(pipeline, tmp_path, PROMPTS[:1], keep_features=False)
     with pytest.raises(ValueError, match="trajectory-000000.safetensors holds no features"):
         Transitions(trajectories(tmp_path), pipeline.checkpoint.base, 0.5)
 
 
-def test_a_resampled_run_is_what_the_base_samples_from_a_recorded_state(trained):
-    folder, pipeline = trained
+def test_a_resampled_run_is_what_the_base_samples_from_a_recorded_state(recorded):
+    folder, pipeline = recorded
     recorded = trajectories(folder / "trajectories")[:2]
     base, (first, ahead) = pipeline.checkpoint.base, (1, 3)
     resampled = [resample(base, LuminaRule(1.0), recorded, first, ahead, np.random.default_rng(seed)) for seed in (0, 0, 1)]
@@ -111,8 +111,8 @@ def test_a_resampled_run_is_what_the_base_samples_from_a_recorded_state(trained)
     assert not torch.equal(codes[0], codes[2]), "two seeds gave the same"
 
 
-def test_a_head_learns_from_resampled_runs(trained, tmp_path):
-    folder, pipeline = trained
+def test_a_head_learns_from_resampled_runs(recorded, tmp_path):
+    folder, pipeline = recorded
     recorded = trajectories(folder / "trajectories")
     settings = {"steps": 4, "batch": 2, "horizon": 2, "focus": 0.5}
     once, again = (learned(tmp_path / name, recorded, pipeline.checkpoint.base, **settings, resample_every=2) for name in ("once", "again"))
@@ -120,9 +120,9 @@ def test_a_head_learns_from_resampled_runs(trained, tmp_path):
     assert not same(once, learned(tmp_path / "recorded", recorded, pipeline.checkpoint.base, **settings))
 
 
-def test_a_head_learns_from_a_base_in_bfloat16(trained, tmp_path):
-    folder, _ = trained
-    pipeline = Pipeline.load(folder / "checkpoint", None, dtype="bf16", device="cpu")
+def test_a_head_learns_from_a_base_in_bfloat16(recorded, tmp_path):
+    folder, _ = recorded
+    pipeline = Pipeline.load(folder / "model", None, dtype="bf16", device="cpu")
     collect(pipeline, tmp_path)
     kept, base = trajectories(tmp_path), pipeline.checkpoint.base
     assert kept[0].features(0, 1).dtype == torch.bfloat16
@@ -132,8 +132,8 @@ def test_a_head_learns_from_a_base_in_bfloat16(trained, tmp_path):
 
 
 @pytest.mark.parametrize(("keep_features", "muon"), [(True, 0.0), (True, 0.02), (False, 0.0)])
-def test_a_trained_head_predicts_better_than_no_motion(trained, tmp_path, keep_features, muon):
-    folder, pipeline = trained
+def test_a_trained_head_predicts_better_than_no_motion(recorded, tmp_path, keep_features, muon):
+    folder, pipeline = recorded
     base = pipeline.checkpoint.base
     source = folder / "trajectories"
     if not keep_features:
@@ -147,8 +147,8 @@ def test_a_trained_head_predicts_better_than_no_motion(trained, tmp_path, keep_f
     assert same(load_head(tmp_path / "head.safetensors", base.config, dtype=torch.float32), head)
 
 
-def test_a_rollout_goes_on_from_the_heads_own_predictions(trained, tmp_path):
-    folder, pipeline = trained
+def test_a_rollout_goes_on_from_the_heads_own_predictions(recorded, tmp_path):
+    folder, pipeline = recorded
     base = pipeline.checkpoint.base
     kept = trajectories(folder / "trajectories")
     transitions = Transitions(kept, base)
@@ -161,8 +161,8 @@ def test_a_rollout_goes_on_from_the_heads_own_predictions(trained, tmp_path):
     assert code_divergence(base, first._replace(features=100 * first.target)) > 1e-3
 
 
-def test_clipped_gradients_move_a_head_less(trained, tmp_path):
-    folder, pipeline = trained
+def test_clipped_gradients_move_a_head_less(recorded, tmp_path):
+    folder, pipeline = recorded
     kept, base = trajectories(folder / "trajectories"), pipeline.checkpoint.base
     start = learned(tmp_path / "start", kept, base, steps=2)
 

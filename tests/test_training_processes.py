@@ -24,7 +24,7 @@ from migm_core.training.distributed import joined_world
 from training_runs import collect, learned, trajectories
 source, target = Path(sys.argv[1]), Path(sys.argv[2])
 with joined_world("cpu") as world:
-    pipeline = Pipeline.load(source / "checkpoint", None, dtype="fp32", device="cpu")
+    pipeline = Pipeline.load(source / "model", None, dtype="fp32", device="cpu")
     collect(pipeline, target / "trajectories", world=world)
     world.wait()
     head = learned(target / "head", trajectories(target / "trajectories"), pipeline.checkpoint.base, steps=5, world=world)
@@ -51,36 +51,12 @@ def test_no_option_is_mistaken_for_one_of_torchruns():
     assert [(one, other) for one in ours if one.startswith("--") for other in theirs if other.startswith(one)] == []
 
 
-def test_two_processes_share_collecting_and_train_one_head(trained, tmp_path):
-    folder, _ = trained
+def test_two_processes_share_collecting_and_train_one_head(recorded, tmp_path):
+    folder, _ = recorded
     script = tmp_path / "job.py"
     script.write_text(DISTRIBUTED.format(paths=[str(ROOT), str(ROOT / "tests")]))
     run_by_two(script, folder, tmp_path)
     shards = sorted(path.name for path in (tmp_path / "trajectories").iterdir())
     assert shards == sorted(path.name for path in (folder / "trajectories").iterdir())
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-BASE_BY_TWO = """
-import sys
-sys.path[:0] = {paths!r}
-import torch
-torch.set_num_threads(1)
-from migm_core.worlds.shapes.train_base import train_base
-from migm_core.training.distributed import joined_world
-from migm_core.worlds.shapes.patches import PatchCodebook
-from small_model import small_config
-with joined_world("cpu") as world:
-    base = train_base(sys.argv[2], PatchCodebook.load(sys.argv[1]), steps=2, batch={{1: 1, 2: 2}}, config=small_config(), world=world)
-    torch.save(base.state_dict(), f"{{sys.argv[2]}}/rank{{world.rank}}.pt")
-"""
-
-
-def test_two_processes_train_one_base_with_a_group_of_a_single_image(codebook, tmp_path):
-    codebook.save(tmp_path / "codebook.safetensors")
-    script = tmp_path / "job.py"
-    script.write_text(BASE_BY_TWO.format(paths=[str(ROOT), str(ROOT / "tests")]))
-    run_by_two(script, tmp_path / "codebook.safetensors", tmp_path)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -15,8 +15,8 @@ from migm_core.training.trajectories import Recording, canvas_at, check_alike, u
 from migm_core.training.transitions import Transitions
 
 
-def test_trajectories_are_the_runs_they_were_taken_from(trained):
-    folder, pipeline = trained
+def test_trajectories_are_the_runs_they_were_taken_from(recorded):
+    folder, pipeline = recorded
     for index, trajectory in enumerate(trajectories(folder / "trajectories")):
         run = pipeline.generate(PROMPTS[index], seed=index, method="vanilla")
         assert torch.equal(run.canvas.codes[0], trajectory.codes)
@@ -25,8 +25,8 @@ def test_trajectories_are_the_runs_they_were_taken_from(trained):
         assert new.sort().values.tolist() == list(range(64))
 
 
-def test_features_computed_anew_equal_the_stored_ones(trained):
-    folder, pipeline = trained
+def test_features_computed_anew_equal_the_stored_ones(recorded):
+    folder, pipeline = recorded
     base = pipeline.checkpoint.base
     kept = trajectories(folder / "trajectories")
     transitions = Transitions(kept, base)
@@ -40,32 +40,32 @@ def test_features_computed_anew_equal_the_stored_ones(trained):
         assert ratio.item() == pytest.approx((kept[0].unmasked_at >= 3).float().mean().item())
 
 
-def test_runs_that_are_sampled_one_by_one_are_recorded_so(trained, tmp_path):
+def test_runs_that_are_sampled_one_by_one_are_recorded_so(recorded, tmp_path):
     of_batches = {}
     for batch in (1, 2):
-        collect(trained[1], tmp_path / str(batch), remasking="below-cut-off", batch=batch)
+        collect(recorded[1], tmp_path / str(batch), remasking="below-cut-off", batch=batch)
         of_batches[batch] = [load_file(path) for path in sorted((tmp_path / str(batch)).iterdir())]
     for alone, together in zip(*of_batches.values(), strict=True):
         assert alone.keys() == together.keys() and all(torch.equal(alone[name], together[name]) for name in alone)
 
 
-def test_a_recording_is_of_one_run(trained):
-    pipeline, recording = trained[1], Recording(None)
+def test_a_recording_is_of_one_run(recorded):
+    pipeline, recording = recorded[1], Recording(None)
     settings = pipeline.settings(steps=2, batch=2, remasking="below-cut-off")
     with pytest.raises(RuntimeError, match="has a run already"):
         pipeline.sample(pipeline.checkpoint.family.branches(pipeline.checkpoint, PROMPTS[0], "", 1.0, 2), settings, method=recording)
 
 
-def test_a_trajectory_tells_what_run_it_is(trained):
-    folder, pipeline = trained
+def test_a_trajectory_tells_what_run_it_is(recorded):
+    folder, pipeline = recorded
     for index, trajectory in enumerate(trajectories(folder / "trajectories")):
         assert (trajectory.run["prompt"], trajectory.run["seed"]) == (PROMPTS[index], index)
         assert same_base(trajectory.run["base"], fingerprint(pipeline.checkpoint.base))
         assert trajectory.run["settings"].items() >= {"width": 64, "height": 64, "steps": 6, "guidance_scale": 1.0, "temperature": 1.0}.items()
 
 
-def test_a_trajectory_that_does_not_tell_its_run_is_named(trained, tmp_path):
-    folder, _ = trained
+def test_a_trajectory_that_does_not_tell_its_run_is_named(recorded, tmp_path):
+    folder, _ = recorded
     whole = next((folder / "trajectories").glob("*.safetensors"))
     save_file(load_file(whole), tmp_path / "trajectory-000000.safetensors", {"steps": "6"})
     with pytest.raises(ValueError, match="trajectory-000000.safetensors does not say of which base, prompt, seed and settings it is"):
@@ -91,8 +91,8 @@ def test_a_trajectory_that_does_not_tell_its_run_is_named(trained, tmp_path):
     ],
     ids=lambda changed: f"{next(iter(changed))}-{tuple(next(iter(changed.values())).shape)}",
 )
-def test_a_damaged_trajectory_is_named(trained, tmp_path, changed):
-    folder, pipeline = trained
+def test_a_damaged_trajectory_is_named(recorded, tmp_path, changed):
+    folder, pipeline = recorded
     whole, path = folder / "trajectories" / "trajectory-000000.safetensors", tmp_path / "trajectory-000000.safetensors"
     with safe_open(whole, "pt") as file:
         save_file({**load_file(whole), **changed}, path, file.metadata())
@@ -113,15 +113,15 @@ def test_a_damaged_trajectory_is_named(trained, tmp_path, changed):
     ],
     ids=["steps", "guidance", "seed", "prompts"],
 )
-def test_collecting_something_else_into_the_folder_is_refused_by_name(trained, asked, prompts, expected):
-    folder, pipeline = trained
+def test_collecting_something_else_into_the_folder_is_refused_by_name(recorded, asked, prompts, expected):
+    folder, pipeline = recorded
     with pytest.raises(ValueError) as error:
         collect(pipeline, folder / "trajectories", prompts, **asked)
     assert str(error.value).startswith(f"{folder / 'trajectories' / 'trajectory-000000.safetensors'} is of {expected}.")
 
 
-def test_runs_of_other_bases_and_settings_are_refused_by_name(trained, tmp_path):
-    folder, pipeline = trained
+def test_runs_of_other_bases_and_settings_are_refused_by_name(recorded, tmp_path):
+    folder, pipeline = recorded
     kept = trajectories(folder / "trajectories")
     torch.manual_seed(5)
     other = Lumina(pipeline.checkpoint.base.config)
@@ -133,8 +133,8 @@ def test_runs_of_other_bases_and_settings_are_refused_by_name(trained, tmp_path)
         check_alike([*kept, *trajectories(tmp_path)], fingerprint(pipeline.checkpoint.base), other.config)
 
 
-def test_what_collecting_takes_is_told_before(trained, tmp_path, monkeypatch):
-    folder, pipeline = trained
+def test_what_collecting_takes_is_told_before(recorded, tmp_path, monkeypatch):
+    folder, pipeline = recorded
     for keep_features in (True, False):
         settings = pipeline.settings(steps=6, guidance_scale=1.0, temperature=1.0, method="vanilla", batch=2)
         target = tmp_path / str(keep_features)
@@ -153,26 +153,26 @@ def test_what_collecting_takes_is_told_before(trained, tmp_path, monkeypatch):
     assert "3 trajectories to record: " in str(cost) and " passes of the base model, about " in str(cost)
 
 
-def test_without_features_none_are_held_in_memory(trained, tmp_path, monkeypatch):
+def test_without_features_none_are_held_in_memory(recorded, tmp_path, monkeypatch):
     from migm_core.training import trajectories as module
 
     runs = []
     start = module.Recording.start
     monkeypatch.setattr(module.Recording, "start", lambda self, *args: runs.append(start(self, *args)) or runs[-1])
-    collect(trained[1], tmp_path, keep_features=False)
+    collect(recorded[1], tmp_path, keep_features=False)
     assert runs and not any(run.features_of_steps[0] for run in runs)
     assert max(path.stat().st_size for path in tmp_path.iterdir()) < 10_000
     assert trajectories(tmp_path)[0].features(0, 1) is None
 
 
-def test_a_size_of_ones_own_is_collected(trained, tmp_path):
-    collect(trained[1], tmp_path, PROMPTS[:1], width=32, height=64)
+def test_a_size_of_ones_own_is_collected(recorded, tmp_path):
+    collect(recorded[1], tmp_path, PROMPTS[:1], width=32, height=64)
     (trajectory,) = trajectories(tmp_path)
     assert trajectory.codes.shape == (8, 4) and trajectory.run["settings"]["width"] == 32
 
 
-def test_collecting_again_writes_nothing_anew(trained):
-    folder, pipeline = trained
+def test_collecting_again_writes_nothing_anew(recorded):
+    folder, pipeline = recorded
     before = {path: path.stat().st_mtime_ns for path in (folder / "trajectories").iterdir()}
     collect(pipeline, folder / "trajectories")
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "trajectories").iterdir()}

@@ -21,8 +21,8 @@ def test_the_published_head_has_about_220_million_parameters():
     assert sum(p.numel() for p in head.parameters()) == pytest.approx(220e6, rel=0.05)
 
 
-def test_added_layers_change_nothing_before_they_are_trained(trained):
-    base = trained[1].checkpoint.base
+def test_added_layers_change_nothing_before_they_are_trained(recorded):
+    base = recorded[1].checkpoint.base
     shallow = Lumina(base.config, output_rows="all")
     deep = deepened(shallow, base.config.n_layers + 3)
     assert len(deep.blocks) == deep.config.n_layers == base.config.n_layers + 3
@@ -32,8 +32,8 @@ def test_added_layers_change_nothing_before_they_are_trained(trained):
     assert torch.equal(deep.ff_out.weight, shallow.ff_out.weight)
 
 
-def test_a_head_goes_on_from_a_start(trained, tmp_path):
-    folder, pipeline = trained
+def test_a_head_goes_on_from_a_start(recorded, tmp_path):
+    folder, pipeline = recorded
     kept, base = trajectories(folder / "trajectories"), pipeline.checkpoint.base
     first = learned(tmp_path / "first", kept, base, steps=2, ratio=4)
     assert same(first, learned(tmp_path / "none", kept, base, steps=0, head=first))
@@ -75,8 +75,8 @@ def test_a_head_is_widened_only_to_more():
 
 
 @pytest.mark.parametrize("ratio", [2, 1])
-def test_a_head_starts_with_features_that_do_not_move(trained, tmp_path, ratio):
-    folder, pipeline = trained
+def test_a_head_starts_with_features_that_do_not_move(recorded, tmp_path, ratio):
+    folder, pipeline = recorded
     base = pipeline.checkpoint.base
     kept = trajectories(folder / "trajectories")
     head = learned(tmp_path, kept, base, steps=0, ratio=ratio)

@@ -23,9 +23,9 @@ from migm_core.training.transitions import Transitions
 
 REQUESTS = [
     {"task": "text-to-image", "prompt": PROMPT},
-    {"prompt": "a small green star on a cream background"},
+    {"prompt": "a small green tree on the sand"},
     {"task": "edit", "prompt": "a red roof", "pictures": ["house.png"]},
-    {"task": "edit", "prompt": "a blue circle", "pictures": "wide.png"},
+    {"task": "edit", "prompt": "a blue tent", "pictures": "wide.png"},
     {"task": "dense", "kind": "depth", "pictures": ["house.png"]},
     {"task": "style", "pictures": ["house.png", "wide.png"]},
     {"task": "paint", "prompt": PROMPT, "pictures": ["house.png"], "mask": "mask.png", "grow": 1},
@@ -189,7 +189,7 @@ def test_shares_are_kept_in_every_part_of_a_list_and_lines_are_taken_in_turn():
 
 
 def test_lines_are_taken_again_with_other_seeds(place, tmp_path):
-    (tmp_path / "prompts.txt").write_text(f"{PROMPT}\n\na small red heart on a mint background\n")
+    (tmp_path / "prompts.txt").write_text(f"{PROMPT}\n\na small red house on the sand\n")
     assert migm(place, "collect", tmp_path, "--prompt-file", tmp_path / "prompts.txt", "--count", 3, "--steps", STEPS, "--seed", 5) == 0
     runs = runs_of(tmp_path)
     assert [run.run["prompt"] == PROMPT for run in runs] == [True, False, True] and [run.run["seed"] for run in runs] == [5, 6, 7]

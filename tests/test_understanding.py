@@ -21,7 +21,7 @@ from migm_core.modules.transformer import KeyValueCache
 from migm_core.pipeline import Pipeline
 from migm_core.trained import Trained
 
-QUESTION = "large red heart"
+QUESTION = "large red house"
 SHORT = {"length": 16, "block": 8, "stop": "never"}
 
 
@@ -157,7 +157,7 @@ def test_pictures_stand_in_order_before_the_end_of_the_question(reader, layout):
 def test_questions_on_one_picture_encode_it_once(reader, monkeypatch):
     encoded, encode = [], reader.encode
     monkeypatch.setattr(reader, "encode", lambda pixels: encoded.append(1) or encode(pixels))
-    questions = [QUESTION, "small blue star"]
+    questions = [QUESTION, "small blue tree"]
     replies = reader.understand(questions, picture("red"), **SHORT)
     assert len(encoded) == 1
     told = []
@@ -256,7 +256,7 @@ def counted(base, name: str, monkeypatch) -> list:
 
 
 def test_a_choice_takes_one_pass_and_compares_likelihoods(reader, layout, monkeypatch):
-    options = ["red", "blue star", "large", "small red heart"]
+    options = ["red", "blue tree", "large", "small red house"]
     base, prompts = reader.checkpoint.base, reader.checkpoint.prompts
     load_text_output(reader.checkpoint)
     calls = counted(base, "features", monkeypatch)
@@ -278,7 +278,7 @@ def test_a_choice_takes_one_pass_and_compares_likelihoods(reader, layout, monkey
 def test_choices_on_one_picture_encode_it_once(reader, monkeypatch):
     encoded, encode = [], reader.encode
     monkeypatch.setattr(reader, "encode", lambda pixels: encoded.append(1) or encode(pixels))
-    questions, options = [QUESTION, "small blue star"], ["red", "large blue"]
+    questions, options = [QUESTION, "small blue tree"], ["red", "large blue"]
     choices = reader.choose(questions, options, picture("red"))
     assert len(encoded) == 1
     for question, choice in zip(questions, choices, strict=True):

@@ -22,7 +22,6 @@ from migm_core.cli import main
 from migm_core.families.lumina_dimoo.write import save_checkpoint
 from migm_core.outputs import write_report
 from migm_core.training.run import Run
-from migm_core.worlds.shapes.patches import PatchCodebook
 from migm_core.writing import append_line, locked, replacing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -197,7 +196,6 @@ WRITERS = {
     "x.png": _picture,
     "x.json": lambda path: write_report(path, ["x" * 5000]),
     "x.safetensors": lambda path: write_tensors(path, {"a": torch.zeros(5000)}, {}),
-    "codebook.safetensors": lambda path: PatchCodebook(torch.zeros(100, 192)).save(path),
     "checkpoint.pt": _training,
 }
 

@@ -5,37 +5,26 @@ from dataclasses import fields
 from pathlib import Path
 
 import torch
-from small_model import CODES, small_config, small_image_tokenizer_config
+from small_model import edit_json, make_small_model
 
 from migm_core.families.lumina_dimoo.backbone import Lumina
 from migm_core.families.lumina_dimoo.head import ShortcutHead, head_for
 from migm_core.families.lumina_dimoo.rule import LuminaRule
-from migm_core.families.lumina_dimoo.write import save_checkpoint
 from migm_core.pipeline import Pipeline
 from migm_core.training.collect import Collection
 from migm_core.training.distributed import World
 from migm_core.training.head import Objective, train_head, zero_init
 from migm_core.training.trajectories import Shard, Shards
-from migm_core.worlds.shapes.patches import PatchCodebook
-from migm_core.worlds.shapes.train_base import train_base
-from migm_core.worlds.shapes.train_tokenizer import train_tokenizer
-from migm_core.worlds.shapes.vocabulary import demo_text_tokenizer
 
-BATCH = {0: 1, 2: 2}
-PROMPTS = ["a small red star on a navy background", "a large blue circle on a mint background", "a large red heart on a cream background"]
+PROMPTS = ["a red duck at night", "a blue kite by day", "a yellow tent in fog"]  # of one length
 SETTINGS = {"width": 64, "height": 64, "steps": 6, "budget": 3, "guidance_scale": 1.0, "temperature": 1.0}
 
 
-def small_codebook() -> PatchCodebook:
-    return PatchCodebook(PatchCodebook.fit(8, seed=0, scenes=100).centres[:CODES])  # few, so that models are small
-
-
-def train(codebook: PatchCodebook, folder: Path) -> Pipeline:
-    """Write ``folder/checkpoint``, which went through a few steps of training, and ``folder/trajectories``; gives the checkpoint, loaded."""
-    image_tokenizer = train_tokenizer(folder / "tokenizer", codebook, steps=2, batch=2, config=small_image_tokenizer_config())
-    base = train_base(folder / "base", codebook, steps=4, batch=BATCH, config=small_config())
-    save_checkpoint(folder / "checkpoint", base, image_tokenizer, demo_text_tokenizer().to_str(), SETTINGS)
-    pipeline = Pipeline.load(folder / "checkpoint", None, dtype="fp32", device="cpu")
+def record(folder: Path) -> Pipeline:
+    """Write ``folder/model`` and ``folder/trajectories``; gives the model, loaded."""
+    small = make_small_model(folder)
+    edit_json(small.folder / "generation_config.json", **SETTINGS)
+    pipeline = Pipeline.load(small.folder, None, dtype="fp32", device="cpu")
     collect(pipeline, folder / "trajectories", batch=2)
     return pipeline
 

@@ -6,6 +6,8 @@ BUNDLED = "bundled demo"
 APART = 24  # pixels between columns
 PROMPT_HEIGHT = 300  # pixels: older hosts show the inputs of all tasks
 TEXT = "text-to-image"  # the task of MIGM Prompt
+OTHER_HEAD = """The head was trained for text to image only. **Report** says how well it serves here: *good*, *fair* or *poor*. Where it is poor, raise **budget**, or set **method** to vanilla.
+"""
 LOAD, SAY, MAKE, LOOK = "#3f789e", "#3f8f4f", "#a1309b", "#3f789e"  # colours of groups
 
 

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 from ..command import Parser, whole
-from .training import add_model, load_model
 
 METHODS_HELP = "separated by semicolons, the first is what the others are compared with"
 
@@ -13,7 +12,7 @@ METHODS_HELP = "separated by semicolons, the first is what the others are compar
 def add_commands(commands) -> None:
     summary = "measure methods side by side, on a prompt or a task: time, memory, how near each comes to the first"
     commands.add_parser("compare", help=summary, description=f"{summary.capitalize()}.", fill=_fill_compare).set_defaults(run=_compare)
-    summary = "measure the accuracy of methods on unseen scenes of the bundled model's world"
+    summary = "measure the accuracy of methods on unseen scenes of the bundled models' world"
     commands.add_parser("evaluate", help=summary, description=f"{summary.capitalize()}.", fill=_fill_evaluate).set_defaults(run=_evaluate)
 
 
@@ -70,15 +69,14 @@ def _compare(args) -> None:
 
 
 def _fill_evaluate(parser: Parser) -> None:
-    from .options import add_settings
+    from .options import add_model, add_settings
 
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the working folder of the training commands")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", help="a working folder of migm train-head, whose head is taken where --head names none")
     add_model(parser)
-    parser.add_argument("--head", metavar="PATH", help="default: head/shortcut.safetensors in FOLDER, or the bundled one")
     parser.add_argument("--methods", metavar="TEXT", help=f"{METHODS_HELP} (default: vanilla and, with a head, shortcut)")
-    parser.add_argument("--prompts", metavar="K", type=int, default=500, help="how many (default: 500)")
+    parser.add_argument("--prompts", metavar="K", type=whole(1, 100000), default=100, help="how many (default: 100)")
     parser.add_argument("--split", choices=("train", "dev", "test"), default="test", help="default: test, scenes that training never shows")
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="default: 0")
+    parser.add_argument("--seed", metavar="S", type=whole(0, 2**63 - 1), default=0, help="default: 0")
     parser.add_argument("--out", metavar="PATH", type=Path, help="a .json file for the numbers")
     add_settings(parser, method=False)
 
@@ -86,22 +84,25 @@ def _fill_evaluate(parser: Parser) -> None:
 def _evaluate(args) -> None:
     from ..bench.ways import parse_ways
     from ..outputs import check_writable
-    from ..worlds.shapes.evaluate import evaluate, round_trip, save, table
-    from .options import asked
+    from ..worlds.evaluate import evaluate, round_trip, save, table
+    from .options import asked, load_pipeline, named_as_options
 
     if args.out:
         check_writable(args.out, ".json")
     ways = parse_ways(args.methods) if args.methods is not None else None
-    own = args.folder / "head" / "shortcut.safetensors"
-    head = None if args.head == "none" else args.head or (own if own.exists() else "auto")
-    pipeline = load_model(args, head, args.device)
+    if args.folder is not None and args.head == "auto":
+        args.head = args.folder / "head" / "shortcut.safetensors"
+        if not args.head.exists():
+            raise ValueError(f"{args.head} does not exist. Run `migm train-head {args.folder}` first, or leave {args.folder} out.")
+    pipeline = load_pipeline(args)
     if ways is None:
         ways = parse_ways("vanilla" if pipeline.head is None else "vanilla; shortcut")
     given = asked(args, pipeline.checkpoint.family)
     ways = {name: {**given, **way} for name, way in ways.items()}
-    rows = evaluate(pipeline, ways, prompts=args.prompts, split=args.split, seed=args.seed)
+    with named_as_options():
+        rows = evaluate(pipeline, ways, prompts=args.prompts, split=args.split, seed=args.seed)
     print(table(rows, pipeline))
-    tokenizer = round_trip(pipeline, args.prompts, args.split, args.seed)
+    tokenizer = round_trip(pipeline, args.prompts, args.split, args.seed, rows[0].settings["width"])
     print(
         f"\nThe judge finds no fault in {tokenizer['rendered']:.1%} of the renderer's own images, and in {tokenizer['tokenized']:.1%} of them "
         f"after the image tokenizer ({tokenizer['psnr']:.1f} dB)."

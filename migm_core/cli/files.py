@@ -5,7 +5,7 @@ from pathlib import Path
 
 def add_commands(commands) -> None:
     inspect = commands.add_parser("inspect", help="say what a checkpoint, head or image tokenizer is, and whether it is complete")
-    inspect.add_argument("path", metavar="PATH", help="a folder or a weights file, OWNER/NAME on Hugging Face, or demo, the bundled model")
+    inspect.add_argument("path", metavar="PATH", help="a folder or a weights file, OWNER/NAME on Hugging Face, or demo or demo-classes, the bundled models")
     inspect.set_defaults(run=_inspect)
     convert = commands.add_parser("convert", help="a head .pth, or a checkpoint folder, to one .safetensors file")
     convert.add_argument("source", metavar="SRC", help="a head, or the folder of a checkpoint; either may be OWNER/NAME or OWNER/NAME:FILE on Hugging Face")
@@ -25,9 +25,9 @@ def add_commands(commands) -> None:
 def _inspect(args) -> None:
     from .. import hub
     from ..checkpoints import describe
-    from ..loading import DEMO
+    from ..loading import BUNDLED
 
-    print(describe(DEMO if args.path == "demo" else hub.resolve(args.path)))
+    print(describe(BUNDLED.get(args.path) or hub.resolve(args.path)))
 
 
 def _convert(args) -> None:

@@ -51,6 +51,7 @@ def _generate(args) -> None:
     from tqdm import tqdm
 
     from .. import outputs
+    from ..loading import BUNDLED
     from .options import asked, load_pipeline, unused
     from .tasks import prompts_for_task, read_task
 
@@ -76,7 +77,7 @@ def _generate(args) -> None:
     for caution in cautions:
         _say(caution)
 
-    about = {"model": args.model, "head": "demo" if args.head == "auto" else args.head, "negative": args.negative, **task.about(family)}
+    about = {"model": args.model, "head": args.model if args.head == "auto" and args.model in BUNDLED else args.head, "negative": args.negative, **task.about(family)}
     of_images = _of_images(pipeline, texts, task)
     results = []
     try:

@@ -59,9 +59,9 @@ def lines_of(path: Path) -> dict[int, str]:
 
 def add_model(parser: argparse.ArgumentParser, *, head: bool = True) -> None:
     """Add the options of ``load_pipeline``; without ``head`` none for a head, and none for decoding images."""
-    parser.add_argument("--model", metavar="PATH", default="demo", help="a checkpoint: a folder, a file, or OWNER/NAME on Hugging Face (default: demo, the bundled model)")
+    parser.add_argument("--model", metavar="PATH", default="demo", help="a checkpoint: a folder, a file, or OWNER/NAME on Hugging Face (default: demo, the bundled model; demo-classes is that of classes)")
     if head:
-        parser.add_argument("--head", metavar="PATH", default="auto", help="a shortcut head: a file, OWNER/NAME:FILE on Hugging Face, or none (default: the bundled model's own)")
+        parser.add_argument("--head", metavar="PATH", default="auto", help="a shortcut head: a file, OWNER/NAME:FILE on Hugging Face, or none (default: a bundled model's own)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, mps (default: cuda where there is one)")
     parser.add_argument("--dtype", metavar="T", default="auto", help="auto, bf16, fp16 or fp32 (default: auto)")
     parser.add_argument("--stream", action=argparse.BooleanOptionalAction, help="keep the base's blocks in main memory, and move each to the device when it computes (default: where they have no room there)")

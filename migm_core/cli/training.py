@@ -1,7 +1,7 @@
-"""The commands that make a model: `migm train-tokenizer`, `train-base`, `collect`, `train-head`.
+"""The commands that make a head: `migm collect`, `train-head`.
 
-All share one working folder: codebook.safetensors, tokenizer/, base/, checkpoint/ (the finished model), trajectories/, head/.
-Each resumes where it stopped. Under `torchrun --nproc-per-node N -m migm_core ...` the training commands share their work.
+Both share one working folder: trajectories/, head/. Each resumes where it stopped. Under `torchrun --nproc-per-node N -m migm_core ...` processes share
+their work.
 """
 
 import argparse
@@ -11,31 +11,17 @@ from ..command import Parser, number, whole
 
 SMALLEST = 1e-12  # of what is divided by
 COUNT = 2000  # of runs, where no file names any
-# What --init-from takes.
-CHECKPOINT, HEAD = "a checkpoint's weights and codebook (demo: the bundled model)", "a head's weights, made wider where --ratio says so (demo: the bundled head)"
-# What suits the bundled model; a checkpoint's generation_config.json carries it from here on.
-DEMO_SETTINGS = {
-    "width": 64, "height": 64, "steps": 64, "budget": 9, "guidance_scale": 0.0, "temperature": 0.2,
-    "trained": {"sizes": [[64, 64]], "guidance": False},
-}
 
 
 def add_commands(commands) -> None:
-    """Add the four commands to an argparse subparsers object."""
-    tokenizer = _add_training(commands, "train-tokenizer", _train_tokenizer, "fit the codebook and train the image tokenizer, on the CPU", 2000, CHECKPOINT)
-    tokenizer.add_argument("--batch", metavar="K", type=whole(1), default=16, help="images a step, over all processes (default: 16)")
-
-    base = _add_training(commands, "train-base", _train_base, "train the base model on the CPU and write FOLDER/checkpoint", 3000, CHECKPOINT)
-    base.add_argument("--lr", metavar="R", type=number(SMALLEST), default=0.01, help="peak learning rate (default: 0.01; 0.005 to go on from a trained model)")
-    base.add_argument("--layers", metavar="N", type=whole(1, 1024), help="more than --init-from has: added as blocks that change nothing at first (default: as --init-from, or 16)")
-    base.add_argument("--on-policy", action="store_true", help="take half of the images from the model's own runs, for one that generates some scenes right already")
-    base.add_argument("--compile", action="store_true", help="fuse the blocks: a third faster, after a minute of compiling")
-
+    """Add both commands to an argparse subparsers object."""
     collect = _add(commands, "collect", _collect, "record runs of a base model, to train a head on", _fill_collect)
     add_model(collect)
 
-    head = _add_training(commands, "train-head", _train_head, "train a shortcut head on recorded runs", 20000, HEAD)
+    head = _add(commands, "train-head", _train_head, "train a shortcut head on recorded runs")
     add_model(head)
+    head.add_argument("--steps", metavar="N", type=whole(0), default=20000, help="default: 20000")
+    head.add_argument("--init-from", metavar="PATH", help="begin with a head's weights, made wider where --ratio says so (demo or demo-classes: a bundled head)")
     head.add_argument("--batch", metavar="K", type=whole(1), default=1, help="trajectories a step and process (default: 1)")
     head.add_argument("--lr", metavar="R", type=number(SMALLEST), help="learning rate (default: as published for this kind of model)")
     head.add_argument("--min-lr", metavar="R", type=number(), help="learning rate after --decay-steps (default: a tenth of --lr)")
@@ -59,7 +45,7 @@ def _fill_collect(parser: Parser) -> None:
         "--prompt-file",
         metavar="FILE",
         type=Path,
-        help="a prompt or class from each line, or of a .jsonl file a task's request (default: scenes of the synthetic domain, or random classes)",
+        help="a prompt or class from each line, or of a .jsonl file a task's request (default: scenes of the bundled models' world, or random classes)",
     )
     parser.add_argument("--count", metavar="K", type=whole(1), help="how many; lines are taken in turn, with other seeds (default: each line once, or 2000)")
     parser.add_argument("--task", metavar="NAME=SHARE", type=_share, action="append", help="record so large a share of this task; once for each task of the .jsonl file")
@@ -82,94 +68,17 @@ def _share(text: str) -> tuple[str, float]:
 
 def _add(commands, name: str, run, summary: str, fill=None) -> Parser:
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", fill=fill)
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the working folder of all training commands")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the working folder of both commands")
     parser.add_argument("--seed", metavar="S", type=whole(0, 2**63 - 1), default=0, help="default: 0")
     parser.set_defaults(run=run)
     return parser
 
 
-def _add_training(commands, name: str, run, summary: str, steps: int, init_from: str) -> Parser:
-    parser = _add(commands, name, run, summary)
-    parser.add_argument("--steps", metavar="N", type=whole(0), default=steps, help=f"default: {steps}")
-    parser.add_argument("--init-from", metavar="PATH", help=f"begin with {init_from}")
-    return parser
-
-
 def add_model(parser) -> None:
     """Add the options of ``load_model``."""
-    parser.add_argument("--model", metavar="PATH", help="a checkpoint (default: checkpoint/ in FOLDER); demo is the bundled model")
+    parser.add_argument("--model", metavar="PATH", default="demo", help="a checkpoint, by its path or name as in migm generate (default: demo, the bundled model)")
     parser.add_argument("--device", metavar="D", help="default: cuda where there is one")
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="that the model computes in (default: auto)")
-
-
-def _train_tokenizer(args) -> None:
-    from ..training.distributed import joined_world
-    from ..worlds.shapes.patches import PatchCodebook
-    from ..worlds.shapes.scenes import TOKEN_PIXELS
-    from ..worlds.shapes.train_tokenizer import train_tokenizer
-    from ..writing import locked
-
-    path = args.folder / "codebook.safetensors"
-    start = _start(args)
-    with joined_world("cpu") as world:
-        if world.first:
-            with locked(args.folder):
-                if not path.exists():
-                    codebook = PatchCodebook.fit(TOKEN_PIXELS, args.seed) if start is None else PatchCodebook.load(start.path / path.name)
-                    codebook.save(path)
-        world.wait()
-        train_tokenizer(
-            args.folder / "tokenizer",
-            PatchCodebook.load(path),
-            steps=args.steps,
-            batch=args.batch,
-            seed=args.seed,
-            start=start and start.image_tokenizer,
-            world=world,
-        )
-
-
-def _train_base(args) -> None:
-    import torch
-
-    from ..families.lumina_dimoo.initial import deepened
-    from ..training.distributed import joined_world
-    from ..training.progress import say
-    from ..worlds.shapes.assemble import assemble, trained_image_tokenizer
-    from ..worlds.shapes.patches import PatchCodebook
-    from ..worlds.shapes.train_base import LAYERS, demo_config, train_base
-
-    start = _start(args)
-    trained = (args.folder / "tokenizer" / "checkpoint.pt").exists()
-    if not trained and start is None:
-        raise ValueError(f"{args.folder / 'tokenizer/checkpoint.pt'} does not exist. Run `migm train-tokenizer {args.folder}` first, or give --init-from.")
-    codebook = PatchCodebook.load((args.folder if trained else start.path) / "codebook.safetensors")
-    if start is not None and not torch.equal(PatchCodebook.load(start.path / "codebook.safetensors").centres, codebook.centres):
-        raise ValueError(
-            f"{args.folder / 'codebook.safetensors'} is not the codebook that {start.path} was trained with. Begin the tokenizer too with "
-            f"--init-from {args.init_from}, in a folder of its own."
-        )
-    base = start and start.base
-    if base is not None and args.layers is not None:
-        if args.layers < base.config.n_layers:
-            raise ValueError(f"--layers is {args.layers}, but {start.path} has {base.config.n_layers}, and layers can only be added.")
-        base = deepened(base, args.layers)
-    with joined_world("cpu") as world:
-        model = train_base(
-            args.folder / "base",
-            codebook,
-            steps=args.steps,
-            lr=args.lr,
-            seed=args.seed,
-            start=base,
-            config=demo_config(len(codebook.centres), args.layers or LAYERS),
-            on_policy=args.on_policy,
-            compile=args.compile,
-            world=world,
-        )
-        if world.first:
-            image_tokenizer = trained_image_tokenizer(args.folder, len(codebook.centres)) if trained else start.image_tokenizer
-            say(f"{assemble(args.folder, model, image_tokenizer, codebook, DEMO_SETTINGS)} holds the model.")
 
 
 def _collect(args) -> None:
@@ -179,7 +88,7 @@ def _collect(args) -> None:
     from .options import asked, named_as_options
 
     with joined_world(args.device) as world:
-        pipeline = load_model(args, None, world.device)
+        pipeline = load_model(args, world.device)
         conditions = _conditions(args, pipeline)
         given = {**asked(args, pipeline.checkpoint.family), "method": "vanilla", "seed": args.seed, "batch": args.batch}
         of_pictures = given.pop("image_guidance_scale", None)
@@ -209,6 +118,7 @@ def _conditions(args, pipeline) -> list:
     import numpy as np
 
     from ..training.requests import mixed, read_requests
+    from ..worlds.prompts import prompts_of_scenes
     from .options import lines_of
 
     family, shares = pipeline.checkpoint.family, dict(args.task or [])
@@ -222,7 +132,7 @@ def _conditions(args, pipeline) -> list:
         count = args.count or COUNT
         if family.takes == "classes":
             return np.random.default_rng((args.seed, 3)).integers(pipeline.checkpoint.base.config.n_classes, size=count).tolist()
-        return _scenes(count, args.seed)
+        return prompts_of_scenes(pipeline.checkpoint, count, "train", args.seed, "Give prompts of its own by --prompt-file FILE.")[1]
     requests = read_requests(args.prompt_file, family) if args.prompt_file.suffix == ".jsonl" else list(lines_of(args.prompt_file).values())
     if shares:
         return mixed(requests, shares, args.count or len(requests))
@@ -256,7 +166,7 @@ def _train_head(args) -> None:
     from ..training.trajectories import check_alike, open_folder
 
     with joined_world(args.device) as world:
-        checkpoint = load_model(args, None, world.device).checkpoint
+        checkpoint = load_model(args, world.device).checkpoint
         base, family = checkpoint.base, checkpoint.family
         trajectories = open_folder(args.folder / "trajectories", family, base.config)
         if not trajectories:
@@ -303,45 +213,21 @@ def _first_head(args, family, base):
     import torch
 
     from ..checkpoints import load_head
-    from ..loading import DEMO_HEAD
+    from ..loading import BUNDLED_HEADS
     from ..training.head import zero_init
 
     if args.init_from is None:
         head = family.new_head(base, 2 if args.ratio is None else args.ratio)
         zero_init(head)
         return head
-    head = load_head(DEMO_HEAD if args.init_from == "demo" else args.init_from, base, dtype=torch.float32)
+    head = load_head(BUNDLED_HEADS.get(args.init_from, args.init_from), base, dtype=torch.float32)
     if args.ratio is not None and round(base.width / args.ratio) != head.config.width:
         head = family.widened_head(head, args.ratio)
     return head
 
 
-def _start(args):
-    """The checkpoint to begin with, or None: with the codebook beside it, which its codes are defined by."""
-    from ..checkpoints import load_checkpoint
-    from ..loading import DEMO
-
-    if args.init_from is None:
-        return None
-    path = DEMO if args.init_from == "demo" else Path(args.init_from)
-    checkpoint = load_checkpoint(path, dtype="fp32", output_rows="all")
-    if not (path / "codebook.safetensors").exists():
-        raise ValueError(f"{path / 'codebook.safetensors'} does not exist. Expected the codebook that {path} was trained with beside it.")
-    return checkpoint
-
-
-def load_model(args, head, device):
-    """The pipeline of a working folder's model, or of another one."""
+def load_model(args, device):
+    """The pipeline of a model without its head."""
     from ..pipeline import Pipeline
 
-    return Pipeline.load(args.model or args.folder / "checkpoint", head, dtype=args.dtype, device=None if device is None else str(device))
-
-
-def _scenes(count: int, seed: int) -> list[str]:
-    import numpy as np
-
-    from ..worlds.shapes.scenes import random_scene
-
-    rng = np.random.default_rng((seed, 3))
-    objects = rng.choice([1, 2, 3], count, p=[0.1, 0.45, 0.45])  # a single object leaves little to learn
-    return [random_scene(rng, int(n), "train").caption for n in objects]
+    return Pipeline.load(args.model, None, dtype=args.dtype, device=str(device))

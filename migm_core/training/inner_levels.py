@@ -88,6 +88,11 @@ def begin_outer(tokenizer: ImageTokenizer, norm: nn.Module, to_pixels: nn.Module
     decoder.conv_out.load_state_dict(to_pixels.state_dict())
 
 
+def adds_nothing(resnet: nn.Module) -> bool:
+    """Whether a residual block was left out of a training that learned its outermost level last."""
+    return resnet.conv_shortcut is None and not (resnet.conv2.weight.any() or resnet.conv2.bias.any())
+
+
 def _add_nothing(resnet: nn.Module) -> None:
     nn.init.zeros_(resnet.conv2.weight)
     nn.init.zeros_(resnet.conv2.bias)

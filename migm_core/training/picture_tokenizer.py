@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..tokenizers.amused_vq import ImageTokenizer, ImageTokenizerConfig, ResnetBlock
 from . import codebook as codebooks
 from .distributed import World
-from .inner_levels import InnerLevels, begin_outer
+from .inner_levels import InnerLevels, adds_nothing, begin_outer
 from .learner import Learner, falling
 from .muon import Muon
 from .run import CHECKPOINT, Run, read_checkpoint
@@ -29,6 +29,7 @@ UNTIL = (0.30, 0.80)  # shares of the time at which the first two phases end
 FLOOR, AGAIN = 0.1, 0.5  # shares of the peak learning rate: when the codes stand still; when the decoder begins to learn alone
 FIT_ON = 32  # latents for each entry, to fit the codebook to
 REVIVE_EVERY = 50
+DECODER_WARM_UP = 20  # steps, where a decoder begins with weights that have learned
 
 
 class Float32Norm(nn.GroupNorm):
@@ -104,8 +105,10 @@ def freeze_encoder(model: ImageTokenizer) -> None:
         part.requires_grad_(False)
 
 
-def rate_at(progress: float, step: int) -> float:
+def rate_at(progress: float, step: int, decoder_alone: bool = False) -> float:
     """Share of the peak learning rate: falling before the codes stand still, so that they settle, and once more, to zero, while the decoder learns alone."""
+    if decoder_alone:
+        return AGAIN * min((1 - progress), (step + 1) / DECODER_WARM_UP)
     if progress < UNTIL[1]:
         # The floor rises with the progress: the first steps stay small.
         return max(min(FLOOR, progress), falling(progress / UNTIL[1], step, level=0.55))
@@ -186,6 +189,7 @@ def train_picture_tokenizer(
     start: dict[str, Tensor] | None = None,
     compile: bool = False,
     outer_last: bool = False,
+    decoder_alone: bool = False,
     on_checkpoint: Callable[[ImageTokenizer, int], None] | None = None,
     world: World = World(),
 ) -> ImageTokenizer:
@@ -195,8 +199,9 @@ def train_picture_tokenizer(
         pictures: given a step, batches from there on without end: images (B, 3, h, w) in 0..1 and pixels' weights (B, 1, h, w), on the device.
         seconds, until, clock: as in ``Run``.
         start: weights to go on from; the codebook then is not fitted anew.
+        decoder_alone: whether the codes of ``start`` stay as they are, because a model has learned them.
         compile: fuse blocks and loss; batches then have one size.
-        outer_last: decode pictures of half the size until the codes stand still; not where ``start`` is given.
+        outer_last: decode pictures of half the size until the codes stand still. Weights to ``start`` with must have learned so, and their codes stay.
         on_checkpoint: called in the first process after checkpoints on the way, and at the end, with a frozen copy of the model and the phase.
     """
     device = world.device
@@ -206,13 +211,14 @@ def train_picture_tokenizer(
     nn.init.constant_(tokenizer.decoder.conv_out.bias, 0.5)  # grey
     if start is not None:
         tokenizer.load_state_dict(start)
-    inner = InnerLevels(tokenizer, Float32Norm) if _outer_waits(Path(folder) / CHECKPOINT, outer_last and start is None) else None
+    outer_last = outer_last and (start is None or decoder_alone and all(map(adds_nothing, tokenizer.encoder.down_blocks[0].resnets)))
+    inner = InnerLevels(tokenizer, Float32Norm) if _outer_waits(Path(folder) / CHECKPOINT, outer_last) else None
     model = (inner or tokenizer).to(device, memory_format=torch.channels_last)
     entries = tokenizer.quantize.embedding.weight.requires_grad_(False)
     ends = [tokenizer.encoder.conv_in, tokenizer.encoder.conv_out, tokenizer.decoder.conv_in, tokenizer.decoder.conv_out, *([inner.to_pixels] if inner else [])]
     kernels, others = _by_optimizer(model, ends, entries)
     optimizers = [Muon(kernels, lr=muon_lr, world=world), torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0)]
-    quantising = Quantising(entries, AUTOENCODER if start is None else QUANTISED)
+    quantising = Quantising(entries, AUTOENCODER if start is None else DECODER if decoder_alone else QUANTISED)
     loss = TokenizerLoss(config, quantising, generator, torch.compile(picture_loss, dynamic=False) if compile else picture_loss)
 
     def look() -> None:
@@ -225,7 +231,7 @@ def train_picture_tokenizer(
             on_checkpoint(shown, quantising.phase)
 
     with Run(folder, seconds=seconds, until=until, clock=clock, save_every=60, world=world) as run:
-        learner = Learner(model, loss, optimizers, lambda step: rate_at(run.progress, step), world=world)
+        learner = Learner(model, loss, optimizers, lambda step: rate_at(run.progress, step, decoder_alone), world=world)
         if compile:
             compile_tokenizer(model)
         batches, learned = None, AUTOENCODER

@@ -17,10 +17,11 @@ from ...migm_core.checkpoints.files import locate
 from ...migm_core.checkpoints.names import is_or_ends
 from ...migm_core.checkpoints.source import FileStat, file_stat
 from ...migm_core.families import FAMILIES, Family
-from ...migm_core.loading import DEMO, DEMO_HEAD
+from ...migm_core.loading import BUNDLED, BUNDLED_HEADS
 from ...migm_core.writing import readable
 
-BUNDLED = "bundled demo"
+DEMO = "bundled demo"
+_TITLES = {"demo": DEMO, "demo-classes": f"{DEMO} (MaskGIT)"}  # of the bundled models and their heads
 FOLDER = "migm"  # under the host's models folder, and the key in extra_model_paths.yaml
 OTHER_FOLDER = "diffusion_models"  # where people keep single files
 SAFETENSORS = ".safetensors"
@@ -38,14 +39,14 @@ def register_model_folder() -> None:
 
 
 def models(*families: Family) -> dict[str, Path]:
-    """Names and paths of the base models that are there, of some families or of all, the bundled one first.
+    """Names and paths of the base models that are there, of some families or of all, the bundled ones first.
 
     A checkpoint folder that does not tell its family is listed with each.
     """
     families = families or FAMILIES
     files = _files(FOLDER)
     folders = _checkpoint_folders(files)
-    found = {BUNDLED: DEMO} if (DEMO / "config.json").exists() and family_of(DEMO) in families else {}
+    found = {_TITLES[name]: path for name, path in BUNDLED.items() if (path / "config.json").exists() and family_of(path) in families}
     for folder in folders:
         if family_of(folder) in (None, *families):
             found.setdefault(_readable(folder), folder)
@@ -55,8 +56,8 @@ def models(*families: Family) -> dict[str, Path]:
 
 
 def heads() -> dict[str, Path]:
-    """Names and paths of the shortcut heads that are there, the bundled one first."""
-    found = {BUNDLED: DEMO_HEAD} if DEMO_HEAD.exists() else {}
+    """Names and paths of the shortcut heads that are there, the bundled ones first."""
+    found = {_TITLES[name]: path for name, path in BUNDLED_HEADS.items() if path.exists()}
     files = _files(FOLDER)
     folders = _checkpoint_folders(files)
     for name, path in files.items():

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...migm_core.modules.quantised import QuantisedLinear, dequantise
+from ...migm_core.modules.quantised import FORMATS, QuantisedLinear, dequantise
 
 OFFLOADS_ASYNCHRONOUSLY = "offloadable" in inspect.signature(comfy.ops.cast_bias_weight).parameters
 
@@ -31,7 +31,7 @@ def operations(stored: torch.dtype, computed: torch.dtype, device: torch.device,
     """
     picked = comfy.ops.pick_operations(stored, computed, load_device=device)
     linear, by_host = _linear(picked, stored), False
-    if formats and _host_computes(formats):
+    if formats and _host_computes(formats) and not _better_whole(formats, device):
         linear, by_host = _host_quantised(computed, device, offload, formats), True
     elif formats:
         linear = _scaled(picked, stored)
@@ -143,6 +143,11 @@ def _host_computes(formats: Collection[str]) -> bool:
     except ImportError:
         return False
     return set(formats) <= set(QUANT_ALGOS)
+
+
+def _better_whole(formats: Collection[str], device: torch.device) -> bool:
+    """Whether our layers compute all these formats better: the host's round their input to 8 bits for int8, also on a CPU, which has no use for it."""
+    return device.type == "cpu" and set(formats) <= set(FORMATS)
 
 
 def _has_products(name: str, device: torch.device) -> bool:

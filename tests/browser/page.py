@@ -10,6 +10,7 @@ from client import Client, Refused
 EXTENSION = "ComfyUI-MIGM-Shortcut"
 SAMPLER = "MIGMShortcutSampler"
 WAIT_SECONDS = 30
+RUN_SECONDS = 180  # a busy machine is slow
 TRY_SECONDS = 6  # for the effect of a gesture
 TRIES = 4
 EMPTY = {"nodes": [], "links": [], "last_node_id": 0, "last_link_id": 0, "version": 0.4}
@@ -135,8 +136,12 @@ class Page:
         """What the first timeline says."""
         return self.run("return words()")
 
-    def wait_for_words(self, text: str) -> None:
-        self.wait("words().includes(arguments[0])", text, what=f"the timeline says {text!r}")
+    def wait_for_words(self, text: str, seconds: float = WAIT_SECONDS) -> None:
+        self.wait("words().includes(arguments[0])", text, what=f"the timeline says {text!r}", seconds=seconds)
+
+    def wait_for_end(self) -> None:
+        """Until a run is over, which takes the bundled model longer than anything else on the page."""
+        self.wait_for_words("Took", seconds=RUN_SECONDS)
 
     def wait_for_timeline_in_its_node(self) -> None:
         """Until all of the timeline is seen, inside the box of its node: both are drawn a moment after what they say."""

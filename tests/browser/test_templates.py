@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from demo_workflows import SEED
 from page import EXTENSION
 from workflows import NAMES, NOTES, SUBGRAPH_NAMES, SUBGRAPHS, load
 
@@ -113,4 +114,4 @@ def test_a_subgraph_shows_its_widgets_with_their_values(page, name):
     page.load(workflow)
     shown = page.run("return app.canvas.graph.nodes[0].widgets.map((w) => [w.name, w.value])")
     shown = {name.split(": ")[-1]: value for name, value in shown}  # older pages say whose it is
-    assert {"seed": 7, "steps": 64, "budget": 9, "cfg": 0, "model": "bundled demo", "head": "bundled demo"}.items() <= shown.items()
+    assert {"seed": SEED, "steps": 64, "budget": 11, "cfg": 4, "model": "bundled demo", "head": "bundled demo"}.items() <= shown.items()

@@ -19,7 +19,7 @@ import torch  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 operations, run, weights, sockets = (extension(f"nodes.{room}") for room in ("host.operations", "run", "host.weights", "sockets"))
-PROMPT = sockets.PromptText("a large red heart on a navy background", "")
+PROMPT = sockets.PromptText("a large red house on a snowy shore", "")
 MODELS = BASE / "models/migm"
 PREFIX = "model.transformer."
 

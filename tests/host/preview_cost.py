@@ -22,7 +22,7 @@ SIZES = (64, 128, 256)  # pixels
 RUNS = 20  # of each size
 
 model, head = weights.load_model("bundled demo", "fp32"), weights.load_head("bundled demo")
-prompt = sockets.PromptText("a large red heart left of a small yellow star on a navy background", "")
+prompt = sockets.PromptText("a red house left of a yellow tree at sunset", "")
 print(f"{platform.machine()}, {model.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; {RUNS} runs of each size")
 for size in SIZES:
     canvas = run.Canvas.empty(1, size // model.downscale_factor, size // model.downscale_factor)

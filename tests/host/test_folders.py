@@ -118,7 +118,7 @@ def test_both_languages_are_there_whatever_the_folder_is_called(client):
 def test_what_cannot_be_read_is_left_out_and_all_else_is_listed(crowded, info):
     models, heads = options(info, "MIGMLoadLumina", "model"), options(info, "MIGMLoadShortcutHead", "head")
     assert models[0] == "bundled demo" and sorted(models[1:]) == ["Alpha-VLLM/Lumina-DiMOO", "Lumina-DiMOO", "migm"]
-    assert heads == ["bundled demo", "HEAD.SAFETENSORS"]
+    assert heads == ["bundled demo", "bundled demo (MaskGIT)", "HEAD.SAFETENSORS"]
     assert "UNETLoader" in info
 
 

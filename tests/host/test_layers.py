@@ -10,7 +10,7 @@ import pytest
 from migm_core.pipeline import Pipeline
 
 HERE = Path(__file__).parent
-PROMPT = "a large red heart on a navy background"
+PROMPT = "a large red house on a snowy shore"
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import torch
 from api import MASKGIT_SETTINGS, RULE, assert_same, class_to_image, plan, refusal, report, summary, text_to_image
 from client import Refused
 from hosts import MASKGIT, MASKGIT_HEAD
+from maskgit_workflow import BUNDLED, SEED
 from maskgit_workflow import class_to_image as class_to_image_workflow
 from PIL import Image
 from workflows import inputs_of_info, to_prompt
@@ -34,11 +35,11 @@ def test_each_loader_lists_the_models_of_its_family_and_one_lists_all_heads(clie
     def options(node: str, name: str) -> list[str]:
         return info[node]["input"]["required"][name][1]["options"]
 
-    assert options("MIGMLoadMaskGIT", "model") == [MASKGIT]
+    assert options("MIGMLoadMaskGIT", "model") == [BUNDLED, MASKGIT]
     assert MASKGIT not in options("MIGMLoadLumina", "model")
     heads = options("MIGMLoadShortcutHead", "head")
     assert {MASKGIT_HEAD, "small.safetensors"} <= set(heads) and MASKGIT not in heads
-    assert len(options("MIGMMaskGITClass", "class_name")) == 1000
+    assert len(options("MIGMMaskGITClass", "class_name")) == 48 + 1000
 
 
 @pytest.mark.hosts("all")
@@ -112,10 +113,10 @@ def test_images_with_masks_of_their_own_are_completed_each_by_its_class(server, 
 
 def test_the_workflow_gives_the_engines_image(client, engine):
     info = client.get("/object_info")
-    prompt = to_prompt(class_to_image_workflow(MASKGIT, MASKGIT_HEAD, "8"), lambda kind: inputs_of_info(info[kind]))
+    prompt = to_prompt(class_to_image_workflow("tiny", MASKGIT, MASKGIT_HEAD, "goldfish", "8"), lambda kind: inputs_of_info(info[kind]))
     (save,) = [id for id, node in prompt.items() if node["class_type"] == "SaveImage"]
     (seen,) = client.images(client.run(prompt), save)
-    assert_same(seen, engine.generate(8, seed=7, steps=15, budget=8).images[0])
+    assert_same(seen, engine.generate(8, seed=SEED, steps=15, budget=7, softmax_temperature=1.5).images[0])  # the workflow has the bundled model's settings
 
 
 def test_the_page_learns_the_models_own_settings(client):

@@ -43,7 +43,7 @@ def test_models_are_unloaded_on_request_and_come_back(client, engine):
 def test_two_loaders_of_one_file_share_its_weights(server, client):
     graph = text_to_image(seed=90)
     graph["model 2"] = {"class_type": "MIGMLoadLumina", "inputs": {"model": "small", "dtype": "auto"}}  # on a CPU the same
-    graph["prompt 2"] = {"class_type": "MIGMPrompt", "inputs": {"text": "a small red star on a navy background"}}
+    graph["prompt 2"] = {"class_type": "MIGMPrompt", "inputs": {"text": "a red tree on a snowy shore"}}
     graph["sampler 2"] = {"class_type": "MIGMShortcutSampler", "inputs": {**graph["sampler"]["inputs"], "model": ["model 2", 0], "prompt": ["prompt 2", 0]}}
     graph["save 2"] = {"class_type": "PreviewImage", "inputs": {"images": ["sampler 2", 0]}}
     before = server.log.read_text(errors="replace").count("Requested to load Lumina")

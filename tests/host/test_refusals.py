@@ -65,7 +65,7 @@ def test_a_damaged_head_is_called_damaged(server, client):
 @pytest.mark.parametrize("options", ["", "red\nblue"], ids=["in words", "of options"])
 def test_weights_that_give_no_numbers_for_an_answer_are_named(server, client, options):
     with damaged(server, "model.safetensors", "model.transformer.ln_f.weight") as model:
-        ask = {"model": ["model", 0], "question": "large red heart", "options": options, "length": 8, "block": 8, "steps": 0, "temperature": 0.0, "cfg": 0.0}
+        ask = {"model": ["model", 0], "question": "large red house", "options": options, "length": 8, "block": 8, "steps": 0, "temperature": 0.0, "cfg": 0.0}
         ask |= {"remasking": "low-confidence", "stop": "never", "cache": False, "seed": 3}
         graph = {
             "model": {"class_type": "MIGMLoadLumina", "inputs": {"model": model, "dtype": "fp32"}},

@@ -78,12 +78,12 @@ def test_the_page_hears_of_the_last_run_again_after_a_cached_one(client):
 
 
 def test_words_that_the_model_does_not_know_and_what_it_cannot_do_are_named(client):
-    graph = text_to_image(head="bundled demo", empty={"width": 64, "height": 72}, cfg=0, steps=4, budget=2)
+    graph = text_to_image(head="bundled demo", empty={"width": 64, "height": 80}, cfg=0, steps=4, budget=2)
     graph["model"]["inputs"]["model"] = "bundled demo"
     graph["prompt"]["inputs"]["text"] = "a cat riding a bicycle"
     outcome = client.run(graph)
     run = summary(outcome)
-    assert {"cat", "bicycle"} <= set(run["unknown_words"]) and "64x72" in run["cautions"][0]
+    assert {"cat", "bicycle"} <= set(run["unknown_words"]) and "64x80" in run["cautions"][0]
     text = report(outcome)
     assert "cat" in text and "bicycle" in text and run["cautions"][0] in text
     assert run["method"] == "shortcut" and run["steps"] == 4 and run["settings"] == {"budget": 2}
@@ -146,13 +146,12 @@ def test_running_again_samples_nothing_and_a_new_seed_loads_nothing(client):
 def test_the_bundled_model_runs_at_once(client):
     info = client.get("/object_info")
     assert info["MIGMLoadLumina"]["input"]["required"]["model"][1]["options"][0] == "bundled demo"
-    graph = text_to_image(seed=2, head="bundled demo", **plan(client, model="bundled demo")["own"])
-    for size in ("width", "height"):
-        del graph["sampler"]["inputs"][size]
+    own, few = plan(client, model="bundled demo")["own"], {"steps": 4, "budget": 2}
+    graph = text_to_image(seed=2, head="bundled demo", cfg=own["cfg"], temperature=own["temperature"], **few)
     graph["model"]["inputs"] = {"model": "bundled demo", "dtype": "fp32"}
     outcome = client.run(graph)
     (seen,) = client.images(outcome, "save")
-    assert_same(seen, Pipeline.load(dtype="fp32", device="cpu").generate(PROMPT, seed=2).images[0])
+    assert_same(seen, Pipeline.load(dtype="fp32", device="cpu").generate(PROMPT, seed=2, **few).images[0])
     print(report(outcome), f"\n{len(outcome.previews)} previews")
 
 

@@ -46,11 +46,11 @@ def generated(painter: Pipeline, prompt: str = "", **settings) -> list[Image.Ima
 
 @pytest.mark.hosts("all")
 def test_an_edit_equals_the_engines_and_tells_how_far_the_head_is_off(server, client, painter):
-    graph = of_task("MIGMEditImage", {"instruction": "large red heart"})
+    graph = of_task("MIGMEditImage", {"instruction": "large red house"})
     picture = noisy(200, 70)
     graph["prompt"]["inputs"]["image"] = load(server, graph, "edit", picture)
     outcome = client.run(graph)
-    result = painter.generate("large red heart", task="edit", images=picture, seed=1, **SHORT)
+    result = painter.generate("large red house", task="edit", images=picture, seed=1, **SHORT)
     assert_same(client.images(outcome, "save")[0], result.images[0])
     assert_same(client.images(outcome, "seen")[0], result.pictures[0])
     text = report(outcome)
@@ -60,7 +60,7 @@ def test_an_edit_equals_the_engines_and_tells_how_far_the_head_is_off(server, cl
     assert "sampler" not in again.executed_nodes, "nothing changed"
     graph["prompt"]["inputs"]["image_cfg"] = 0.0
     other = client.run(graph)
-    assert_same(client.images(other, "save")[0], generated(painter, "large red heart", task="edit", images=picture, image_guidance_scale=0.0)[0])
+    assert_same(client.images(other, "save")[0], generated(painter, "large red house", task="edit", images=picture, image_guidance_scale=0.0)[0])
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def asking(inputs: dict | None = None) -> dict:
     settings = {"length": 16, "block": 8, "steps": 0, "temperature": 0.0, "cfg": 0.0, "remasking": "low-confidence", "stop": "never", "cache": False, "seed": 3}
     return {
         "model": {"class_type": "MIGMLoadLumina", "inputs": {"model": PAINTER, "dtype": "fp32"}},
-        "ask": {"class_type": "MIGMAskAboutImage", "inputs": {"model": ["model", 0], "question": "large red heart", **settings, **(inputs or {})}},
+        "ask": {"class_type": "MIGMAskAboutImage", "inputs": {"model": ["model", 0], "question": "large red house", **settings, **(inputs or {})}},
         "answer": {"class_type": "PreviewAny", "inputs": {"source": ["ask", 0]}},
         "seen": {"class_type": "PreviewImage", "inputs": {"images": ["ask", 1]}},
         "report": {"class_type": "PreviewAny", "inputs": {"source": ["ask", 2]}},
@@ -183,7 +183,7 @@ def test_an_answer_equals_the_engines_and_is_told_while_it_is_written(server, cl
     graph["ask"]["inputs"]["image"] = load(server, graph, "asked", picture)
     outcome = client.run(graph)
     asked = {"guidance_scale" if name == "cfg" else name: value for name, value in settings.items()}
-    reply = painter.understand("large red heart", picture, length=16, block=8, stop="never", seed=3, **asked)
+    reply = painter.understand("large red house", picture, length=16, block=8, stop="never", seed=3, **asked)
     assert answers(outcome) == [reply.text] and reply.text
     assert_same(client.images(outcome, "seen")[0], reply.pictures[0])
     assert all(note in report(outcome) for note in reply.notes) and f"{reply.answer.passes} passes" in report(outcome)
@@ -204,13 +204,13 @@ def test_a_batch_is_asked_about_together_or_one_by_one(server, client, painter):
     graph["both"] = {"class_type": "ImageBatch", "inputs": {"image1": both[0], "image2": both[1]}}
     graph["ask"]["inputs"] |= {"image": ["both", 0], "one_by_one": False}
     shared = {"length": 16, "block": 8, "stop": "never"}
-    assert answers(client.run(graph)) == [painter.understand("large red heart", pictures, **shared).text]
+    assert answers(client.run(graph)) == [painter.understand("large red house", pictures, **shared).text]
     graph["ask"]["inputs"]["one_by_one"] = True
     outcome = client.run(graph)
-    assert answers(outcome) == [painter.understand("large red heart", each, **shared).text for each in pictures]
+    assert answers(outcome) == [painter.understand("large red house", each, **shared).text for each in pictures]
     graph["ask"]["inputs"] |= {"one_by_one": False, "options": "red\nlarge blue\n"}
     outcome = client.run(graph)
-    chosen = painter.choose("large red heart", ["red", "large blue"], pictures)
+    chosen = painter.choose("large red house", ["red", "large blue"], pictures)
     assert answers(outcome) == [chosen.option] and f"{chosen.probabilities[0]:.1%} red" in report(outcome)
 
 

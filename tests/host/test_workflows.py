@@ -12,12 +12,12 @@ from PIL import Image
 from workflows import DYNAMIC, NAMES, NOTES, SUBGRAPH_NAMES, SUBGRAPHS, chosen, inputs_of_info, inside, load, to_prompt
 
 from migm_core.pipeline import Pipeline
-from migm_core.worlds.shapes.judge import judge
-from migm_core.worlds.shapes.scenes import parse
+from migm_core.worlds import lakeside
 
 EXTENSION = "ComfyUI-MIGM-Shortcut"  # the folder that it lies in
 BUNDLED = "bundled demo"
 SMALL = {"width": 96, "height": 64}  # instead of a megapixel
+FEW = {"steps": 4, "budget": 2}  # where a template's own numbers are not the point
 SECONDS = 900  # a busy machine is slow
 
 
@@ -39,7 +39,7 @@ def prompt_of(name: str, types: dict[str, dict], model: str = BUNDLED, head: str
     for node in prompt.values():
         if node["class_type"] == "MIGMLoadLumina" and node["inputs"]["model"] != BUNDLED:
             node["inputs"] |= {"model": model, "dtype": "auto" if model == BUNDLED else "fp32"}
-        elif node["class_type"] == "MIGMLoadShortcutHead":
+        elif node["class_type"] == "MIGMLoadShortcutHead" and not node["inputs"]["head"].startswith(BUNDLED):
             node["inputs"]["head"] = head
         elif node["class_type"] == "MIGMEmptyCanvas":
             node["inputs"] |= SMALL
@@ -61,6 +61,12 @@ def asked(sampler: dict) -> dict:
     """What a sampler asks of the engine."""
     renamed = {"cfg": "guidance_scale"}
     return {renamed.get(name, name): sampler[name] for name in ("steps", "budget", "cfg", "temperature", "method")}
+
+
+def check_that_it_shows(image: np.ndarray, prompt: str) -> None:
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+    (verdict,) = lakeside.judge(pixels, lakeside.parse([prompt]))
+    assert verdict.right, verdict.faults
 
 
 # What the page sees
@@ -119,6 +125,7 @@ def test_the_host_lists_the_subgraphs_and_hands_them_out(client, blueprints):
 def test_the_text_to_image_subgraph(client, types, engine):
     prompt = to_prompt(inside(load("MIGM Text to Image", SUBGRAPHS)), lambda kind: inputs_of_info(types[kind]))
     ((sampler, inputs),) = nodes_of(prompt, "MIGMShortcutSampler")
+    inputs |= FEW
     prompt["image"] = {"class_type": "PreviewImage", "inputs": {"images": [sampler, 0]}}
     (seen,) = shown(client, client.run(prompt, seconds=SECONDS), prompt, "PreviewImage", sampler)
     text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
@@ -132,10 +139,11 @@ def test_the_inpainting_subgraph(client, types, engine):
     prompt["grey"] = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0x808080}}
     prompt["all"] = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 64, "height": 64}}
     encoder |= {"image": ["grey", 0], "mask": ["all", 0]}
+    inputs |= FEW
     prompt["image"] = {"class_type": "PreviewImage", "inputs": {"images": [sampler, 0]}}
     (seen,) = shown(client, client.run(prompt, seconds=SECONDS), prompt, "PreviewImage", sampler)
     text = nodes_of(prompt, "MIGMPrompt")[0][1]["text"]
-    assert_same(seen, engine.generate(text, seed=inputs["seed"], **asked(inputs)).images[0])
+    assert_same(seen, engine.generate(text, seed=inputs["seed"], width=64, height=64, **asked(inputs)).images[0])
 
 
 def test_demo_text_to_image(client, types, engine):
@@ -260,8 +268,7 @@ def test_inpainting(client, types, engine):
     (seen,) = shown(client, outcome, prompt, "SaveImage", second)
     assert_same(seen, finished.images[0])
     for image, text in ((start.images[0], before), (seen, after)):  # it does what its note says
-        verdict = judge(image, parse(text))
-        assert verdict.right, verdict.faults
+        check_that_it_shows(image, text)
     ((decoded, _),) = nodes_of(prompt, "MIGMDecodeCanvas")
     (middle,) = shown(client, outcome, prompt, "PreviewImage", decoded)
     side = middle.shape[1] // 2
@@ -277,19 +284,37 @@ def test_outpainting(client, types, engine):
     outcome = client.run(prompt, seconds=SECONDS)
     start = engine.generate(before, seed=of_first["seed"], **asked(of_first)).images[0]
     strip = start.crop((0, 0, start.width - extend["right"], start.height))
-    finished = engine.generate(after, task="paint", images=strip, extend=(0, 0, extend["right"], 0), seed=of_second["seed"], **asked(of_second))
+    painting = {"images": strip, "extend": (0, 0, extend["right"], 0), "feather": extend["feather"]}
+    finished = engine.generate(after, task="paint", **painting, seed=of_second["seed"], **asked(of_second))
     (seen,) = shown(client, outcome, prompt, "SaveImage", second)
     assert_same(seen, finished.images[0])
-    verdict = judge(seen, parse(after))
-    assert verdict.right, verdict.faults
+    check_that_it_shows(seen, after)
     ((report, _),) = nodes_of(prompt, "PreviewAny")
     assert finished.head_report in outcome.outputs[report]["text"][0]
 
 
 @pytest.mark.hosts("newest", "oldest")
+def test_maskgit_classes(client, types):
+    prompt = prompt_of("maskgit_classes", types)
+    ((sampler, inputs),), ((_, class_),) = nodes_of(prompt, "MIGMMaskGITSampler"), nodes_of(prompt, "MIGMMaskGITClass")
+    outcome = client.run(prompt, seconds=SECONDS)
+    classes = class_["several"].splitlines()
+    result = Pipeline.load("demo-classes", dtype="fp32", device="cpu").generate(classes, seed=inputs["seed"])  # the model's own numbers
+    seen = shown(client, outcome, prompt, "SaveImage", sampler)
+    assert len(seen) == len(classes)
+    for image, expected in zip(seen, result.images):
+        assert_same(image, expected)
+    numbers = torch.tensor([lakeside.CLASS_NAMES.index(name) for name in classes])
+    verdicts = lakeside.judge_classes(torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2).float() / 255, numbers)
+    assert all(verdict.right for verdict in verdicts), verdicts
+
+
+@pytest.mark.hosts("newest", "oldest")
 def test_compare_methods(client, types, engine):
     prompt = prompt_of("compare_methods", types)
-    ((compare, inputs),) = nodes_of(prompt, "MIGMCompareMethods")
+    ((compare, inputs),), ((loader, _),) = nodes_of(prompt, "MIGMCompareMethods"), nodes_of(prompt, "MIGMLoadLumina")
+    prompt["canvas"] = {"class_type": "MIGMEmptyCanvas", "inputs": {"model": [loader, 0], **SMALL, "batch": 1}}  # its steps are the point
+    inputs["canvas"] = ["canvas", 0]
     outcome = client.run(prompt, seconds=SECONDS)
     images, (sheet,) = shown(client, outcome, prompt, "PreviewImage", compare), shown(client, outcome, prompt, "SaveImage", compare, 1)
     lines = inputs["methods"].splitlines()
@@ -300,7 +325,7 @@ def test_compare_methods(client, types, engine):
     assert len(images) == len(ways)
     numbers = {"guidance_scale": inputs["cfg"], "temperature": inputs["temperature"]}
     for image, way in zip(images, ways):
-        assert_same(image, engine.generate(text, seed=inputs["seed"], **numbers, **way).images[0])
+        assert_same(image, engine.generate(text, seed=inputs["seed"], **SMALL, **numbers, **way).images[0])
     assert sheet.shape[1] > len(lines) * max(256, images[0].shape[1]) > sheet.shape[0]
     ((report, _),) = nodes_of(prompt, "PreviewAny")
     assert [part.splitlines()[0] for part in outcome.outputs[report]["text"][0].split("\n\n")] == lines
@@ -309,7 +334,7 @@ def test_compare_methods(client, types, engine):
 def test_two_workflows_queued_at_once_both_finish(client, types, engine):
     prompt, other = prompt_of("demo_text_to_image", types), prompt_of("demo_text_to_image", types)
     for graph, seed in ((prompt, 21), (other, 22)):
-        nodes_of(graph, "MIGMShortcutSampler")[0][1]["seed"] = seed
+        nodes_of(graph, "MIGMShortcutSampler")[0][1].update(seed=seed, **FEW)
     queued = [client.queue(graph) for graph in (prompt, other)]
     ((sampler, inputs),) = nodes_of(prompt, "MIGMShortcutSampler")
     numbers = asked(inputs)

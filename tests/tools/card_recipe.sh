@@ -3,10 +3,16 @@
 #
 # Call it again, with the same options, until it says that all is done. On one H100 for 15 minutes, starting and closing the machine included:
 #
-#   1. bash tests/tools/card_recipe.sh 525         limit 560 s   tokenizer 207, base 263; starting and compiling take some 25 more
+#   1. bash tests/tools/card_recipe.sh 525         limit 560 s   tokenizer 125, base 345; starting and compiling take some 25 more
 #   2. bash tests/tools/card_recipe.sh 215         limit 250 s   what is left of the base, trajectories 11, head 106 beside classes 67 and class-head 31, evaluation 73
 #
 # A piece is over some 20 s after its SECONDS, which are counted from when Python is up. Give the second what is left of the machine, less 40.
+#
+# Where a machine goes on with what a call has left running, one piece of 765 does without the second start: (OUT=/tmp/out setsid nohup bash ... 765 --seconds 735 > /tmp/log 2>&1 &).
+#
+# The bundled models' tokenizer and base are done. For their heads and for the model of classes alone, on any machine:
+#
+#   bash tests/tools/card_recipe.sh 700 --init-from demo --tokenizer 0 --base 0 --trajectories 20 --head 540 --classes 250 --class-head 200 --evaluation 75
 #
 # The second call wants the first one's machine, where WORK still lies. On another machine, carry the files that the first call has left in OUT
 # in a folder and name it in WEIGHTS. Models whose stages are over (report.txt tells their seconds) are then left alone; others go on from their weights:

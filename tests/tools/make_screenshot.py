@@ -64,7 +64,7 @@ def take(page: Page, path: Path) -> None:
             page.edit(seed=each)
             page.run("window.previews = 0")
             page.press_run()
-            page.wait_for_words("Took")
+            page.wait_for_end()
             page.wait(SHOWN, what="an image")
             page.tab.wait_for_timeout(2000)
         if page.run("return window.previews"):  # a short run has none

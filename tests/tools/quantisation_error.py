@@ -3,7 +3,7 @@
     migm convert MODEL MODEL-fp8.safetensors --dtype fp8
     python tests/tools/quantisation_error.py MODEL MODEL-fp8.safetensors
 
-Both see the same sequences: prompts of the bundled model's world, before canvases of which a share is known. Computed in float32.
+Both see the same sequences: prompts of the bundled models' world, before canvases of which a share is known. Computed in float32.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from migm_core.checkpoints import Checkpoint, load_checkpoint  # noqa: E402
 from migm_core.pipeline import Pipeline  # noqa: E402
 from migm_core.sampling.backbone import Branch, at_positions  # noqa: E402
 from migm_core.sampling.loop import masked_positions  # noqa: E402
-from migm_core.worlds.shapes.scenes import random_scene  # noqa: E402
+from migm_core.worlds import lakeside  # noqa: E402
 
 SHARES = (0.0, 0.25, 0.5, 0.75)  # of the tokens that are known
 
@@ -52,7 +51,8 @@ def compare(original: str | Path, converted: str | Path, *, prompts: int = 8, si
         steps: in which the original samples the known tokens; 0 for codes at random.
     """
     checkpoint = load_checkpoint(original, dtype="fp32")
-    cases = [case for index in range(prompts) for case in _cases(checkpoint, index, side, steps)]
+    scenes = lakeside.sample_scenes(prompts, torch.Generator().manual_seed(0), "test", lakeside.BUNDLED)
+    cases = [case for index, prompt in enumerate(lakeside.prompts(scenes, 0)) for case in _cases(checkpoint, prompt, index, side, steps)]
     before = [_predicted(checkpoint, *case) for case in cases]
     checkpoint = load_checkpoint(converted, dtype="fp32")
     measured = []
@@ -65,17 +65,16 @@ def compare(original: str | Path, converted: str | Path, *, prompts: int = 8, si
     return Errors(*torch.stack(measured).mean(0).tolist())
 
 
-def _cases(checkpoint: Checkpoint, index: int, side: int | None, steps: int) -> list[tuple[Tensor, Canvas]]:
+def _cases(checkpoint: Checkpoint, prompt: str, index: int, side: int | None, steps: int) -> list[tuple[Tensor, Canvas]]:
     """A prompt's tokens with a canvas of each share."""
     downscale_factor, settings = checkpoint.image_tokenizer.config.downscale_factor, checkpoint.settings
     height, width = (side, side) if side else (settings["height"] // downscale_factor, settings["width"] // downscale_factor)
-    caption = random_scene(np.random.default_rng(index), 1 + index % 3, "test").caption
     if steps:
-        canvas = Pipeline(checkpoint, None).generate(caption, width=width * downscale_factor, height=height * downscale_factor, steps=steps, seed=index).canvas
+        canvas = Pipeline(checkpoint, None).generate(prompt, width=width * downscale_factor, height=height * downscale_factor, steps=steps, seed=index).canvas
     else:
         codes = torch.randint(checkpoint.base.config.tokens.codebook_size, (1, height, width), generator=torch.Generator().manual_seed(index))
         canvas = Canvas(codes, torch.zeros_like(codes, dtype=torch.bool))
-    return [(checkpoint.prompts.prompt(caption), canvas.varied(1 - share, index)) for share in SHARES]
+    return [(checkpoint.prompts.prompt(prompt), canvas.varied(1 - share, index)) for share in SHARES]
 
 
 def _predicted(checkpoint: Checkpoint, prompt: Tensor, canvas: Canvas) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 What the rest of the project uses, all over batches of N scenes:
 
-    sample_scenes(count, generator, split=None) -> Scenes      on the generator's device; split: "train", "dev", "test"; variety: which scenes occur
+    sample_scenes(count, generator, split=None) -> Scenes      on the generator's device; split: "train", "dev", "test"; variety: which scenes occur, such as BUNDLED
     render(scenes, size=256) -> Tensor                         pictures, float32 (N, 3, size, size) in 0..1, on the scenes' device
     render_layers(scenes, size=256) -> Layers                  .image, .depth (N, 1, size, size), .masks bool (N, 4, size, size)
     depth_maps(scenes, size=256), edge_maps(images)            control pictures, (N, 3, size, size) in 0..1
@@ -41,11 +41,12 @@ from .prompting import captions, prompts
 from .questioning import questions
 from .reader import Reading, SeenObject, read
 from .renderer import Layers, render, render_layers
-from .sampling import Variety, sample_scenes
+from .sampling import BUNDLED, Variety, sample_scenes
 from .scene import Request, Scenes
 from .words import text_layout, text_tokenizer, unknown_words
 
 __all__ = [
+    "BUNDLED",
     "CLASS_NAMES",
     "Edits",
     "Layers",

@@ -54,6 +54,9 @@ class Variety:
         return counts & (sizes | ~scenes.present).all(1)
 
 
+BUNDLED = Variety(count_shares=(0.45, 0.55, 0.0, 0.0), sizes=("large",), landscapes=16, poses=2, centred=True)  # what the bundled models know
+
+
 def sample_scenes(count: int, generator: torch.Generator, split: str | None = None, variety: Variety = Variety()) -> Scenes:
     """``count`` random scenes, of one split if given. The same generator state gives the same scenes.
 

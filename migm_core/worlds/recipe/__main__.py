@@ -18,6 +18,7 @@ from ...training.distributed import World, joined_world
 from ...writing import folder_for
 from . import weights
 from .assemble import assemble
+from .bundled import take_apart
 from .dry_run import dry_run
 from .pieces import TOTAL, Plan, pack, run_all
 from .sizes import SIZES, Sizes
@@ -46,8 +47,10 @@ def main(argv: list[str] | None = None) -> None:
     for name in STAGES:
         parser.add_argument(f"--{name}", type=number(), metavar="S", help=f"with all: seconds of {name}; 0 leaves it out (default: a share)")
     parser.add_argument("--count-work", action="store_true", help="seconds are what processors work, all added up, not what a clock tells: beside other work")
-    parser.add_argument("--init-from", type=Path, metavar="FOLDER", help="weights to begin with, as --out has written them (default: those that come with the size, if any)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where weights in parts, sheets and logs go, few files below 15 MiB")
+    parser.add_argument(
+        "--init-from", type=Path, metavar="FOLDER", help="weights to begin with, as --out has written them, or demo: the bundled models (default: those that come with the size, if any)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where weights in parts, sheets and logs go, at most eight files below 16 MiB")
     parser.add_argument("--size", choices=SIZES, default="card", help="default: card")
     parser.add_argument("--device", help="default: cuda where there is one")
     parser.add_argument("--no-compile", action="store_true", help="do not fuse the models' blocks, which is on by default on a GPU")
@@ -64,11 +67,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     sizes = SIZES[args.size]
-    if args.init_from is not None and not args.init_from.is_dir():
-        raise ValueError(f"--init-from {args.init_from} is no folder. Give the one that --out has written, or leave it out.")
+    demo = args.init_from == Path("demo")
+    if args.init_from is not None and not demo and not args.init_from.is_dir():
+        raise ValueError(f"--init-from {args.init_from} is no folder. Give the one that --out has written, or demo, or leave it out.")
     begin = args.init_from or TRAINED / args.size
     if args.init_from is not None or begin.is_dir() and not weights.any_in(args.folder):
-        print(f"Begins with weights from {begin}:", ", ".join(weights.unpack(begin, args.folder)) or "none that are not there already", flush=True)
+        new = take_apart(args.folder) if demo else weights.unpack(begin, args.folder)
+        print(f"Begins with weights from {begin}:", ", ".join(new) or "none that are not there already", flush=True)
     use_reader(args.folder)
     if args.stage == "dry-run":
         print(dry_run(sizes))

@@ -72,7 +72,8 @@ def _maskgit(folder: Path, sizes: Sizes) -> Path:
     (target / VQGAN_FOLDER / VQGAN_CONFIG).write_text(json.dumps(layout, indent=2) + "\n", encoding="utf-8")  # JSON is YAML
     _write(target / "config.json", _said(config))
     kinds = sizes.classes
-    _write(target / "generation_config.json", _settings(sizes.pixels, kinds.steps[0], kinds.budgets[0], CLASS_GUIDANCE))
+    settings = _settings(sizes.pixels, kinds.steps[0], kinds.budgets[0], CLASS_GUIDANCE)
+    _write(target / "generation_config.json", settings | {"softmax_temperature": kinds.softmax_temperature})
     _save_head(folder, "class-head", MaskGitHead(sizes.class_head()), target)
     return target
 

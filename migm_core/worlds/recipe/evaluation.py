@@ -282,12 +282,13 @@ class ClassEvaluator(Sampler):
         device = tokenizer.post_quant_conv.weight.device
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         super().__init__(tokenizer, ClassBase(base.to(dtype)), None if head is None else head.to(dtype), sizes.side, seed)
+        self.sizes = sizes
         self.classes = lakeside.random_classes(count, torch.Generator().manual_seed(10**6 + seed))
         self.prompts = class_prompts(self.classes, base.config.codebook_size).to(device)
         self.unconditional = torch.tensor([base.config.dropped_class], device=device)
 
     def rule(self, way: Way) -> MaskGitRule:
-        return MaskGitRule()
+        return self.sizes.classes.rule
 
     def verdicts(self, pictures: Tensor, count: int) -> list[Verdict]:
         return lakeside.judge_classes(pictures, self.classes[:count])

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ...families.lumina_dimoo.prompts import PromptEncoder
-from ...tokenizers.amused_vq import ImageTokenizer, ResnetBlock
+from ...tokenizers.amused_vq import ImageTokenizer
 from ...training.distributed import World
+from ...training.inner_levels import adds_nothing
 from ...training.picture_tokenizer import TrainingOperations, compile_tokenizer
 from .. import lakeside
 from ..lakeside.reader_data import Examples, examples, joined, make_pairs
@@ -183,16 +184,11 @@ def for_encoding(tokenizer: ImageTokenizer, compile: bool = False) -> ImageToken
     fast = ImageTokenizer(tokenizer.config, operations=TrainingOperations)
     fast.load_state_dict(tokenizer.state_dict())
     for block in fast.encoder.down_blocks:
-        block.resnets = nn.ModuleList(each for each in block.resnets if not _adds_nothing(each))
+        block.resnets = nn.ModuleList(each for each in block.resnets if not adds_nothing(each))
     fast = fast.to(tokenizer.post_quant_conv.weight.device, memory_format=torch.channels_last).requires_grad_(False).eval()
     if compile:
         compile_tokenizer(fast)
     return fast
-
-
-def _adds_nothing(block: ResnetBlock) -> bool:
-    """Whether it was left out of a training that learned its outermost level last."""
-    return block.conv_shortcut is None and not (block.conv2.weight.any() or block.conv2.bias.any())
 
 
 def half_precision(device: torch.device) -> torch.autocast:

@@ -20,7 +20,7 @@ from .stages import STAGES
 from .task import Task
 
 # Seconds on one H100, of two pieces of 525 and 215; a minute and more is left for starting, compiling and looking. For other times they are shares.
-SHARES = {"reader": 0, "tokenizer": 207, "base": 263, "tasks": 0, "trajectories": 11, "head": 106, "classes": 67, "class-head": 31, "evaluation": 73}
+SHARES = {"reader": 0, "tokenizer": 125, "base": 345, "tasks": 0, "trajectories": 11, "head": 106, "classes": 67, "class-head": 31, "evaluation": 73}
 COUNT_THEMSELVES = {"reader", "tokenizer", "base", "tasks", "head", "classes", "class-head"}  # their checkpoints tell how much of their time is over
 BESIDE = {"classes", "class-head"}  # run beside the head's training, in a process of their own
 TOTAL = sum(seconds for name, seconds in SHARES.items() if name not in BESIDE)
@@ -120,7 +120,7 @@ def run_all(task: Task, plan: Plan, beside: Callable[..., subprocess.Popen]) -> 
         print("Seconds of each stage:", {name: round(value) for name, value in seconds.items()}, "over:", over, flush=True)
     warming = other = None
     in_turn = plan.in_turn or world.size > 1
-    if task.compile and world.first and (wanted := _to_compile(folder, seconds)):
+    if task.compile and world.first and (wanted := _to_compile(folder, seconds, task.sizes)):
         warming = beside("warm-up", "--for", *wanted)
     try:
         for name in SHARES:
@@ -175,10 +175,10 @@ def _run(plan: Plan, name: str, task: Task, seconds: float) -> Task:
     return task
 
 
-def _to_compile(folder: Path, seconds: dict[str, float]) -> list[str]:
-    """What a process beside should compile first for the stages that are ahead: not the stage that begins at once, which compiles for itself."""
+def _to_compile(folder: Path, seconds: dict[str, float], sizes: Sizes) -> list[str]:
+    """What a process beside should compile first for the stages that are ahead: of the stage that begins at once, which compiles for itself, what it needs last."""
     ahead = [name for name in SHARES if seconds[name] > 0 and spent(folder, name) < seconds[name]]
-    wanted = [name for name in ("tokenizer", "base") if name in ahead and ahead[0] != name]
+    wanted = [name for name in ("tokenizer", "base") if name in ahead and (ahead[0] != name or name == "tokenizer" and sizes.outer_last)]
     samples = {"trajectories", "head", "evaluation"} & set(ahead)
     return wanted + ["sampling"] * bool(samples and ahead[0] not in samples)
 

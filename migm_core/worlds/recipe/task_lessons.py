@@ -75,7 +75,7 @@ class TaskPrompts:
 
 
 def asked(name: str, sizes: Sizes, seed: int, split: str, count: int, device: torch.device) -> Asked:
-    """Requests of a task for random scenes of a split; the same for the same arguments."""
+    """Requests of a task for random scenes of a split; the same for the same arguments. Fewer where an edit leads out of the variety or the split."""
     scenes = lakeside.sample_scenes(count, torch.Generator().manual_seed(seed), split, sizes.variety).to(device)
     with torch.no_grad():
         return TASKS[name].ask(scenes, seed, sizes.pixels, sizes.variety)

@@ -9,7 +9,6 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
-import torch
 from small_model import PROMPT
 
 from migm_core.cli import main
@@ -24,11 +23,9 @@ TEXTS = ("", " ", "\udcff", "\x1b[31m", "a\nb", "x" * 5000, "--", "-", "none", "
 GENERATE = {"--negative": "t", "--model": "t", "--head": "t", "--size": "n", "--steps": "n", "--budget": "n", "--method": "t", "--cfg": "n", "--temperature": "n"}
 GENERATE |= {"--seed": "n", "--batch": "n", "--device": "t", "--dtype": "t", "--tile": "n", "--out": "t", "--report": "t"}
 TRAINING = {
-    "train-tokenizer": {"--steps": "n", "--batch": "n", "--seed": "n", "--init-from": "t"},
-    "train-base": {"--steps": "n", "--lr": "n", "--layers": "n", "--seed": "n", "--init-from": "t"},
     "collect": {"--count": "n", "--batch": "n", "--steps": "n", "--cfg": "n", "--temperature": "n", "--seed": "n", "--prompt-file": "t", "--model": "t", "--device": "t"},
     "train-head": {"--steps": "n", "--batch": "n", "--lr": "n", "--ratio": "n", "--rollout": "n", "--ema": "n", "--seed": "n", "--clip": "n", "--init-from": "t"},
-    "evaluate": {"--prompts": "n", "--steps": "n", "--budgets": "n", "--few": "n", "--cfg": "n", "--temperature": "n", "--seed": "n", "--head": "t", "--out": "t"},
+    "evaluate": {"--prompts": "n", "--steps": "n", "--methods": "t", "--cfg": "n", "--temperature": "n", "--seed": "n", "--head": "t", "--out": "t"},
 }
 LIMIT = 3000  # bytes that a file may have on a full disk
 
@@ -149,11 +146,9 @@ def _read_only(rng: random.Random, room: Room) -> Attempt:
 def _train(room: Room, name: str, work: Path) -> dict:
     """A short run of a training command on a working folder: its options."""
     return {
-        "train-tokenizer": {"--steps": 3, "--batch": 1},
-        "train-base": {"--steps": 3, "--layers": 1},
         "collect": {"--model": room.model, "--count": 3, "--steps": 4, "--device": "cpu"},
         "train-head": {"--model": room.model, "--steps": 3, "--device": "cpu"},
-        "evaluate": {"--model": work / "checkpoint", "--prompts": 2, "--steps": 4, "--device": "cpu", "--out": work / "numbers.json"},
+        "evaluate": {"--model": room.model, "--prompts": 2, "--steps": 2, "--size": "128x128", "--device": "cpu", "--out": work / "numbers.json"},
     }[name]
 
 
@@ -169,16 +164,14 @@ def _training_options(rng: random.Random, room: Room) -> Attempt:
     option = rng.choice(list(TRAINING[name]))
     value = _value(rng, TRAINING[name][option])
     argv = _argv(name, work, {**_train(room, name, work), option: value})
-    about = (option, option.strip("-"), "lr", "guidance_scale", "temperature", "budget", "model", "checkpoint", "head", "trajectories", _in_words(value))
+    about = (option, option.strip("-"), "lr", "guidance_scale", "temperature", "budget", "model", "checkpoint", "head", "trajectories", "numbers.json", _in_words(value))
     return Attempt(f"{name} {option}={ascii(value)[:40]}{' in a new folder' if fresh else ''}", lambda: command(*argv), (about,), "either", bool, room.folder)
 
 
 DAMAGED = {
-    "train-tokenizer": ("codebook.safetensors", "tokenizer/checkpoint.pt"),
-    "train-base": ("codebook.safetensors", "tokenizer/checkpoint.pt", "base/checkpoint.pt"),
     "collect": ("trajectories/trajectory-000000.safetensors",),
     "train-head": ("trajectories/trajectory-000000.safetensors", "trajectories/trajectory-000001.safetensors", "head/checkpoint.pt"),
-    "evaluate": ("checkpoint/config.json", "checkpoint/vqvae/diffusion_pytorch_model.safetensors", "head/shortcut.safetensors"),
+    "evaluate": ("head/shortcut.safetensors",),
 }
 
 
@@ -207,9 +200,10 @@ def _damaged_work(rng: random.Random, room: Room) -> Attempt:
 
 
 def _full_work(rng: random.Random, room: Room) -> Attempt:
-    name = rng.choice([name for name in TRAINING if name != "train-tokenizer"])
+    name = rng.choice(list(TRAINING))
     work = room.work()
-    shutil.rmtree(work / {"collect": "trajectories", "train-head": "head", "train-base": "base", "evaluate": "head"}[name])
+    if name != "evaluate":
+        shutil.rmtree(work / {"collect": "trajectories", "train-head": "head"}[name])
     argv = _argv(name, work, _train(room, name, work))
 
     def run():
@@ -234,29 +228,23 @@ def _read_only_work(rng: random.Random, room: Room) -> Attempt:
 
 def _resumed_otherwise(rng: random.Random, room: Room) -> Attempt:
     """Go on with what was begun, with other options."""
-    work, name = room.work(), rng.choice(("train-base", "train-head", "train-tokenizer"))
+    work, name = room.work(), rng.choice(("collect", "train-head"))
     options = _train(room, name, work)
-    if name == "train-base":
-        options |= rng.choice(({"--layers": 2}, {"--steps": 1}, {"--init-from": "demo"}))
-    elif name == "train-head":
-        options |= rng.choice(({"--ratio": 4}, {"--steps": 1}, {"--muon-lr": 0.01}, {"--model": work / "checkpoint"}))
+    if name == "collect":
+        options |= rng.choice(({"--steps": 3}, {"--seed": 9}, {"--count": 4}, {"--cfg": 1}))
     else:
-        options |= rng.choice(({"--steps": 1}, {"--seed": 9}, {"--batch": 3}))
+        options |= rng.choice(({"--ratio": 4}, {"--steps": 1}, {"--muon-lr": 0.01}, {"--model": "demo"}, {"--init-from": "demo"}))
     argv = _argv(name, work, options)
-    about = ("checkpoint.pt", "layers", "ratio", "codebook", "trajector", "steps")
+    about = ("checkpoint.pt", "ratio", "trajector", "steps", "head", "width")
     return Attempt(f"{name} resumed with {list(options.items())[-1]}", lambda: command(*argv), (about,), "either", bool)
 
 
 def make_work(folder: Path, model: Path, head: Path) -> None:
-    """A working folder with a little of everything in it: three steps of each training command."""
-    from migm_core.worlds.shapes.patches import PatchCodebook
-
+    """A working folder with a little of everything in it: two steps of each training command."""
     folder.mkdir()
-    torch.manual_seed(0)
-    PatchCodebook(torch.rand(32, 3 * 8 * 8)).save(folder / "codebook.safetensors")
     room = SimpleNamespace(model=model, head=head)
-    for name in ("train-tokenizer", "train-base", "collect", "train-head"):
-        command(*_argv(name, folder, {**_train(room, name, folder), **({"--steps": 2} if name.startswith("train") else {"--count": 2})}))
+    for name, few in (("collect", {"--count": 2}), ("train-head", {"--steps": 2})):
+        command(*_argv(name, folder, {**_train(room, name, folder), **few}))
     shutil.copy(head, folder / "head" / "shortcut.safetensors")
     for lock in folder.rglob("lock"):
         lock.unlink()

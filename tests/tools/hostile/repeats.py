@@ -11,7 +11,7 @@ from small_model import PROMPT
 from .room import STEPS, Room
 from .trying import Attempt, Crash, python
 
-OTHERS = ("a small red heart on a navy background", "a large yellow star", "cat")
+OTHERS = ("a small red house on the sand", "a large yellow tree", "cat")
 
 
 def plan(rng: random.Random, room: Room) -> Attempt:

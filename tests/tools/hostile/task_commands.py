@@ -55,8 +55,8 @@ def _base(name: str, room: Room) -> tuple[list, dict]:
     run = {**model, "--head": room.head, "--steps": 2, "--budget": 2, "--out": room.folder / "image.png"}
     return {
         "edit": (["make it red"], {**run, "--image": room.folder / "house.png"}),
-        "paint": (["a red heart"], {**run, "--image": room.folder / "house.png", "--mask": room.folder / "mask.png"}),
-        "generate": (["a red heart"], {**run, "--task": "control", "--image": room.folder / "house.png"}),
+        "paint": (["a red house"], {**run, "--image": room.folder / "house.png", "--mask": room.folder / "mask.png"}),
+        "generate": (["a red house"], {**run, "--task": "control", "--image": room.folder / "house.png"}),
         "ask": (["What is it?"], {**model, "--image": room.folder / "house.png", "--length": 8, "--block": 8, "--steps": 2}),
         "compare": ([PROMPT], {**model, "--head": room.head, "--rounds": 1, "--steps": 2, "--methods": "vanilla"}),
     }[name]

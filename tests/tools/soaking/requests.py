@@ -20,8 +20,8 @@ from migm_core.sampling.methods import METHODS
 
 from .files import BASE, FOLDER, HEAD, MASKGIT_BASE, MASKGIT_SHORTCUT
 
-PROMPTS = ("a large red heart on a navy background", "a small yellow star", "cat", "a blue circle left of a red square")
-NEGATIVES = ("", "", "a small red star")
+PROMPTS = ("a large red house on the sand", "a small yellow tree", "cat", "a blue tent left of a red duck")
+NEGATIVES = ("", "", "a small red tree")
 PICTURES = {"soak-0.png": (64, 64), "soak-1.png": (96, 32), "soak-2.png": (200, 70), "soak-3.png": (40, 48)}  # width and height
 MASK = "soak-mask.png"
 MAPS, VIEWS = ("depth", "canny"), ("left", "back")
@@ -258,7 +258,7 @@ def question(rng: random.Random) -> dict:
         graph["question"]["inputs"]["image"], name = picture(rng, graph)
         alone["images"] = [name]
     if rng.random() < 0.3:
-        options = ["red", "large blue", "star"]
+        options = ["red", "large blue", "tree"]
         graph["question"]["inputs"]["options"] = "\n".join(options)
         alone |= {"do": "choose", "with": {}, "options": options}
     return {"graph": graph, "alone": [alone], "shows": "answer", "works": "question", "uses": (BASE,)}

@@ -4,7 +4,6 @@ import torch
 
 from ....families.maskgit.backbone import MaskGit
 from ....families.maskgit.head import MaskGitHead
-from ....families.maskgit.rule import MaskGitRule
 from ....training.masked import train_masked
 from .. import lessons, maskgit, weights
 from ..batched import compile_blocks
@@ -62,7 +61,7 @@ def class_head(task: Task) -> None:
     model = ClassBase(class_base_model(folder, sizes, world.device).to(task.half))
     kinds = sizes.classes
     settings = [
-        RunSettings(sizes.side, steps, CLASS_GUIDANCE, MaskGitRule(), (budget,), divide_first=True) for steps, budget in zip(kinds.steps, kinds.budgets)
+        RunSettings(sizes.side, steps, CLASS_GUIDANCE, kinds.rule, (budget,), divide_first=True) for steps, budget in zip(kinds.steps, kinds.budgets)
     ]
     start = weights_to_begin_with(folder, "class-head", MaskGitHead, sizes.class_head())
     found = train_on_rounds(

@@ -15,8 +15,10 @@ from ..task import Task, weights_to_begin_with
 
 
 def tokenizer(task: Task) -> None:
-    """Train the image tokenizer."""
+    """Train the image tokenizer; where a base has learned its codes, the decoder alone."""
     folder, sizes = task.folder, task.sizes
+    start = weights_to_begin_with(folder, "tokenizer", ImageTokenizer, sizes.tokenizer)
+    learned = any((folder / f"{name}.safetensors").exists() for name in ("base", "tasks", "classes"))
     shown = next(lessons.pictures(replace(sizes, picture_uses=1), task.seed + 77, World(device=task.device)))[0][:8]
 
     def on_checkpoint(model: ImageTokenizer, phase: int) -> None:
@@ -33,6 +35,6 @@ def tokenizer(task: Task) -> None:
 
     train_picture_tokenizer(
         folder / "tokenizer", sizes.tokenizer, lambda step: lessons.pictures(sizes, task.seed, task.world, step), **task.time,
-        seed=task.seed, start=weights_to_begin_with(folder, "tokenizer", ImageTokenizer, sizes.tokenizer), compile=task.compile, outer_last=sizes.outer_last,
+        seed=task.seed, start=start, compile=task.compile, outer_last=sizes.outer_last, decoder_alone=learned,
         on_checkpoint=on_checkpoint, world=task.world,
     )  # fmt: skip

@@ -24,9 +24,10 @@ from ..sizes import Sizes
 from ..task import LOOK, Task, base_model, base_name, digest, image_tokenizer, new_head, weights_to_begin_with
 
 SHALLOW = "base-shallow"  # where a base of half of the layers learns
-# Its learning rates, and those of what goes on from it: high at first, and falling from the start, since batches are small.
+# Its learning rates, and those of what goes on from it: high at first, and falling from the start, since batches are small. And those of all layers at once.
 OF_SHALLOW = {"muon_lr": 0.03, "level": 0.0, "warm_up": 15, "floor": 0.17}
 AFTER_SHALLOW = {"muon_lr": 0.005, "adam_lr": 1e-3, "level": 0.0, "warm_up": 20}
+FROM_NOTHING = {"muon_lr": 0.02, "level": 0.1}
 
 
 def base(task: Task) -> None:
@@ -67,8 +68,8 @@ def base(task: Task) -> None:
     if start is not None:
         model.load_state_dict(start)
         share = 0.0
-    elif share:
-        how |= AFTER_SHALLOW
+    else:
+        how |= AFTER_SHALLOW if share else FROM_NOTHING
     if share and not (folder / "base" / "checkpoint.pt").exists():
         fewer = Lumina(replace(sizes.base(), n_layers=sizes.n_layers // 2), output_rows="all")
         initialise(fewer)

@@ -1,5 +1,6 @@
 """How often a model generates what the prompt says, how long that takes, and what the image tokenizer alone loses."""
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,17 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
-from ...bench.compare import machine
-from ...bench.intervals import Estimate, median, paired_difference, share
-from ...families.lumina_dimoo.tasks import text_guidance
-from ...outputs import write_report
-from ...pipeline import Pipeline
-from .judge import judge
-from .scenes import Scene, random_placement, random_scene, render
+from ..bench.compare import machine
+from ..bench.intervals import Estimate, median, paired_difference, share
+from ..outputs import write_report
+from ..pipeline import Pipeline
+from . import lakeside
+from .prompts import prompts_of_scenes
 
-MOST_SCENES = 640  # a split has as few as 17 scenes of one object
+AT_ONCE = 20  # images
 
 
 @dataclass(frozen=True)
@@ -53,47 +55,37 @@ class Row:
     speed_up: Estimate
 
 
-def unseen_scenes(count: int, split: str, seed: int = 0) -> list[Scene]:
-    """Different scenes of a split: one in forty of one object, of which there are few, the others half of two, half of three.
+def unseen_prompts(pipeline: Pipeline, count: int, split: str = "test", seed: int = 0) -> tuple[lakeside.Scenes, list[str]]:
+    """Scenes of a split and a prompt for each, some of whose attributes are left open.
 
     Raises:
-        ValueError: more than the split holds.
+        ValueError: the model does not know the lakeside world's words.
     """
-    if count > MOST_SCENES:
-        raise ValueError(f"{count} prompts were asked for, but at most {MOST_SCENES} different ones can be spread evenly. Ask for fewer.")
-    rng = np.random.default_rng((seed, 4))
-    wanted = {1: count // 40, 2: (count - count // 40) // 2}
-    wanted[3] = count - sum(wanted.values())
-    scenes: dict[str, Scene] = {}
-    for objects, number in wanted.items():
-        found = 0
-        while found < number:
-            scene = random_scene(rng, objects, split)
-            if scene.canonical not in scenes:
-                scenes[scene.canonical] = scene
-                found += 1
-    return list(scenes.values())
+    return prompts_of_scenes(pipeline.checkpoint, count, split, seed, "Only a model of the lakeside world can be evaluated.")
 
 
-def verdicts(pipeline: Pipeline, scenes: list[Scene], *, seed: int = 0, batch: int = 20, **asked) -> list[bool]:
-    """Whether the image of each scene's caption is right in every respect; prompts of one length run together."""
-    prompts = [pipeline.checkpoint.prompts.prompt(scene.caption) for scene in scenes]
-    right = [False] * len(scenes)
+def verdicts(pipeline: Pipeline, prompts: list[str], *, seed: int = 0, **asked) -> list[bool]:
+    """Whether the image of each prompt shows all that it says. The k-th has the seed ``seed`` + k, and prompts of one length run together."""
+    right, request = [False] * len(prompts), lakeside.parse(prompts)
     groups: dict[int, list[int]] = {}
-    for index, ids in enumerate(prompts):
-        groups.setdefault(len(ids), []).append(index)
-    chunks = [group[i : i + batch] for group in groups.values() for i in range(0, len(group), batch)]
-    for chunk in tqdm(chunks, desc="evaluate", disable=None):
-        settings = pipeline.settings(**asked, batch=len(chunk), seed=seed + chunk[0])
-        unconditional = pipeline.checkpoint.prompts.unconditional()
-        branches = text_guidance(torch.stack([prompts[i] for i in chunk]), unconditional, settings.guidance_scale)
-        for index, image in zip(chunk, pipeline.run(branches, settings).images):
-            right[index] = judge(np.asarray(image, np.float32) / 255, scenes[index]).right
+    for index, prompt in enumerate(prompts):
+        groups.setdefault(len(pipeline.checkpoint.prompts.prompt(prompt)), []).append(index)
+    with tqdm(total=len(prompts), desc="evaluate", unit="image", disable=None) as bar:
+        for chunk in (group[first : first + AT_ONCE] for group in groups.values() for first in range(0, len(group), AT_ONCE)):
+            images = pipeline.generate([prompts[index] for index in chunk], seeds=[seed + index for index in chunk], **asked).images
+            for index, verdict in zip(chunk, lakeside.judge(as_tensor(images), request[torch.tensor(chunk)]), strict=True):
+                right[index] = verdict.right
+            bar.update(len(chunk))
     return right
 
 
+def as_tensor(images: list[Image.Image]) -> Tensor:
+    """Images of one size as the judge takes them: float32 (N, 3, h, w) in 0..1."""
+    return torch.from_numpy(np.stack([np.asarray(image, np.float32) / 255 for image in images])).permute(0, 3, 1, 2)
+
+
 def evaluate(
-    pipeline: Pipeline, ways: Mapping[str, Mapping[str, Any]], *, prompts: int = 500, split: str = "test", seed: int = 0, timed: int = 15
+    pipeline: Pipeline, ways: Mapping[str, Mapping[str, Any]], *, prompts: int = 100, split: str = "test", seed: int = 0, timed: int = 15
 ) -> list[Row]:
     """Measure several ways of sampling on the same prompts and seeds.
 
@@ -101,17 +93,22 @@ def evaluate(
         ways: settings of each, as ``Pipeline.settings`` takes them, by its name. The first is what the others are compared with.
         prompts: of the split, judged.
         timed: rounds of single images, in which the ways take turns, so that a drift of the machine's speed hits all.
+
+    Raises:
+        ValueError: the model does not know the lakeside world's words, or images have a size that the judge does not read.
     """
-    scenes = unseen_scenes(prompts, split, seed)
-    captions = [scene.caption for scene in scenes[-timed:]]
-    full_steps = [len(pipeline.generate(captions[0], **way).full_steps) for way in ways.values()]  # and a warm-up
-    times = [[pipeline.generate(caption, **way).seconds for way in ways.values()] for caption in captions]
+    scenes, texts = unseen_prompts(pipeline, prompts, split, seed)
+    of_ways = {name: pipeline.settings(**way) for name, way in ways.items()}
+    for settings in of_ways.values():
+        _check_size(settings.width, settings.height)
+    counts = scenes.present.sum(1).tolist()
+    full_steps = [len(pipeline.generate(texts[-1], **way).full_steps) for way in ways.values()]  # and a warm-up
+    times = [[pipeline.generate(text, **way).seconds for way in ways.values()] for text in texts[-timed:]]
     rows, first = [], None
-    for k, (name, way) in enumerate(ways.items()):
-        right = verdicts(pipeline, scenes, seed=seed, **way)
+    for k, (name, settings) in enumerate(of_ways.items()):
+        right = verdicts(pipeline, texts, seed=seed, **ways[name])
         first = first or right
-        settings = pipeline.settings(**way)
-        groups = {n: [r for r, scene in zip(right, scenes) if len(scene.objects) == n] for n in sorted({len(s.objects) for s in scenes})}
+        groups = {n: [r for r, count in zip(right, counts) if count == n] for n in sorted(set(counts))}
         rows.append(
             Row(
                 way=name,
@@ -130,6 +127,11 @@ def evaluate(
             )
         )
     return rows
+
+
+def _check_size(width: int, height: int) -> None:
+    if width != height or width % 64 or width < 128:
+        raise ValueError(f"Images of {width}x{height} pixels cannot be judged. Expected squares whose side is a multiple of 64, 128 or more.")
 
 
 def table(rows: list[Row], pipeline: Pipeline) -> str:
@@ -167,16 +169,18 @@ def save(rows: list[Row], path: str | Path) -> None:
 
 
 @torch.inference_mode()
-def round_trip(pipeline: Pipeline, count: int = 500, split: str = "test", seed: int = 0) -> dict[str, float]:
-    """The judge's accuracy on the renderer's own images, and on them after the image tokenizer, with its PSNR in dB."""
-    rng = np.random.default_rng((seed, 5))
-    scenes = unseen_scenes(count, split, seed)
-    pictures = np.stack([render(scene, random_placement(rng, scene)) for scene in scenes])
-    images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-    errors, right = [], []
-    for chunk, of in zip(images.split(50), [scenes[i : i + 50] for i in range(0, count, 50)]):
-        again = pipeline.decode(pipeline.encode(chunk)).cpu()
-        errors += (again - chunk).square().mean((1, 2, 3)).tolist()
-        right += [judge(image.permute(1, 2, 0).numpy(), scene).right for image, scene in zip(again, of)]
-    rendered = statistics.mean(judge(image, scene).right for image, scene in zip(pictures, scenes))
-    return {"rendered": rendered, "tokenized": statistics.mean(right), "psnr": float(-10 * np.log10(np.mean(errors)))}
+def round_trip(pipeline: Pipeline, count: int = 100, split: str = "test", seed: int = 0, size: int | None = None) -> dict[str, float]:
+    """The judge's accuracy on the renderer's own images, and on them after the image tokenizer, with its PSNR in dB.
+
+    Args:
+        size: of the images' sides in pixels; None for the model's own width.
+    """
+    scenes, _ = unseen_prompts(pipeline, count, split, seed)
+    errors, right, right_again = [], 0, 0
+    for first in range(0, count, AT_ONCE):
+        some = scenes[first : first + AT_ONCE]
+        images = lakeside.render(some, size or pipeline.settings().width)
+        again = pipeline.decode(pipeline.encode(images)).cpu()
+        errors += (again - images).square().mean((1, 2, 3)).tolist()
+        right, right_again = (number + sum(verdict.right for verdict in lakeside.judge(shown, some)) for number, shown in ((right, images), (right_again, again)))
+    return {"rendered": right / count, "tokenized": right_again / count, "psnr": -10 * math.log10(statistics.mean(errors))}
