@@ -25,9 +25,11 @@ SHOWN = {"choice_temperature"}  # not advanced
 
 
 def class_names() -> list[str]:
-    """Those of the bundled model, where it is there, and those of ImageNet."""
-    said = BUNDLED["demo-classes"] / "config.json"
-    own = json.loads(said.read_text(encoding="utf-8"))["class_names"] if said.exists() else []
+    """Those of the bundled model, where its file is there and whole, and those of ImageNet."""
+    try:
+        own = list(map(str, json.loads((BUNDLED["demo-classes"] / "config.json").read_text(encoding="utf-8"))["class_names"]))
+    except (OSError, ValueError, LookupError, TypeError):  # loading the model says what is wrong; the list must not keep the host from starting
+        own = []
     return [*own, *IMAGENET.labels()]
 
 

@@ -136,3 +136,13 @@ def test_what_only_a_run_can_tell_is_said_where_the_steps_depend_on_it(nodes, un
     else:
         with pytest.raises(ValueError, match=f"{unknown} comes from another node"):
             room("plan").answer(asked)
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"class_names": 3}'])
+def test_a_damaged_file_of_the_bundled_model_leaves_the_other_classes(text, tmp_path, monkeypatch):
+    names = room("maskgit")
+    before = names.class_names()
+    monkeypatch.setitem(names.BUNDLED, "demo-classes", tmp_path)
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    assert names.class_names() == before[48:] and len(before) == 1048

@@ -108,7 +108,7 @@ def freeze_encoder(model: ImageTokenizer) -> None:
 def rate_at(progress: float, step: int, decoder_alone: bool = False) -> float:
     """Share of the peak learning rate: falling before the codes stand still, so that they settle, and once more, to zero, while the decoder learns alone."""
     if decoder_alone:
-        return AGAIN * min((1 - progress), (step + 1) / DECODER_WARM_UP)
+        return AGAIN * min(1 - progress, (step + 1) / DECODER_WARM_UP)
     if progress < UNTIL[1]:
         # The floor rises with the progress: the first steps stay small.
         return max(min(FLOOR, progress), falling(progress / UNTIL[1], step, level=0.55))
