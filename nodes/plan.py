@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +14,8 @@ from ..migm_core.checkpoints import CheckpointError, TensorSource
 from ..migm_core.families import Family, detect
 from ..migm_core.sampling import schedules
 from ..migm_core.sampling.backbone import BackboneConfig, HeadConfig
-from ..migm_core.sampling.cost import PROMPT, largest_speed_up
-from ..migm_core.sampling.methods import METHODS, Method
-from ..migm_core.sampling.rule import Rule
+from ..migm_core.sampling.cost import PROMPT, PlannedRun
+from ..migm_core.sampling.methods import METHODS
 from ..migm_core.sampling.setting import settings_of
 from ..migm_core.sampling.timing import speed_up
 from ..migm_core.settings import MAX_BATCH, MAX_STEPS, Settings
@@ -157,6 +156,7 @@ def answer(asked: Mapping[str, str]) -> dict:
     branches, pictures = (len(of_task.branches), of_task.pictures) if of_task else (2 if guidance_scale > 0 else 1, 0)
     size = step_times.Size(folders.fingerprint(path), rows * columns, branches, pictures)
     prompts = [PROMPT + of_branch for of_branch in of_task.branches] if of_task else [PROMPT]
+    planned = PlannedRun(as_run, rule, kinds, rows, columns, prompts)
     return {
         "method": resolved.method,
         "steps": resolved.steps,
@@ -169,7 +169,7 @@ def answer(asked: Mapping[str, str]) -> dict:
         "uses": uses,
         "method_settings": list(settings),
         "legend": legend(kinds),
-        "speed_up": promise(kinds, step_times.recall(size, batch), family, base, as_run, rule, rows, columns, prompts, probed=bool(of_task) and METHODS[resolved.method].needs_head),
+        "speed_up": promise(planned, step_times.recall(size, batch), family, base, probed=bool(of_task) and METHODS[resolved.method].needs_head),
     }
 
 
@@ -179,35 +179,24 @@ def legend(kinds: list[str]) -> list[dict[str, str]]:
     return [{"kind": kind, "about": known.get(kind, "")} for kind in dict.fromkeys([*known, *kinds])]
 
 
-def promise(
-    kinds: list[str],
-    seconds: Mapping[str, float],
-    family: Family,
-    base: BackboneConfig,
-    method: Method,
-    rule: Rule,
-    rows: int,
-    columns: int,
-    prompts: Sequence[int] = (PROMPT,),
-    probed: bool = False,
-) -> dict | None:
+def promise(run: PlannedRun, seconds: Mapping[str, float], family: Family, base: BackboneConfig, probed: bool = False) -> dict | None:
     """How many times as fast as vanilla a run will be: by measured step times, or at most, by the sizes of the models.
 
     Args:
+        seconds: of a step of each kind, where they were measured.
         probed: whether the full steps run the head as well.
     """
-    run = {kind for kind in kinds if kind != schedules.SKIPPED}
-    if run == {"full"}:
+    kinds = set(run.kinds) - {schedules.SKIPPED}
+    if kinds == {"full"}:
         return None
-    if all(seconds.get(kind, 0) > 0 for kind in run | {"full"}):
-        tokens = rows * columns
-        passes = schedules.step_kinds(["full"] * len(kinds), rule.keep(tokens, tokens, len(kinds)), tokens).count("full")
-        measured = speed_up([(kind, seconds.get(kind, 0.0)) for kind in kinds], passes, probed)
+    if all(seconds.get(kind, 0) > 0 for kind in kinds | {"full"}):
+        passes = run.as_vanilla().kinds.count("full")
+        measured = speed_up([(kind, seconds.get(kind, 0.0)) for kind in run.kinds], passes, probed)
         if measured is not None:
             return {"value": measured, "source": "measured"}
-    head = cheapest_head(family, base) if method.needs_head else None
+    head = cheapest_head(family, base) if run.method.needs_head else None
     try:
-        return {"value": largest_speed_up(base, head, method, rule, kinds, rows, columns, prompts), "source": "sizes"}
+        return {"value": run.largest_speed_up(base, head), "source": "sizes"}
     except NotImplementedError:  # a method need not say what its steps cost
         return None
 

@@ -13,7 +13,7 @@ from migm_core.families.lumina_dimoo.rule import LuminaRule
 from migm_core.loading import BUNDLED
 from migm_core.modules.transformer import KeyValueCache
 from migm_core.sampling.backbone import Branch
-from migm_core.sampling.cost import largest_speed_up, step_costs
+from migm_core.sampling.cost import PlannedRun
 from migm_core.sampling.methods import METHODS, Method, MLCache, Shortcut, Step, Vanilla
 from migm_core.sampling.schedules import step_kinds
 
@@ -36,7 +36,7 @@ def planned(method: Method, tokens: int, steps: int = 64) -> list[str]:
 
 
 def largest(config, head, method: Method, side: int, steps: int = 64) -> float:
-    return largest_speed_up(config, head, method, RULE, planned(method, side**2, steps), side, side)
+    return PlannedRun(method, RULE, planned(method, side**2, steps), side, side).largest_speed_up(config, head)
 
 
 def a_sequence(model: Lumina, prompt: int = 20, side: int = 16):
@@ -80,7 +80,7 @@ def test_a_partial_step_of_ml_cache_costs_what_torch_counts():
 @pytest.mark.parametrize("method", METHODS.values())
 def test_every_method_says_what_each_kind_of_its_steps_costs(method):
     kinds = method().kinds(64)
-    costs = step_costs(PUBLISHED, PUBLISHED_HEAD, method(), RULE, kinds, 64, 64)
+    costs = PlannedRun(method(), RULE, kinds, 64, 64).costs(PUBLISHED, PUBLISHED_HEAD)
     full = max(costs)
     assert all(0 < cost <= full for cost in costs)
     assert [cost for kind, cost in zip(kinds, costs) if kind == "full"] == sorted((c for k, c in zip(kinds, costs) if k == "full"), reverse=True)
@@ -101,7 +101,7 @@ def test_a_small_model_is_promised_less():
 def test_skipped_steps_cost_nothing_and_are_no_gain():
     kinds = planned(Vanilla(), 64)
     assert "skipped" in kinds
-    assert [cost == 0 for cost in step_costs(BASE, None, Vanilla(), RULE, kinds, 8, 8)] == [kind == "skipped" for kind in kinds]
+    assert [cost == 0 for cost in PlannedRun(Vanilla(), RULE, kinds, 8, 8).costs(BASE, None)] == [kind == "skipped" for kind in kinds]
     assert largest(BASE, None, Vanilla(), 8) == 1
 
 
@@ -116,7 +116,7 @@ def test_a_promise_is_of_the_last_run_of_that_size_once_there_is_one():
     size = times.Size(("some model",), 64, 1)
 
     def promise():
-        return plan.promise(kinds, times.recall(size), family, BASE, method, RULE, 8, 8)
+        return plan.promise(PlannedRun(method, RULE, kinds, 8, 8), times.recall(size), family, BASE)
 
     assert promise()["source"] == "sizes"
     times.remember(size, 1, {"full": 1.0})
@@ -131,5 +131,5 @@ def test_a_promise_is_of_the_last_run_of_that_size_once_there_is_one():
 
 
 def test_a_run_that_is_not_accelerated_is_promised_nothing():
-    plan = room("plan")
-    assert plan.promise(planned(Vanilla(), 64, 8), {}, plan.outline(BUNDLED["demo"]).family, BASE, Vanilla(), RULE, 8, 8) is None
+    plan, run = room("plan"), PlannedRun(Vanilla(), RULE, planned(Vanilla(), 64, 8), 8, 8)
+    assert plan.promise(run, {}, plan.outline(BUNDLED["demo"]).family, BASE) is None

@@ -10,7 +10,7 @@ from migm_core.bench.ways import parse_ways
 from migm_core.cli import main
 from migm_core.families.lumina_dimoo.config import LuminaConfig
 from migm_core.families.lumina_dimoo.rule import LuminaRule
-from migm_core.sampling.cost import largest_speed_up, step_costs
+from migm_core.sampling.cost import PlannedRun
 from migm_core.sampling.memory import run_bytes
 from migm_core.sampling.methods import METHODS, Vanilla
 from migm_core.sampling.schedules import step_kinds
@@ -74,10 +74,9 @@ def test_a_method_says_its_memory_and_its_cost(toy):
     sizes = torch.float32, [100, 60], 16
     assert run_bytes(config, *sizes, method) == run_bytes(config, *sizes, Vanilla()) + 10**9
     kinds = step_kinds(method.kinds(8), rule.keep(64, 64, 8), 64)
-    costs = step_costs(config, None, method, rule, kinds, 8, 8)
-    masked = [64, *rule.keep(64, 64, 8)]
-    assert [cost - count * config.width * config.codebook_size for cost, count in zip(costs, masked)][1::2] == [7] * 4
-    assert 1 < largest_speed_up(config, None, method, rule, kinds, 8, 8) < 2
+    run = PlannedRun(method, rule, kinds, 8, 8)
+    assert [cost - count * config.width * config.codebook_size for cost, count in zip(run.costs(config, None), run.masked)][1::2] == [7] * 4
+    assert 1 < run.largest_speed_up(config, None) < 2
 
 
 def test_a_method_is_in_the_bench(toy, pipeline):

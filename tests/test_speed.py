@@ -8,7 +8,7 @@ from small_model import small_config
 
 from migm_core.bench import reading_speed, speed
 from migm_core.families import FAMILIES, family_named
-from migm_core.sampling.cost import largest_speed_up, step_costs
+from migm_core.sampling.cost import PlannedRun
 from migm_core.sampling.methods import METHODS
 
 SIDE, STEPS, BUDGET = 4, 8, 3
@@ -72,12 +72,12 @@ def test_what_is_counted_is_what_the_cost_of_a_run_counts(lumina):
     family, config, _, head = lumina
     found = measure(lumina)
     method, rule = METHODS["shortcut"].build({"budget": BUDGET}, head), family.rule()
-    costs = step_costs(config, head.config, method, rule, ["full", *["shortcut"] * (STEPS - 1)], SIDE, SIDE)
+    costs = PlannedRun(method, rule, ["full", *["shortcut"] * (STEPS - 1)], SIDE, SIDE).costs(config, head.config)
     logits = lambda step: [SIDE**2, *rule.keep(SIDE**2, SIDE**2, STEPS)][step] * config.width * config.codebook_size  # noqa: E731
     half = STEPS // 2
     assert found.shortcut_macs == 2 * 2 * costs[half]
     assert found.full_macs == 2 * 2 * (costs[0] - logits(0) + logits(half))
-    counted = largest_speed_up(config, head.config, method, rule, method.kinds(STEPS), SIDE, SIDE)
+    counted = PlannedRun(method, rule, method.kinds(STEPS), SIDE, SIDE).largest_speed_up(config, head.config)
     assert found.counted_speed_up == pytest.approx(counted, rel=0.1)  # which has each step's own logits
 
 

@@ -12,7 +12,7 @@ from migm_core.families.lumina_dimoo.inputs import for_task
 from migm_core.families.lumina_dimoo.rule import LuminaRule
 from migm_core.families.lumina_dimoo.tasks import TASKS
 from migm_core.families.request import TaskRequest, shapes_only
-from migm_core.sampling.cost import PROMPT, largest_speed_up, step_costs
+from migm_core.sampling.cost import PROMPT, PlannedRun
 from migm_core.sampling.methods.shortcut import Shortcut
 from migm_core.sampling.methods.vanilla import Vanilla
 from migm_core.trained import Trained
@@ -55,11 +55,12 @@ def test_pictures_in_the_prompt_cost_as_the_longer_sequences_that_they_make():
     rule, method, side = LuminaRule(), Shortcut(budget=11), 32
     kinds, prompts = method.kinds(64), [PROMPT + 1058, PROMPT + 1058, PROMPT]
 
-    def costs(lengths) -> list[int]:
-        return step_costs(config, head, method, rule, kinds, side, side, lengths)
+    def planned(lengths) -> PlannedRun:
+        return PlannedRun(method, rule, kinds, side, side, lengths)
 
-    assert costs(prompts) == [sum(each) for each in zip(*(costs([length]) for length in prompts))]
-    plain, of_task = (largest_speed_up(config, head, method, rule, kinds, side, side, each) for each in ([PROMPT], prompts))
-    assert largest_speed_up(config, head, method, rule, kinds, side, side, [PROMPT] * 3) == pytest.approx(plain)
+    alone = [planned([length]).costs(config, head) for length in prompts]
+    assert planned(prompts).costs(config, head) == [sum(each) for each in zip(*alone)]
+    plain, of_task = (planned(each).largest_speed_up(config, head) for each in ([PROMPT], prompts))
+    assert planned([PROMPT] * 3).largest_speed_up(config, head) == pytest.approx(plain)
     assert of_task > plain  # a full step gains more positions than a shortcut one
-    assert largest_speed_up(config, None, Vanilla(), rule, ["full"] * 64, side, side, prompts) == 1
+    assert PlannedRun(Vanilla(), rule, ["full"] * 64, side, side, prompts).largest_speed_up(config, None) == 1

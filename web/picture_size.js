@@ -7,7 +7,9 @@ const LOADERS = { LoadImage: "input", LoadImageOutput: "output" }; // and the fo
 const EMPTY = "EmptyImage";
 const NAMED = /^(?:(.*)\/)?([^/]+?)(?: \[(input|output|temp)\])?$/; // as loaders write it: folder/file [where]
 
-/** By URL: "width x height" as text, or null while it is not known. */
+const FRESH = 5000; // ms in which a file is not looked at again: another picture may be saved under its name
+
+/** By URL: `{ size, asked }`, "width x height" as text, or null while it is not known, and when the server was last asked. */
 const sizes = new Map();
 
 /** Called when the size of a picture has become known. */
@@ -29,15 +31,24 @@ function sizeOfFile(file, folder) {
   const [, subfolder = "", filename, type = folder] = file.match(NAMED) ?? [];
   if (!filename) return null;
   const url = api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
-  if (!sizes.has(url)) {
-    sizes.set(url, null);
-    const image = new Image();
-    image.onload = () => {
-      sizes.set(url, `${image.naturalWidth}x${image.naturalHeight}`);
-      onSize.dispatchEvent(new Event("size"));
-    };
-    image.onerror = () => sizes.delete(url); // it may be there later
-    image.src = url;
+  const { size = null, asked = -Infinity } = sizes.get(url) ?? {};
+  if (performance.now() - asked > FRESH) ask(url, size);
+  return size;
+}
+
+/** Look at a file; `known` is its size when it was last looked at. */
+async function ask(url, known) {
+  const asked = performance.now();
+  sizes.set(url, { size: known, asked });
+  try {
+    const answer = await fetch(url, { cache: "no-cache" }); // the server says whether it has changed
+    if (!answer.ok) throw new Error(answer.statusText);
+    const picture = await createImageBitmap(await answer.blob());
+    const size = `${picture.width}x${picture.height}`;
+    picture.close();
+    sizes.set(url, { size, asked });
+    if (size !== known) onSize.dispatchEvent(new Event("size"));
+  } catch {
+    sizes.delete(url); // no picture; it may be there later
   }
-  return sizes.get(url);
 }

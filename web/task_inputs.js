@@ -6,7 +6,7 @@
  */
 
 import { app } from "../../scripts/app.js";
-import { words } from "./words.js";
+import { isOurLabel, words } from "./words.js";
 
 const KEY = "migm_unused";
 
@@ -32,12 +32,12 @@ function apply(node, rules) {
   node.setDirtyCanvas?.(true, true);
 }
 
-/** Label the sockets that a list brings, whose names begin like this. */
+/** Label the sockets that a list brings, whose names begin like this; what a user has named stays. */
 function label(node, prefix) {
   for (const input of node.inputs ?? []) {
     if (!input.name.startsWith(prefix) || input.widget) continue;
     const name = input.name.slice(prefix.length);
-    input.label = words().sockets[name] ?? name;
+    if (!input.label || input.label === input.name || isOurLabel(input.label, name)) input.label = words().sockets[name] ?? name;
   }
 }
 

@@ -106,3 +106,8 @@ const shown = (value) => String(value).slice(0, 20);
 export function words() {
   return app.extensionManager?.setting?.get("Comfy.Locale") === "zh" ? zh : en;
 }
+
+/** Whether a socket that a task brings bears the label that it gets in some language, not one of its user. */
+export function isOurLabel(label, name) {
+  return label === name || [en, zh].some(({ sockets }) => label === sockets[name]);
+}

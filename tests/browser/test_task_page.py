@@ -56,6 +56,17 @@ def test_a_prompts_text_is_taken_away_where_a_task_has_words_of_its_own(page):
         page.wait("[...document.querySelectorAll('[data-node-id] textarea')].some((area) => area.disabled || area.readOnly)", what="a grey text")
 
 
+def test_a_socket_that_its_user_has_named_keeps_its_name(page):
+    page.run(PUT, "MIGMPrompt")
+    page.run(CHOOSE, "MIGMPrompt", "edit")
+    labels = "node('MIGMPrompt').inputs.filter((slot) => slot.name.startsWith('task.') && !slot.widget).map((slot) => slot.label)"
+    page.wait(f"{labels}[0] === 'model'", what="the sockets are labelled")
+    page.run("node('MIGMPrompt').inputs.find((slot) => slot.name === 'task.image').label = 'portrait'")
+    page.load(page.run(SAVED))
+    page.wait(f"{labels}[0] === 'model'", what="the workflow is open again")
+    assert "portrait" in page.run(f"return {labels}")
+
+
 def test_a_workflow_saved_before_there_were_tasks_keeps_its_values(page):
     page.run(PUT, "MIGMPrompt")
     workflow = page.run(SAVED)
@@ -119,14 +130,16 @@ def test_a_picture_that_was_missing_counts_with_its_size_as_soon_as_it_is_there(
     Image.new("RGB", (96, 48)).save(server.base / "input" / loader["widgets_values"][0])
     page.run("app.api.dispatchCustomEvent('graphChanged')")
     wait_for_question(page, "task=dense", "pictures=96x48")
+    Image.new("RGB", (48, 112)).save(server.base / "input" / loader["widgets_values"][0])  # another picture, under its name
+    wait_for_question(page, "task=dense", "pictures=48x112", do="app.api.dispatchCustomEvent('graphChanged')")
 
 
-def wait_for_question(page, *parts: str) -> None:
-    """Until the page has asked about a plan in these words."""
+def wait_for_question(page, *parts: str, do: str = "") -> None:
+    """Until the page has asked about a plan in these words; what it does meanwhile lets events come in."""
     deadline = time.monotonic() + WAIT_SECONDS
     while not any(all(part in url for part in parts) for url in page.questions):
         assert time.monotonic() < deadline, (parts, page.questions[-3:])
-        page.run("")  # lets events come in
+        page.run(do)
         time.sleep(0.1)
 
 
