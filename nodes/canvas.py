@@ -82,6 +82,7 @@ class EncodeImageToCanvas(io.ComfyNode):
         rows, columns = height // model.downscale_factor, width // model.downscale_factor
         if not rows or not columns:
             raise ValueError(f"The image has {width}x{height} pixels; a single token of this model covers {model.downscale_factor}x{model.downscale_factor}. Use a larger image.")
+        pictures.check_size(width, height, model.downscale_factor, "Scale it down first.")
         codes = pictures.encode(model, _whole_tokens(image, model.downscale_factor))
         canvas = Canvas(codes, codes < 0)
         if mask is not None:
@@ -147,4 +148,4 @@ class DecodeCanvas(io.ComfyNode):
         expect(ModelCanvas, canvas=canvas)
         if arguments.whole("tile_size", tile_size, 0) and tile_size < SMALLEST_TILE:
             raise ValueError(f"tile_size is {tile_size}, but must be 0, to decode an image whole, or at least {SMALLEST_TILE} pixels.")
-        return io.NodeOutput(pictures.canvas_image(canvas.model, canvas.canvas, tile_size, canvas.finish))
+        return io.NodeOutput(pictures.placed(pictures.canvas_image(canvas.model, canvas.canvas, tile_size, canvas.finish)))

@@ -1,6 +1,7 @@
 """MIGM Compare Methods: one prompt and seed by several methods, side by side."""
 
 import re
+from functools import partial
 
 import numpy as np
 import torch
@@ -72,12 +73,12 @@ class CompareMethods(io.ComfyNode):
         ways = parse(methods)
         numbers = [numbers_of(way, model.checkpoint.settings) for way in ways.values()]
         plans = [make_plan(model, head, blank, prompt, seed=seed, guidance_scale=cfg, rule={"temperature": temperature}, painted=canvas, **each) for each in numbers]
-        runs = generate(model, head, prompt, blank, plans, tell_step)
+        runs = generate(model, head, prompt, blank, plans, partial(tell_step, model.name))
         finish = canvas.finish if canvas is not None else ()
         images = [pictures.canvas_image(model, run.canvas, finish=finish) for run in runs]
         sheet = contact_sheet([image[0] for image in images], [label(name, run) for name, run in zip(ways, runs)])
         text = "\n\n".join(f"{name}\n{report(model, head, run)}" for name, run in zip(ways, runs))
-        return io.NodeOutput(torch.cat(images), sheet, text)
+        return io.NodeOutput(pictures.placed(torch.cat(images)), pictures.placed(sheet), text)
 
 
 LINE = re.compile(r"([a-z0-9_-]+)(?: +(\d{1,6}))?(?: +of +(\d{1,6}))?((?: +[a-z_]+=[a-z0-9._-]{1,40})*)")

@@ -11,7 +11,6 @@ from ..migm_core.canvas import Canvas
 from ..migm_core.families import family_named
 from ..migm_core.families.lumina_dimoo.painting import MAX_REACH, Painting
 from ..migm_core.families.request import TaskRequest
-from ..migm_core.settings import MAX_TOKENS
 from . import choices
 from .host import pictures
 from .host.pictures import mask_batch, picture_batch
@@ -59,7 +58,7 @@ class Outpaint(io.ComfyNode):
         extend = (left, top, right, bottom)
         for side, pixels in zip(SIDES, extend):
             arguments.whole(side, pixels, 0, MAX_REACH)
-        _check_size(image, extend, model.downscale_factor)
+        pictures.check_size(image.shape[2] + left + right, image.shape[1] + top + bottom, model.downscale_factor, "Add less, or scale it down first.")
         masks = _masks(mask, len(image), extends=any(extend))
         encode, options = pictures.encode_pixels(model), {**joining, "extend": extend}
         requests = [TaskRequest("paint", pictures=[each], mask=of_each, options=options) for each, of_each in zip(image, masks)]
@@ -68,14 +67,7 @@ class Outpaint(io.ComfyNode):
         canvas = Canvas.stacked([each.canvas.to("cpu") for each in inputs])
         side = model.downscale_factor
         area = canvas.masked.repeat_interleave(side, 1).repeat_interleave(side, 2).float()
-        return io.NodeOutput(ModelCanvas(canvas, model, tuple(each.finish for each in inputs), notes), as_images(inputs, 0), area)
-
-
-def _check_size(image: Tensor, extend: tuple[int, int, int, int], downscale_factor: int) -> None:
-    """Raise a ValueError for a picture that would be too large, before it is made."""
-    height, width = image.shape[1] + extend[1] + extend[3], image.shape[2] + extend[0] + extend[2]
-    if (tokens := (width // downscale_factor) * (height // downscale_factor)) > MAX_TOKENS:
-        raise ValueError(f"The picture would have {width}x{height} pixels, {tokens:,} image tokens; the limit is {MAX_TOKENS:,}. Add less, or scale it down first.")
+        return io.NodeOutput(ModelCanvas(canvas, model, tuple(each.finish for each in inputs), notes), as_images(inputs, 0), pictures.placed(area))
 
 
 def _masks(mask: Tensor | None, images: int, *, extends: bool) -> list[Tensor | None]:

@@ -48,8 +48,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Run:
-    """What was run. ``results`` has one entry, or one an image where these have different numbers of masked tokens."""
+    """What was run.
 
+    Attributes:
+        model: its name.
+        results: one entry, or one an image where these have different numbers of masked tokens.
+    """
+
+    model: str
     plan: Plan
     canvas: Canvas
     results: list[Result]
@@ -82,6 +88,7 @@ class Run:
         """In numbers, for the page."""
         plan = self.plan
         return {
+            "model": self.model,
             "method": plan.settings.method,
             "steps": plan.settings.steps,
             "settings": of_method(plan.settings),
@@ -189,7 +196,7 @@ def generate(
     """
     parts = [_parts(canvas, plan.settings.rule.one_by_one) for plan in plans]
     _, rows, columns = canvas.shape
-    progress = RunProgress(model, sum(len(each) * plan.settings.steps for each, plan in zip(parts, plans)))
+    progress = RunProgress(model, sum(plan.settings.steps for each, plan in zip(parts, plans) for _, part in each if part.masked.any()))
 
     def after_step(step: StepReport) -> None:
         on_step(step, columns * model.downscale_factor, rows * model.downscale_factor)
@@ -206,7 +213,7 @@ def generate(
         for first, part in of_plan:
             of_part = replace(settings, seed=settings.seed + first, batch=part.shape[0])
             results.append(pipeline.sample(_of_images(branches, first, part.shape[0]), of_part, part, after_step, method=method))
-        run = Run(plan, Canvas.stacked([result.canvas.to("cpu") for result in results]), results)
+        run = Run(model.name, plan, Canvas.stacked([result.canvas.to("cpu") for result in results]), results)
         if plan.probe == condition.probes:  # steps that are probed for the canvas's sake are slower: a plan, which knows no canvas, would take them for others
             size = step_times.Size(fingerprint(model.checkpoint.path), canvas.codes[0].numel(), len(branches), condition.picture_tokens)
             step_times.remember(size, of_plan[0][1].shape[0], run.step_seconds)

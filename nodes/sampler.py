@@ -1,5 +1,7 @@
 """MIGM KSampler (Shortcut): generates the masked tokens of a canvas by a text."""
 
+from functools import partial
+
 from comfy_api.latest import io
 
 from ..migm_core.families import Family, family_named
@@ -93,9 +95,9 @@ class Sampler(io.ComfyNode):
         rule = {name: settings.pop(name) for name in cls.family.rule_settings() if name in settings}
         blank = canvas_for(model, condition, head, canvas)
         plan = make_plan(model, head, blank, condition, painted=canvas, guidance_scale=cfg, rule=rule, method_settings=settings, **of_run)
-        (run,) = generate(model, head, condition, blank, [plan], tell_step)
+        (run,) = generate(model, head, condition, blank, [plan], partial(tell_step, model.name))
         finished = ModelCanvas(run.canvas, model, canvas.finish if canvas is not None else ())
-        image = pictures.canvas_image(model, run.canvas, finish=finished.finish)
+        image = pictures.placed(pictures.canvas_image(model, run.canvas, finish=finished.finish))
         return io.NodeOutput(image, finished, report(model, head, run), ui={"migm_run": [run.summary()]})
 
 

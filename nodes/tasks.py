@@ -114,7 +114,7 @@ def side_by_side(batches: list[Tensor]) -> list[list[Tensor]]:
 
 def as_images(seen: tuple[Inputs, ...], which: int) -> Tensor:
     """The pictures as the model sees them, of all results the one at this place: an IMAGE (B, h, w, 3)."""
-    return torch.cat([pictures.as_image(each.pictures[which]) for each in seen])
+    return pictures.placed(torch.cat([pictures.as_image(each.pictures[which]) for each in seen]))
 
 
 def negative_prompt() -> io.Input:

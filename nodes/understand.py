@@ -99,7 +99,7 @@ class AskAboutImage(io.ComfyNode):
         lines = [line.strip() for line in options.splitlines() if line.strip()]
         answered = choose(model, question, lines, inputs) if lines else write(model, question, inputs, settings)
         text = "\n\n".join(_report(model, each, lines) for each in answered)
-        seen = [pictures.as_image(each) for group in inputs for each in group.pictures] or pictures.no_pictures()
+        seen = [pictures.placed(pictures.as_image(each)) for group in inputs for each in group.pictures] or pictures.no_pictures()
         answers = [each.option if lines else each.text for each in answered]
         notes = list(dict.fromkeys(note for each in answered for note in each.notes))
         return io.NodeOutput(answers, seen, text, ui={"text": answers, "migm_notes": notes})

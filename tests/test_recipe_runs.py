@@ -18,8 +18,9 @@ from migm_core.sampling.methods import Shortcut, Vanilla
 from migm_core.sampling.noise import SeededNoise
 from migm_core.tokenizers.amused_vq import ImageTokenizer
 from migm_core.training.distributed import World
+from migm_core.training.head import zero_init
 from migm_core.training.masked import losses, on_policy_states
-from migm_core.worlds.recipe import lessons, maskgit
+from migm_core.worlds.recipe import lessons, maskgit, rounds
 from migm_core.worlds.recipe.batched import BatchedShortcut
 from migm_core.worlds.recipe.maskgit import ClassBase
 from migm_core.worlds.recipe.padded import NarrowBase, PaddedBase, new_tokens, predict
@@ -175,6 +176,17 @@ def test_a_head_of_classes_learns_by_growing_guidance(of_classes):
     runs = make_runs(model, maskgit.class_prompts(torch.arange(4), 32), torch.tensor([base.config.dropped_class]), settings, 3)
     error, kl = rollout_losses(model, head, runs, torch.arange(4), 0, 3)
     assert error > 0 and kl > 0 and len(feature_drift(model, runs)) == 5
+
+
+def test_a_head_that_changes_nothing_loses_one(base, padded, monkeypatch):
+    monkeypatch.setattr(rounds, "ERROR_FLOOR", 0.0)
+    monkeypatch.setattr(rounds, "KL_FLOOR", 0.0)
+    still, model, settings = ShortcutHead(TINY.head()), PaddedBase(base), RunSettings(8, steps=8, budgets=(2, 4))
+    zero_init(still)
+    runs = make_runs(model, padded.prompts(TEXTS), padded.unconditional(), settings, 5)
+    assert settings.longest_rollout == 3  # full steps 0 and 4 of 8
+    for step in range(4):
+        assert [loss.item() for loss in rollout_losses(model, still, runs, torch.arange(2), step, 3)] == pytest.approx([1, 1], rel=1e-4)
 
 
 def test_a_base_that_computes_masked_tokens_alone_learns_the_same(padded):

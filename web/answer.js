@@ -14,7 +14,8 @@ const [LINE, LETTER, AROUND] = [16, 6.5, 50]; // of its text, about, px
 const unseen = new WeakMap();
 
 /** Show a node's output: its answers, and beneath them what is to be said of them. */
-function show(node, { text, migm_notes: notes = [] } = {}) {
+function show(node, output) {
+  const { text, migm_notes: notes = [] } = output ?? {}; // null of a node that was blocked
   if (!Array.isArray(text)) return;
   const shown = [text.join("\n\n") || words().emptyAnswer, ...notes.map((note) => `⚠ ${words().fromServer(note)}`)].join("\n\n");
   const there = () => node.widgets?.find(({ name }) => name === PREVIEW);

@@ -16,7 +16,7 @@ const MAX_NAME = 1024; // characters
 /**
  * What to ask for a sampler.
  *
- * Returns its `place`, and a `query` with the `values` of its settings, or the `reason` why nothing can be asked.
+ * Returns its `place`, and a `query` with the `values` of its settings and the name of its `model`, or the `reason` why nothing can be asked.
  */
 export function questionOf(node) {
   const place = placeOf(node);
@@ -32,7 +32,7 @@ export function questionOf(node) {
   if (unknown.length) query.set("unknown", unknown.join());
   const negative = hasNegative(place);
   if (negative !== null) query.set("negative", negative ? 1 : 0);
-  return { place, query, values };
+  return { place, query, values, model };
 }
 
 /** Width, height and number of the images where an empty canvas gives them; without a canvas it is one of the model's own size, or a task's. */

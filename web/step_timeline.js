@@ -5,7 +5,7 @@ import { app } from "../../scripts/app.js";
 import { nodeById } from "./graph.js";
 import { onSize } from "./picture_size.js";
 import { labelInCanvas, labelInVueNodes, labelPreviews } from "./preview_label.js";
-import { Watcher } from "./watcher.js";
+import { Watcher, united } from "./watcher.js";
 
 const PACK = "MIGM"; // how its nodes' types begin
 const MARGIN = 4; // around the element in the classic canvas, px
@@ -68,7 +68,7 @@ function addTimeline(node) {
   chain(node, "onConnectionsChange", () => watcher.refresh());
   chain(node, "onDrawForeground", () => labelInCanvas(node));
   chain(node, "onSerialize", (saved) => (saved.size = [saved.size[0], Math.min(saved.size[1], room.given)]));
-  chain(node, "onExecuted", (output) => output?.migm_run?.[0] && watcher.end(output.migm_run[0]));
+  chain(node, "onExecuted", (output) => output?.migm_run?.length && watcher.end(united(output.migm_run)));
 }
 
 const inClassicCanvas = (element) => Boolean(element.closest(".dom-widget"));
@@ -135,7 +135,7 @@ function letTheCanvasHaveThePointer(element) {
 function step({ node: id, ...step }) {
   const node = id === null ? null : nodeById(id);
   const watcher = watchers.get(node);
-  if (!watcher) return;
+  if (!watcher?.mayBeOf(step.model)) return;
   if (step.width > 0 && step.height > 0) labelPreviews(node, step.width, step.height);
   watcher.step(step);
 }
@@ -166,7 +166,10 @@ app.registerExtension({
     onSize.addEventListener("size", () => refreshAll());
     api.addEventListener("graphChanged", () => refreshAll()); // links, modes and other nodes' settings
     app.canvas?.canvas.addEventListener("litegraph:set-graph", () => refreshAll()); // a subgraph was opened or left
-    api.addEventListener("reconnected", () => refreshAll({ force: true }));
+    api.addEventListener("reconnected", () => {
+      for (const watcher of watchers.values()) if (watcher.running) watcher.end(); // a server that has died tells of no end; one that goes on, of its next step
+      refreshAll({ force: true });
+    });
   },
 
   nodeCreated(node) {

@@ -19,6 +19,7 @@ export class Watcher {
     this.timeline.onOwn = () => this.#write(this.#own());
     this.asked = null; // the query that is shown or on its way
     this.plan = null; // its answer
+    this.settings = []; // the names of all methods' settings, by the last plan that there was
     this.last = null; // the last run's summary, as long as its settings are set
     this.running = false;
   }
@@ -54,7 +55,8 @@ export class Watcher {
   #show(plan, reason) {
     this.plan = plan;
     this.reason = reason;
-    for (const name of plan?.method_settings ?? []) setDisabled(this.node, name, !plan.uses.includes(name));
+    if (plan) this.settings = plan.method_settings;
+    for (const name of this.settings) setDisabled(this.node, name, Boolean(plan) && !plan.uses.includes(name)); // without a plan, each may count
     if (this.last && this.lastAsked !== undefined && this.lastAsked !== this.asked) this.last = null;
     if (this.last) this.lastAsked = this.asked;
     this.show();
@@ -99,6 +101,12 @@ export class Watcher {
     this.refresh();
   }
 
+  /** Whether a run of a model may be this sampler's: another workflow may have one with the same id. Names are told by what they end in. */
+  mayBeOf(model) {
+    const own = this.question?.model;
+    return !model || !own || lastPart(model) === lastPart(own);
+  }
+
   /** A step has ended. */
   step({ step, steps, kind, width, height }) {
     if (!this.running) this.timeline.show(this.plan?.kinds.length === steps ? this.plan.kinds : [], "", this.plan?.legend);
@@ -108,6 +116,7 @@ export class Watcher {
 
   /** A run has ended; with its summary where it was not stopped. */
   end(run = null) {
+    if (run && !this.mayBeOf(run.model)) return;
     this.running = false;
     if (Array.isArray(run?.kinds)) {
       this.last = run;
@@ -120,6 +129,17 @@ export class Watcher {
     clearTimeout(this.timer);
     this.request?.abort();
   }
+}
+
+const lastPart = (name) => name.split(/[/\\]/).at(-1).toLowerCase();
+
+/** Several runs of one sampler, of a list of prompts, as one. */
+export function united(runs) {
+  const last = runs.at(-1);
+  const all = (name) => [...new Set(runs.flatMap((run) => run[name] ?? []))];
+  const seconds = runs.reduce((sum, run) => sum + run.seconds, 0);
+  const ofVanilla = runs.reduce((sum, run) => sum + run.seconds * run.speed_up, 0);
+  return { ...last, seconds, speed_up: last.speed_up && ofVanilla / seconds, cautions: all("cautions"), unknown_words: all("unknown_words") };
 }
 
 const asked = ({ query, reason }) => query?.toString() ?? reason;

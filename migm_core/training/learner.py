@@ -35,7 +35,8 @@ class Learner:
     ):
         self.model, self.optimizers, self.clip, self.world = model, list(optimizers), clip, world
         self._loss = loss
-        self.average = None if ema is None else AveragedModel(model, multi_avg_fn=_warmed_up(ema)).requires_grad_(False)
+        self.average = None if ema is None else AveragedModel(model, multi_avg_fn=self._move_average).requires_grad_(False)
+        self._ema = ema
         self.schedulers = [LambdaLR(optimizer, rate) for optimizer in optimizers]
         self.wrap()
 
@@ -62,6 +63,11 @@ class Learner:
     def averaged(self) -> nn.Module:
         """The model with averaged weights; before the first step, and without an average, with its own."""
         return self.model if self.average is None else self.average.module
+
+    def _move_average(self, averaged: list[Tensor], current: list[Tensor], _: object) -> None:
+        """Exponential, of a decay that rises to ``ema``: at the n-th update it averages over some n / 9. The count that torch gives is on the device."""
+        count = int(self.average.n_averaged)
+        get_ema_multi_avg_fn(min(self._ema, (1 + count) / (10 + count)))(averaged, current, count)
 
     def state_dict(self) -> dict:
         return {name: part.state_dict() for name, part in self._parts()}
@@ -90,15 +96,6 @@ def _check_shapes(optimizer: Optimizer) -> None:
         for name, value in of_parameter.items():
             if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:  # a count of steps has no axes
                 raise ValueError(f"an optimiser's {name} has the shape {list(value.shape)}, but its parameter {list(parameter.shape)}")
-
-
-def _warmed_up(decay: float):
-    """An exponential moving average whose decay rises to ``decay``; at the n-th update it averages over some n / 9."""
-
-    def update(averaged, current, count) -> None:
-        get_ema_multi_avg_fn(min(decay, (1 + int(count)) / (10 + int(count))))(averaged, current, count)
-
-    return update
 
 
 def falling(progress: float, step: int, *, level: float, warm_up: int = 100, floor: float = 0.0) -> float:

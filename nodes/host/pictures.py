@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import comfy.model_management
@@ -19,7 +19,7 @@ from ...migm_core.diagnosis import named_culprit
 from ...migm_core.families.request import Encode
 from ...migm_core.images import to_images
 from ...migm_core.sampling.not_finite import NotFinite
-from ...migm_core.settings import MAX_BATCH
+from ...migm_core.settings import MAX_BATCH, MAX_TOKENS
 from ...migm_core.threads import suited_threads
 from ..sockets import Finish
 from .weights import TILE, LoadedModel, fitting_tile, load_image_tokenizer
@@ -43,7 +43,7 @@ def canvas_image(model: LoadedModel, canvas: Canvas, tile: int = 0, finish: Sequ
     tile = tile or fitting_tile(model, width, height)
     load_image_tokenizer(model, width, height, tile)
     with named_culprit(model.checkpoint), _threads(model):
-        pixels = torch.stack([decode(model, codes, masked, tile) for codes, masked in zip(canvas.codes, canvas.masked.cpu())])
+        pixels = torch.stack([decode(model, codes, masked, tile) for codes, masked in stoppable(zip(canvas.codes, canvas.masked.cpu()))])
         if not pixels.isfinite().all():
             raise NotFinite("decode")
     if finish:
@@ -85,10 +85,21 @@ def mask_batch(mask: Any, images: int) -> Tensor:
     if not isinstance(mask, Tensor) or not (mask.dim() in (2, 3) or has_channel) or 0 in mask.shape:
         found = f"the shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else arguments.shown(mask)
         raise ValueError(f"The input mask got {found}, but needs a mask. Connect one, or none.")
-    mask = arguments.mask("The input mask", mask.reshape(-1, *mask.shape[-2:]))
+    mask = arguments.mask("The input mask", mask.reshape(-1, *mask.shape[-2:])).cpu()  # where codes are; with --gpu-only it comes from the card
     if len(mask) not in (1, images):
         raise ValueError(f"There are {len(mask)} masks for {images} images. Give one mask, or one an image.")
     return mask
+
+
+def check_size(width: int, height: int, downscale_factor: int, advice: str) -> None:
+    """Raise a ValueError for a picture that would be too large, before the memory for it is asked for."""
+    if (tokens := (width // downscale_factor) * (height // downscale_factor)) > MAX_TOKENS:
+        raise ValueError(f"A picture of {width}x{height} pixels has {tokens:,} image tokens; the limit is {MAX_TOKENS:,}. {advice}")
+
+
+def placed(pixels: Tensor) -> Tensor:
+    """An IMAGE or MASK where the host keeps what goes from node to node: on the CPU, with --gpu-only on the card."""
+    return pixels.to(comfy.model_management.intermediate_device())
 
 
 def no_pictures() -> ExecutionBlocker:
@@ -113,7 +124,14 @@ def encode(model: LoadedModel, images: Tensor) -> Tensor:
     device = model.image_tokenizer.load_device
     pixels = images.permute(0, 3, 1, 2)
     with _threads(model):
-        return torch.cat([model.checkpoint.image_tokenizer.encode(image.to(device, torch.float32)).cpu() for image in pixels.split(1)])
+        return torch.cat([model.checkpoint.image_tokenizer.encode(image.to(device, torch.float32)).cpu() for image in stoppable(pixels.split(1))])
+
+
+def stoppable(pictures: Iterable) -> Iterator:
+    """The same one by one, as long as nobody presses stop."""
+    for picture in pictures:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        yield picture
 
 
 def _threads(model: LoadedModel):

@@ -76,9 +76,11 @@ def serve_page_files(nodes: list[type]) -> None:
     server.app.on_startup.append(rename)  # after the host has named them by the folder
 
 
-def tell_step(report: StepReport, width: int, height: int) -> None:
-    """Send the message ``migm.step`` to the page that queued what is running: the step, and the size of the image."""
+def tell_step(model: str, report: StepReport, width: int, height: int) -> None:
+    """Send the message ``migm.step`` to the page that queued what is running, if any did: the step, the model and the size of the image."""
+    if PromptServer.instance.client_id is None:
+        return  # the host would send it to all pages, and tell none of them when the run is over
     context = get_executing_context()
     step = {"node": context.node_id if context else None, "step": report.step, "steps": report.steps, "kind": report.kind}
-    step |= {"width": width, "height": height}
+    step |= {"model": model, "width": width, "height": height}
     PromptServer.instance.send_sync("migm.step", step, PromptServer.instance.client_id)

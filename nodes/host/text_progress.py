@@ -49,8 +49,8 @@ class TextProgress:
         self._tell(text)
 
     def _tell(self, text: str) -> None:
-        if text == self.told or self.node is None:
-            return
         server = PromptServer.instance
+        if text == self.told or self.node is None or server.client_id is None:  # without a page that asked, the host would tell all
+            return
         server.send_progress_text(text, self.node, server.client_id)
         self.told, self.when = text, time.perf_counter()

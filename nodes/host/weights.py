@@ -54,6 +54,15 @@ class LoadedModel:
         return [self.base, self.image_tokenizer, *self.text]
 
     @property
+    def patcher(self) -> comfy.model_patcher.ModelPatcher:
+        """What tells the host that this is a model: short of memory, it drops those of earlier workflows first."""
+        return self.base
+
+    def is_dynamic(self) -> bool:
+        """Whether the host frees the weights by itself, and need not drop this to have their memory."""
+        return is_dynamic(self.base)
+
+    @property
     def device(self) -> torch.device:
         return self.base.load_device
 
@@ -97,6 +106,10 @@ class HeadFile:
     def get_models(self) -> list[comfy.model_patcher.ModelPatcher]:
         """What the host counts as in use while a prompt runs that holds this."""
         return list(self.fitted.values())
+
+    def is_dynamic(self) -> bool:
+        """As of a ``LoadedModel``."""
+        return bool(self.fitted) and all(map(is_dynamic, self.fitted.values()))
 
 
 # Two loaders of one file share its weights, which live as long as a node or a cache of the host holds them.

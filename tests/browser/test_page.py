@@ -248,6 +248,42 @@ def test_words_that_the_model_does_not_know_are_named(demo):
     demo.screenshot()
 
 
+STEP = "app.api.dispatchCustomEvent('migm.step', { node: String(node('MIGMShortcutSampler').id), step: 4, steps: 64, kind: 'full', width: 256, height: 256, model: arguments[0] })"
+DONE = "document.querySelectorAll('.migm-done').length"
+
+
+def test_steps_of_another_workflows_model_are_not_shown(demo):
+    demo.run(STEP, "another")
+    assert demo.run(f"return {DONE}") == 0
+    demo.run(STEP, "bundled demo")
+    assert demo.run(f"return {DONE}") == 5
+
+
+def test_a_run_is_over_when_its_server_has_died(demo):
+    demo.run(STEP, "bundled demo")
+    assert demo.run(f"return {DONE}") == 5
+    demo.run("app.api.dispatchCustomEvent('reconnected')")
+    demo.wait(f"{DONE} === 0 && !document.querySelector('.migm-running')")
+
+
+def test_runs_of_a_list_of_prompts_are_shown_as_one(demo):
+    run = {"model": "bundled demo", "method": "shortcut", "steps": 64, "settings": {"budget": 11}, "kinds": demo.kinds(), "speed_up": 4.0}
+    runs = [{**run, "seconds": 2.0, "cautions": ["One."], "unknown_words": ["cat"]}, {**run, "seconds": 3.0, "cautions": ["One.", "Two."], "unknown_words": ["dog"]}]
+    demo.run("node('MIGMShortcutSampler').onExecuted({ migm_run: arguments[0] })", runs)
+    for words in ("Took 5.0 s: 4.0 times as fast", "One.", "Two.", "cat, dog"):
+        demo.wait_for_words(words)
+
+
+def test_a_setting_may_be_changed_where_its_steps_are_not_known(demo):
+    demo.edit(method="vanilla")
+    demo.wait("Boolean(widget('budget').disabled)")
+    demo.tab.route("**/migm/plan*", lambda route: route.fulfill(status=400, json={"error": "The steps will be known when it runs: steps comes from another node."}))
+    demo.run("app.api.dispatchCustomEvent('reconnected')")
+    demo.wait_for_words("comes from another node")
+    assert not demo.run("return Boolean(widget('budget').disabled)")
+    demo.tab.unroute_all()
+
+
 def test_it_survives_save_and_reload(demo):
     demo.press("Fast")
     demo.wait("kinds().filter((k) => k === 'full').length === 7")

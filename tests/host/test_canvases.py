@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from api import assert_same, report, text_to_image
+from api import assert_same, report, said, text_to_image
 from PIL import Image
 from small_model import PROMPT
 
@@ -40,6 +40,12 @@ def test_a_masked_area_is_regenerated_and_the_rest_kept(server, client, engine, 
     assert 0 < canvas.masked.sum() < 25
     assert torch.equal(expected.canvas.codes[~canvas.masked], known.codes[~canvas.masked])
     assert_same(seen, expected.images[0])
+
+
+def test_a_picture_that_is_too_large_is_refused_before_it_is_encoded(server, client, picture):
+    graph = encode_graph(server, "large.png", picture, None)
+    graph["image"] = {"class_type": "EmptyImage", "inputs": {"width": 4096, "height": 2048, "batch_size": 1, "color": 0}}
+    said(client, graph, ["A picture of 4096x2048 pixels has 131,072 image tokens; the limit is 65,536", "Scale it down first"], node="canvas")
 
 
 def test_a_variation_masks_a_share_of_the_tokens(server, client, engine, picture):

@@ -28,6 +28,12 @@ def test_two_prompts_queued_at_once_both_finish(client, engine):
         assert_same(client.images(outcome, "save")[0], engine.generate(PROMPT, seed=seed).images[0])
 
 
+def test_a_run_that_no_page_asked_for_is_shown_on_none(client):
+    steps = len(client.run(text_to_image(seed=72)).of("migm.step"))
+    client.post("/prompt", {"prompt": text_to_image(seed=73)})
+    assert len(client.run(text_to_image(seed=74)).of("migm.step")) == steps  # it comes after the other
+
+
 def test_models_are_unloaded_on_request_and_come_back(client, engine):
     client.run(text_to_image(seed=80))
     client._open("/free", b'{"unload_models": true, "free_memory": true}')

@@ -10,9 +10,12 @@
 #
 # Where a machine goes on with what a call has left running, one piece of 765 does without the second start: (OUT=/tmp/out setsid nohup bash ... 765 --seconds 735 > /tmp/log 2>&1 &).
 #
-# The bundled models' tokenizer and base are done. For their heads and for the model of classes alone, on any machine:
+# The bundled models' tokenizer and base are done. For their heads and for the model of classes alone, on any machine, some 725 s in the background:
 #
-#   bash tests/tools/card_recipe.sh 700 --init-from demo --tokenizer 0 --base 0 --trajectories 20 --head 540 --classes 250 --class-head 200 --evaluation 75
+#   bash tests/tools/card_recipe.sh 725 --init-from demo --in-turn --tokenizer 0 --base 0 --trajectories 0 --head 380 --classes 170 --class-head 60 --evaluation 75
+#
+# In turn, since two processes on one card wait for each other at every step: beside the classes a head's step took three times as long. No trajectories: the head
+# would compute their features once more. OUT has the head's newest weights every half minute, should the machine end early.
 #
 # The second call wants the first one's machine, where WORK still lies. On another machine, carry the files that the first call has left in OUT
 # in a folder and name it in WEIGHTS. Models whose stages are over (report.txt tells their seconds) are then left alone; others go on from their weights:

@@ -40,7 +40,7 @@ class LuminaSequence:
         self.context = torch.arange(self.prompt_length if branch.prompt_visible else 0, device=device)
 
         def column(*ids: int) -> Tensor:
-            return torch.tensor(ids, device=device).expand(batch, -1)
+            return torch.cat([prompt.new_full((batch, 1), each) for each in ids], 1)  # a tensor of Python's numbers would wait for the device
 
         grid = torch.where(canvas.masked, layout.mask, canvas.codes + layout.image_codes)
         rows = torch.cat([grid, column(layout.newline).unsqueeze(1).expand(-1, height, -1)], dim=2).flatten(1)

@@ -4,7 +4,7 @@ Rotary positions are relative, so a sequence computes the same wherever it begin
 the fill. All sequences of a batch then have one length, and their image tokens the same positions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -72,7 +72,8 @@ class PaddedBase:
 
     def __init__(self, base: Lumina):
         self.base, self.config = base, base.config
-        self.wte, self.code_logits, self.rotary = base.wte, base.code_logits, base.rotary
+        self.wte, self.code_logits = base.wte, base.code_logits
+        self._tables: dict[tuple, Rotary] = {}  # all sequences have one length, and tables are some dozens of launches each
 
     @property
     def device(self) -> torch.device:
@@ -81,6 +82,17 @@ class PaddedBase:
     @property
     def dtype(self) -> torch.dtype:
         return self.base.dtype
+
+    def rotary(self, length: int, device: torch.device) -> Rotary:
+        return self._kept(self.base.rotary, "base", length, device)
+
+    def _kept(self, make: Callable[[int, torch.device], Rotary], of: object, length: int, device: torch.device) -> Rotary:
+        """Tables that are made once."""
+        key = (of, length, device)
+        if key not in self._tables:
+            with torch.inference_mode(False):  # training reads what sampling has made
+                self._tables[key] = make(length, device)
+        return self._tables[key]
 
     def sequence(self, branch: Branch, canvas: Canvas) -> LuminaSequence:
         return LuminaSequence(branch, canvas, self)
@@ -127,7 +139,8 @@ class PaddedBase:
         tokens = torch.cat([s.tokens for s in sequences])
         ratio = torch.full((len(tokens),), mask_ratio, device=tokens.device)
         embeddings = self.wte(there).detach().to(features.dtype)
-        return predict(head, features, embeddings, positions, known, self.visible(tokens), ratio, head.tables(tokens.shape[1], tokens.device))
+        tables = self._kept(head.tables, head.config, tokens.shape[1], tokens.device)
+        return predict(head, features, embeddings, positions, known, self.visible(tokens), ratio, tables)
 
 
 class NarrowBase(PaddedBase):

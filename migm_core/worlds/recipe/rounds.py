@@ -2,7 +2,9 @@
 
 A round takes some runs, keeps all their features in memory, and learns from them for a while. No run is learned twice, so none can be
 learned by heart. Half of the rounds sample as the base does, from recorded tokens where there are any, half as the head in training would have it, with the base's features
-beside (DAgger, arXiv 1011.0686). A rollout goes on from the head's own prediction, as sampling does.
+beside (DAgger, arXiv 1011.0686). A rollout goes on from the head's own prediction, as sampling does, for as many steps as lie between full ones.
+
+Both losses are shares of what a head that changes nothing would lose. Otherwise the first steps, where single tokens decide much, have gradients twenty times as large as the last.
 """
 
 import copy
@@ -24,6 +26,7 @@ from ...sampling.loop import StepReport, sample
 from ...sampling.methods.method import Step
 from ...sampling.noise import SeededNoise
 from ...sampling.rule import Rule, branch_weights
+from ...sampling.schedules import full_steps
 from ...training.distributed import World
 from ...training.learner import Learner, falling
 from ...training.losses import divergence
@@ -31,7 +34,9 @@ from ...training.muon import Muon
 from ...training.run import Run
 from .batched import Batched, BatchedShortcut
 
-KL_WEIGHT = 0.5  # beside the squared error over the features' variance
+# Added to what changing nothing would lose, since steps that unmask nothing change nothing: of the features' square, and in nats.
+ERROR_FLOOR = 0.005
+KL_FLOOR = 0.02
 DECISIVE = 0.5  # share of the samples that favour steps by how far the guided expectations drift
 
 
@@ -57,6 +62,12 @@ class RunSettings:
         """How many tokens are masked before each step, and after the last."""
         tokens = self.side**2
         return [tokens, *self.rule.keep(tokens, tokens, self.steps)]
+
+    @cached_property
+    def longest_rollout(self) -> int:
+        """Head steps in a row, in runs of the smallest budget."""
+        full = [*full_steps(self.steps, min(self.budgets), self.divide_first), self.steps]
+        return max(1, *(after - before - 1 for before, after in zip(full, full[1:])))
 
     @cached_property
     def mask_ratios(self) -> list[float]:
@@ -206,16 +217,20 @@ def feature_drift(model: Batched, runs: Runs, count: int = 32) -> np.ndarray:
 
 
 def rollout_losses(model: Batched, head: nn.Module, runs: Runs, rows: Tensor, step: int, horizon: int) -> tuple[Tensor, Tensor]:
-    """Relative squared error and KL divergence of ``horizon`` steps predicted in turn from the true feature of ``step``, their means."""
+    """Squared error and KL divergence of ``horizon`` steps predicted in turn from the true feature of ``step``, means of the shares that are left: 1 for a
+    head that changes nothing, but for the floors."""
     features, errors, divergences = runs.features_of(rows, step), [], []
+    start = features
     for now in range(step + 1, step + 1 + horizon):
         sequences, masked = runs.sequences(rows, now, model), runs.masked_before(rows, now)
         features = model.predicted(head, features, sequences, runs.unmasked_by(rows, now - 1), runs.settings.mask_ratios[now])
         target, counts = runs.features_of(rows, now), model.counted(sequences)
-        errors.append(((features - target).square() * counts).sum() / (target.square() * counts).sum())
         with torch.no_grad():
             truth = guided(model, target, sequences, masked)
-        divergences.append(divergence(guided(model, features, sequences, masked), truth))
+            of_still = divergence(guided(model, start, sequences, masked), truth) + KL_FLOOR
+            moved = ((start - target).square() * counts).sum() + ERROR_FLOOR * (target.square() * counts).sum()
+        errors.append(((features - target).square() * counts).sum() / moved)
+        divergences.append(divergence(guided(model, features, sequences, masked), truth) / of_still)
     return torch.stack(errors).mean(), torch.stack(divergences).mean()
 
 
@@ -232,7 +247,6 @@ def train_on_rounds(
     clock: Callable[[], float] = time.monotonic,
     steps_a_round: int = 200,
     rows_a_step: int = 64,
-    horizon: int = 5,
     muon_lr: float = 0.01,
     adam_lr: float = 1e-3,
     ema: float = 0.995,
@@ -250,7 +264,6 @@ def train_on_rounds(
         prompts: given a round, prompts (B, P) of that and later rounds, on the device.
         unconditional: (P,).
         settings: of the runs; of several, pairs of rounds take turns.
-        horizon: most steps of a rollout.
         recorded: given a round, runs of the base that were recorded for it; None where there are none, so that they are made.
         on_checkpoint: called with the averaged weights after each checkpoint on the way.
         on_policy_first: whether the head has learned before, so that its own runs are worth learning from at once.
@@ -285,12 +298,13 @@ def train_on_rounds(
                 else:
                     runs = make_runs(model, batch, unconditional, chosen, seed_of_runs)
                 drift = feature_drift(model, runs)
+                shuffle = torch.Generator(device).manual_seed(seed_of_runs)
                 chance = (1 - DECISIVE) / len(drift) + DECISIVE * drift / max(drift.sum(), 1e-9)
                 run.note(round=index, on_policy=on_policy, decisive=int(np.argmax(drift)))
-            first = int(rng.choice(len(drift), p=chance / chance.sum()))
+            first, horizon = int(rng.choice(len(drift), p=chance / chance.sum())), runs.settings.longest_rollout
             steps = min(int(rng.integers(1, horizon + 1)), len(drift) - first)
-            rows = torch.from_numpy(rng.choice(len(runs.codes), min(rows_a_step, len(runs.codes)), replace=False)).to(device)
+            rows = torch.randperm(len(runs.codes), generator=shuffle, device=device)[:rows_a_step]
             error, divergence = learner(runs, rows, first, steps)
-            learner.update(error + KL_WEIGHT * divergence)
+            learner.update((error + divergence) * (steps / horizon))  # each step of a rollout counts alike
             run.count(seen=len(rows) * steps * world.size, error=error, kl=divergence)
     return learner.averaged.eval()

@@ -98,7 +98,7 @@ class Sizes:
     on_policy_every: int = 4
     recorded: int = 6
     runs: int = 256
-    steps_a_round: int = 200
+    steps_a_round: int = 400
     rows_a_step: int = 64
     steps: int = 64
     budgets: tuple[int, ...] = (9, 11, 14)

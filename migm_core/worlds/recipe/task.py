@@ -55,6 +55,15 @@ class Task:
         """How long the stage trains, for its ``Run``."""
         return {"seconds": self.seconds, "until": self.until, "clock": self.clock}
 
+    def saver(self, name: str) -> Callable[[torch.nn.Module], None]:
+        """What writes a model's weights to the folder after a checkpoint, and keeps them: a machine may end before its stage does."""
+
+        def save(model: torch.nn.Module) -> None:
+            weights.save(self.folder, name, model)
+            self.keep()
+
+        return save
+
     @property
     def half(self) -> torch.dtype:
         """What frozen models compute in."""

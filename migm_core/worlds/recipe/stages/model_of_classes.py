@@ -14,6 +14,8 @@ from ..sheets import save_sheet
 from ..task import LOOK, Task, class_base_model, image_tokenizer, new_head, weights_to_begin_with
 from .evaluating import CLASS_GUIDANCE, class_ways
 
+GOING_ON = {"muon_lr": 0.005, "adam_lr": 1e-3, "level": 0.0}  # learning rates from weights that have learned before
+
 
 def classes(task: Task) -> None:
     """Train the model of classes, MaskGIT's, over the codes of the base's pictures.
@@ -39,12 +41,15 @@ def classes(task: Task) -> None:
     torch.manual_seed(task.seed)
     model = MaskGit(config)
     maskgit.initialise(model)
+    went_on = folder / "classes" / "went-on"  # has later pieces learn at the same rates
     if (start := weights_to_begin_with(folder, "classes", MaskGit, config)) is not None:
         model.load_state_dict(start)
+        went_on.parent.mkdir(parents=True, exist_ok=True)
+        went_on.touch()
     model = train_masked(
         folder / "classes", model, lambda step: lessons.class_samples(sizes, images, task.seed, world, step, task.codes, task.compile),
         **task.time, seed=task.seed, view=ClassBase, compile=compile_blocks if task.compile else None,
-        on_checkpoint=on_checkpoint, world=world,
+        on_checkpoint=on_checkpoint, world=world, **(GOING_ON if went_on.exists() else {}),
     )  # fmt: skip
     if world.first:
         on_checkpoint(model, 1.0)
@@ -67,8 +72,7 @@ def class_head(task: Task) -> None:
     found = train_on_rounds(
         folder / "class-head", new_head(MaskGitHead, sizes.class_head(), start, task.seed), model, lambda k: lessons.head_classes(sizes, task.seed, world, k),
         torch.tensor([model.config.dropped_class]), settings, **task.time, steps_a_round=kinds.steps_a_round,
-        rows_a_step=kinds.rows_a_step, horizon=3, seed=task.seed, on_policy_first=start is not None,
-        on_checkpoint=lambda head: weights.save(folder, "class-head", head), world=world,
+        rows_a_step=kinds.rows_a_step, seed=task.seed, on_policy_first=start is not None, on_checkpoint=task.saver("class-head"), world=world,
     )  # fmt: skip
     if world.first:
         weights.save(folder, "class-head", found)

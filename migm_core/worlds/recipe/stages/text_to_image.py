@@ -149,7 +149,7 @@ def head(task: Task) -> None:
     found = train_on_rounds(
         folder / "head", new, model, lambda k: lessons.head_prompts(sizes, task.seed, world, k), lessons.padded_prompts(sizes).unconditional(),
         _run_settings(sizes), **task.time, steps_a_round=sizes.steps_a_round, rows_a_step=sizes.rows_a_step, seed=task.seed,
-        recorded=recorded, on_policy_first=start is not None, on_checkpoint=lambda head: weights.save(folder, "head", head), world=world,
+        recorded=recorded, on_policy_first=start is not None, on_checkpoint=task.saver("head"), world=world,
     )  # fmt: skip
     if world.first:
         weights.save(folder, "head", found)
