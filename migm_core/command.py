@@ -27,6 +27,10 @@ def answered(run: Callable[[], None], name: str) -> int:
         return _fail(name, f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror or error}.")
     except ValueError as error:
         return _fail(name, str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for it
+            raise
+        return _fail(name, "There is not enough memory. Choose a smaller size, batch or dtype, or another --device.")
     return 0
 
 

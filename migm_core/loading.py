@@ -15,6 +15,7 @@ from .sampling.cost import PROMPT
 from .sampling.memory import run_bytes
 from .sampling.methods import METHODS
 from .switches import Switches
+from .tokenizers.tiled_decoding import TILE, decode_bytes
 
 _FOLDER = Path(__file__).parent / "demo"
 BUNDLED = {"demo": _FOLDER / "text", "demo-classes": _FOLDER / "classes"}  # models that come along, by name
@@ -86,9 +87,10 @@ def _move(checkpoint: Checkpoint, device: torch.device, stream: bool | None) -> 
 
 
 def _usual_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes that a vanilla run with the checkpoint's own settings needs beside the weights."""
+    """Bytes that a vanilla run with the checkpoint's own settings needs beside the weights, and then its image, which may be decoded in tiles."""
     config, own = checkpoint.base.config, checkpoint.settings
     factor = checkpoint.image_tokenizer.config.downscale_factor
     rows, columns = own["height"] // factor, own["width"] // factor
     lengths = [config.sequence_length(PROMPT, rows, columns)] * (2 if own["guidance_scale"] > 0 else 1)
-    return run_bytes(config, checkpoint.base.dtype, lengths, rows * columns, METHODS["vanilla"]())
+    of_run = run_bytes(config, checkpoint.base.dtype, lengths, rows * columns, METHODS["vanilla"]())
+    return max(of_run, decode_bytes(checkpoint.image_tokenizer.config.channels, own["width"], own["height"], TILE))

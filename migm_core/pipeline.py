@@ -20,6 +20,7 @@ from torch import Tensor
 from . import arguments, questions
 from .canvas import Canvas, check_canvas
 from .checkpoints import Checkpoint
+from .checkpoints.fingerprint import other_base
 from .diagnosis import named_culprit
 from .images import to_images
 from .loading import load_models
@@ -30,7 +31,7 @@ from .result import Result
 from .sampling.backbone import Head
 from .sampling.groups import Branches, sample_groups
 from .sampling.loop import StepReport
-from .sampling.methods import Method
+from .sampling.methods import METHODS, Method
 from .sampling.not_finite import NotFinite
 from .settings import Settings
 from .switches import Switches
@@ -119,8 +120,11 @@ class Pipeline:
         return resolve_settings(self.checkpoint, self.head, self.switches, asked)
 
     def cautions(self, settings: Settings, prompt: Any = "", negative: str = "") -> list[str]:
-        """What a run will do badly or ignore, one sentence each: see ``trained.cautions``; and the words that the model does not know."""
+        """What a run will do badly or ignore, one sentence each: see ``trained.cautions``; a head of another base; and the words that the model does not know."""
         said = cautions(self.checkpoint.trained, settings, negative)
+        if self.head is not None and settings.method in METHODS and METHODS[settings.method].needs_head:
+            recorded = getattr(self.head, "recorded_base", None)
+            said += filter(None, [other_base(str(self.head_path), recorded, self.checkpoint.base, str(self.checkpoint.path))])
         prompts = prompt if isinstance(prompt, (list, tuple)) else [prompt]
         unknown = self.checkpoint.family.unknown_words(self.checkpoint, prompts, negative if settings.guidance_scale > 0 else "")
         if unknown:
@@ -298,7 +302,7 @@ class Pipeline:
             ValueError: it is no canvas, or holds a code that the model does not have.
         """
         arguments.instance("canvas", canvas, Canvas).check_codes(self.checkpoint.base.config.codebook_size)
-        decode, tile = self.checkpoint.image_tokenizer.decode, self.switches.tile
+        decode, tile = self.checkpoint.image_tokenizer.decode_in_room, self.switches.tile
         known = canvas.codes.masked_fill(canvas.masked, 0)  # what is masked may hold anything
         with self._computing():
             return torch.cat([decode(codes, tile).float() for codes in known.to(self.device).split(1)])

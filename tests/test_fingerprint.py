@@ -5,10 +5,13 @@ from copy import deepcopy
 import pytest
 import torch
 from maskgit_folder import BASE, published
-from small_model import edit_tensors, make_small_model, shard
+from safetensors import safe_open
+from safetensors.torch import save_file
+from small_model import PROMPT, edit_tensors, make_small_model, shard
 
 from migm_core.checkpoints import convert
-from migm_core.checkpoints.fingerprint import COUNT, fingerprint, other_base, same_base
+from migm_core.checkpoints.fingerprint import COUNT, KEY, fingerprint, other_base, same_base
+from migm_core.cli import main
 from migm_core.families.maskgit.backbone import MaskGit
 from migm_core.families.maskgit.config import MaskGitConfig
 from migm_core.pipeline import Pipeline
@@ -147,6 +150,17 @@ def test_what_is_no_fingerprint_is_of_no_base(bases):
     text = fingerprint(bases[1])
     wrong = ("", "x", "é", text[: EMBEDDING - 4], text[:-4], 2 * text, text + ":", text.replace(":16:", ":5:"), text.replace(":", ""))
     assert same_base(text, text) and not any(same_base(text, other) or same_base(other, text) for other in wrong)
+
+
+def test_generate_warns_of_a_head_of_another_base(small, tmp_path, monkeypatch, capsys, bases):
+    monkeypatch.chdir(tmp_path)
+    with safe_open(small.head, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        metadata = dict(file.metadata() or {})
+    save_file(tensors, "other.safetensors", metadata | {KEY: fingerprint(bases[1])})
+    for head, method, warned in ((small.head, "shortcut", False), ("other.safetensors", "shortcut", True), ("other.safetensors", "vanilla", False)):
+        assert main(["generate", PROMPT, "--model", str(small.folder), "--head", str(head), "--method", method, "--device", "cpu"]) == 0
+        assert ("was trained on another base model" in capsys.readouterr().err) == warned
 
 
 def test_a_head_of_another_base_is_named(bases):

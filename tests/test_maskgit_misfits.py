@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,30 @@ def test_a_model_yaml_that_does_not_fit_is_refused(folder, change, message):
     change_yaml(folder, change)
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(folder)
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="needs a Unix alarm clock")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model, nested: model.update(target=nested),
+        lambda model, nested: model["params"].update(remap=nested),
+        lambda model, nested: model["params"].update(n_embed=nested),
+        lambda model, nested: model["params"]["ddconfig"].update(ch_mult=nested),
+        lambda model, nested: model["params"]["ddconfig"].update(attn_type=nested),
+    ],
+)
+def test_lists_that_repeat_each_other_are_not_written_out(folder, change):
+    nested = [1]
+    for _ in range(30):
+        nested = [nested] * 10  # a few hundred bytes of YAML, and 10^30 as text
+    change_yaml(folder, lambda model: change(model, nested))
+    signal.alarm(60)  # ends the tests
+    try:
+        with pytest.raises(CheckpointError, match="model.yaml"):
+            load_checkpoint(folder)
+    finally:
+        signal.alarm(0)
 
 
 @pytest.mark.parametrize("text", ["model: [", "- 1", "", "model: !!python/object/apply:os.system ['touch ran']", "\x00"])

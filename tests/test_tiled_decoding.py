@@ -1,5 +1,6 @@
 """Decoding in tiles: the picture that whole decoding gives, for a fraction of its memory."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -8,9 +9,12 @@ from live_memory import LiveMemory
 from nodes_without_host import room
 from small_model import scatter
 
+from migm_core.canvas import Canvas
 from migm_core.pipeline import Pipeline
+from migm_core.switches import Switches
 from migm_core.tokenizers.amused_vq import ImageTokenizer, ImageTokenizerConfig
 from migm_core.tokenizers.tiled_decoding import MARGIN, decode_tiled
+from migm_core.tokenizers.vector_quantised import VectorQuantised
 
 # Of values in 0..1; one step of a picture's 255 is 4e-3. Against float64, whole decoding is off by 1.4e-4 here, tiles by 1.3e-6.
 ROUNDING = 5e-4
@@ -104,6 +108,28 @@ def test_a_tile_too_small(bundled, tile):
 
 
 @pytest.mark.parametrize(("asked", "tried"), [(0, [0, 256]), (512, [512, 256]), (64, [64])])
+def test_an_image_without_room_is_decoded_in_tiles(pipeline, monkeypatch, asked, tried):
+    """After minutes of sampling it must not be lost."""
+    attempts, whole = [], pipeline.checkpoint.image_tokenizer.decode
+
+    def decode(codes, tile):
+        attempts.append(tile)
+        if tile != 256:
+            raise torch.OutOfMemoryError
+        return whole(codes, tile)
+
+    monkeypatch.setattr(pipeline.checkpoint.image_tokenizer, "decode", decode)
+    monkeypatch.setattr(pipeline, "switches", Switches(tile=asked))
+    canvas = Canvas(torch.zeros(1, 2, 2, dtype=torch.int64), torch.zeros(1, 2, 2, dtype=torch.bool))
+    if tried[-1] == 256:
+        assert pipeline.decode(canvas).shape[:2] == (1, 3)
+    else:
+        with pytest.raises(torch.OutOfMemoryError):
+            pipeline.decode(canvas)
+    assert attempts == tried
+
+
+@pytest.mark.parametrize(("asked", "tried"), [(0, [0, 256]), (512, [512, 256]), (64, [64])])
 def test_in_the_host_an_image_without_room_is_decoded_in_tiles(monkeypatch, asked, tried):
     """Whatever node decodes it; where tiles as small find no room either, the host's own error stands."""
     attempts = []
@@ -117,7 +143,9 @@ def test_in_the_host_an_image_without_room_is_decoded_in_tiles(monkeypatch, aske
     pictures = room("host.pictures")
     host = SimpleNamespace(OOM_EXCEPTION=MemoryError, soft_empty_cache=lambda: None)
     monkeypatch.setattr(pictures, "comfy", SimpleNamespace(model_management=host))
-    model = SimpleNamespace(checkpoint=SimpleNamespace(image_tokenizer=SimpleNamespace(decode=decode)), image_tokenizer=SimpleNamespace(load_device="cpu"), downscale_factor=8)
+    tokenizer = SimpleNamespace(decode=decode)
+    tokenizer.decode_in_room = partial(VectorQuantised.decode_in_room, tokenizer)
+    model = SimpleNamespace(checkpoint=SimpleNamespace(image_tokenizer=tokenizer), image_tokenizer=SimpleNamespace(load_device="cpu"), downscale_factor=8)
     canvas = torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, 2, dtype=torch.bool)
     if tried[-1] == 256:
         assert pictures.decode(model, *canvas, asked).shape == (3, 8, 16)

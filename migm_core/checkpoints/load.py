@@ -12,6 +12,7 @@ from ..sampling.backbone import BackboneConfig, Head
 from .checkpoint import Checkpoint
 from .errors import CheckpointError
 from .files import locate
+from .fingerprint import KEY
 from .source import Reader, TensorSource
 
 
@@ -71,7 +72,8 @@ def load_head(path: str | Path, base: BackboneConfig, *, dtype: torch.dtype = to
 
 
 def build_head(source: TensorSource, base: BackboneConfig, *, dtype=None, device="cpu", operations=uninitialised) -> Head:
-    """Build a head from its tensors. Their names and shapes give the architecture, the base the number of attention heads.
+    """Build a head from its tensors. Their names and shapes give the architecture, the base the number of attention heads. Its ``recorded_base`` is the
+    fingerprint of the base that it was trained for, None where its file does not tell.
 
     Raises:
         CheckpointError: a file that is no head, or one for another base.
@@ -83,7 +85,9 @@ def build_head(source: TensorSource, base: BackboneConfig, *, dtype=None, device
         raise CheckpointError(
             f"{source.path} is a shortcut head for {theirs.title}, but the base is of {ours.title}. Load the head that belongs to this base."
         )
-    return ours.build_head(source, base, dtype=dtype, device=device, operations=operations)
+    head = ours.build_head(source, base, dtype=dtype, device=device, operations=operations)
+    head.recorded_base = source.metadata.get(KEY)
+    return head
 
 
 def check_head(source: TensorSource) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import arguments
 from .amused_vq import Downsample, ResnetBlock, Upsample
 from .tiled_decoding import tiled_block, tiled_output
 from .vector_quantised import LARGEST, Quantizer, VectorQuantised, is_size
@@ -72,16 +73,16 @@ class VqganConfig:
         values = {**layers, **{name: params.get(name) for name in ("embed_dim", "n_embed")}}
         for key, allowed in _ONLY.items():
             if values.get(key) is not None and values[key] not in allowed:
-                raise ValueError(f"{source}: {key} is {values[key]!r:.80}, but only {allowed[0]!r} is supported. Use a VQGAN of taming-transformers.")
+                raise ValueError(f"{source}: {key} is {arguments.shown(values[key])}, but only {allowed[0]!r} is supported. Use a VQGAN of taming-transformers.")
         if params.get("remap") is not None:
-            raise ValueError(f"{source}: remap is {params['remap']!r:.80}, but a codebook with some of its codes left out is not supported.")
+            raise ValueError(f"{source}: remap is {arguments.shown(params['remap'])}, but a codebook with some of its codes left out is not supported.")
         for name in _SIZES:
             if not is_size(values.get(name)):
-                raise ValueError(f"{source}: {name} is {values.get(name)!r:.80}, expected a whole number from 1 to {LARGEST}.")
+                raise ValueError(f"{source}: {name} is {arguments.shown(values.get(name))}, expected a whole number from 1 to {LARGEST}.")
         for name, least in (("ch_mult", 1), ("attn_resolutions", 0)):
             value = values.get(name)
             if not isinstance(value, (list, tuple)) or not least <= len(value) <= 20 or not all(map(is_size, value)):
-                raise ValueError(f"{source}: {name} is {value!r:.80}, expected a list of whole numbers from 1 to {LARGEST}.")
+                raise ValueError(f"{source}: {name} is {arguments.shown(value)}, expected a list of whole numbers from 1 to {LARGEST}.")
         config = cls(**{name: values[name] for name in _SIZES}, ch_mult=tuple(values["ch_mult"]), attn_resolutions=tuple(values["attn_resolutions"]))
         if wrong := [channels for channels in config.channels if channels % GROUPS or channels > LARGEST]:
             raise ValueError(f"{source}: ch {config.ch} and ch_mult {list(config.ch_mult)} make {wrong[0]} channels at a level, expected a multiple of {GROUPS} up to {LARGEST}.")

@@ -21,8 +21,9 @@ from ...migm_core.images import to_images
 from ...migm_core.sampling.not_finite import NotFinite
 from ...migm_core.settings import MAX_BATCH, MAX_TOKENS
 from ...migm_core.threads import suited_threads
+from ...migm_core.tokenizers.tiled_decoding import TILE
 from ..sockets import Finish
-from .weights import TILE, LoadedModel, fitting_tile, load_image_tokenizer
+from .weights import LoadedModel, fitting_tile, load_image_tokenizer
 
 
 @torch.inference_mode()
@@ -155,12 +156,10 @@ def decode(model: LoadedModel, codes: Tensor, masked: Tensor, tile: int = 0) -> 
 def _pixels(model: LoadedModel, codes: Tensor, tile: int) -> Tensor:
     """Codes (H, W) to pixels in 0..1, float32 (3, h, w) on the CPU."""
     codes = codes[None].to(model.image_tokenizer.load_device)
-    try:
-        return model.checkpoint.image_tokenizer.decode(codes, tile)[0].float().cpu()
-    except comfy.model_management.OOM_EXCEPTION:
-        if tile and tile <= TILE:
-            raise
-    # Out here the error no longer holds what the attempt had made.
+    found = model.checkpoint.image_tokenizer.decode_in_room(codes, tile, lacking=comfy.model_management.OOM_EXCEPTION, make_room=_make_room)
+    return found[0].float().cpu()
+
+
+def _make_room() -> None:
     logging.warning("MIGM-Shortcut: not enough memory to decode the image at once; it is decoded in tiles of %d pixels.", TILE)
     comfy.model_management.soft_empty_cache()
-    return model.checkpoint.image_tokenizer.decode(codes, TILE)[0].float().cpu()

@@ -21,11 +21,11 @@ from ...migm_core.pipeline import Pipeline
 from ...migm_core.sampling.backbone import BackboneConfig, Branch
 from ...migm_core.sampling.memory import run_bytes as sampling_bytes
 from ...migm_core.settings import Settings
+from ...migm_core.tokenizers import tiled_decoding
+from ...migm_core.tokenizers.tiled_decoding import TILE
 from ..preview_account import PreviewAccount
 from .folders import chosen, fingerprint, heads, models
 from .operations import cast_on_cpu, operations
-
-TILE = 256  # pixels a side, where a whole image has no room
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,16 +244,9 @@ def visiting_bytes(model: LoadedModel) -> int:
 
 
 def decode_bytes(model: LoadedModel, width: int, height: int, tile: int = 0) -> int:
-    """Bytes to decode one image of width x height pixels: float32 maps at full resolution, of the widest of the last two stages.
-
-    These are a convolution's input and output and the block's own, three; on CUDA cuDNN's copies of two of them in another layout,
-    too: 4.5 in all, measured on an H100. In tiles: two whole ones of the last stage, and as many of a tile with its margins.
-    """
-    channels = model.checkpoint.image_tokenizer.config.channels
-    per_pixel = (4.5 if model.image_tokenizer.load_device.type == "cuda" else 3) * 4 * max(channels[:2])
-    whole = width * height * per_pixel
-    tiled = width * height * channels[0] * 4 * 2 + (tile + 8) ** 2 * per_pixel
-    return int(min(whole, tiled) if tile else whole)
+    """Bytes to decode one image of width x height pixels."""
+    tokenizer = model.image_tokenizer
+    return tiled_decoding.decode_bytes(model.checkpoint.image_tokenizer.config.channels, width, height, tile, cuda=tokenizer.load_device.type == "cuda")
 
 
 def fitting_tile(model: LoadedModel, width: int, height: int) -> int:

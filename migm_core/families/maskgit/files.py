@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ... import arguments
 from ...checkpoints.checkpoint import Checkpoint
 from ...checkpoints.errors import CheckpointError
 from ...checkpoints.files import find_file, read_file, read_json
@@ -262,9 +263,10 @@ def read_params(path: Path) -> dict[str, Any]:
     params = model.get("params") if isinstance(model, dict) else None
     if not isinstance(params, dict):
         raise CheckpointError(f"{path}: expected a table model with a table params. Use the model.yaml of a VQGAN of taming-transformers.")
-    kind = str(model.get("target", "")).rpartition(".")[2]
-    if kind not in ("", "VQModel"):
-        raise CheckpointError(f"{path}: model.target is {model['target']!r:.80}, but only a VQModel is supported. Use a VQGAN of taming-transformers.")
+    # What an alias repeats is written out only where it is shown, and then a few hundred bytes may take hours: nothing here becomes text but by ``shown``.
+    target = model.get("target", "")
+    if not isinstance(target, str) or target.rpartition(".")[2] not in ("", "VQModel"):
+        raise CheckpointError(f"{path}: model.target is {arguments.shown(target)}, but only a VQModel is supported. Use a VQGAN of taming-transformers.")
     return params
 
 
