@@ -19,12 +19,12 @@ function rulesOf(node) {
     .filter(({ widget, list }) => widget && list);
 }
 
-function apply(node, rules) {
+function apply(node, rules, saved = []) {
   for (const { widget, list, values } of rules) {
     const unused = values.includes(list.value);
     widget.hidden = unused; // in the classic canvas
     widget.disabled = unused; // in Vue nodes, which have seen by now whether it is hidden: there it is grey
-    label(node, `${list.name}.`);
+    label(node, `${list.name}.`, saved);
   }
   const [width, height] = node.size;
   const least = LiteGraph.vueNodesMode ? 0 : node.computeSize()[1];
@@ -32,12 +32,17 @@ function apply(node, rules) {
   node.setDirtyCanvas?.(true, true);
 }
 
-/** Label the sockets that a list brings, whose names begin like this; what a user has named stays. */
-function label(node, prefix) {
+/**
+ * Label the sockets that a list brings, whose names begin like this. What a user has named stays, also in the inputs of a workflow as they were
+ * `saved`: the host makes the sockets anew.
+ */
+function label(node, prefix, saved) {
   for (const input of node.inputs ?? []) {
     if (!input.name.startsWith(prefix) || input.widget) continue;
     const name = input.name.slice(prefix.length);
-    if (!input.label || input.label === input.name || isOurLabel(input.label, name)) input.label = words().sockets[name] ?? name;
+    const label = saved.find((each) => each.name === input.name)?.label || input.label;
+    const own = label && label !== input.name && !isOurLabel(label, name);
+    input.label = own ? label : (words().sockets[name] ?? name);
   }
 }
 
@@ -58,7 +63,7 @@ app.registerExtension({
     const { onConfigure } = node;
     node.onConfigure = function (...given) {
       onConfigure?.apply(this, given);
-      apply(node, rules);
+      apply(node, rules, given[0]?.inputs);
     };
   },
 });

@@ -140,7 +140,7 @@ def wait_for_question(page, *parts: str, do: str = "") -> None:
     while not any(all(part in url for part in parts) for url in page.questions):
         assert time.monotonic() < deadline, (parts, page.questions[-3:])
         page.run(do)
-        time.sleep(0.1)
+        time.sleep(0.5)  # a page that is told of changes without end does not ask
 
 
 def asking() -> dict:
