@@ -147,7 +147,8 @@ def _format(dtype: torch.dtype) -> str:
 
 
 def as_it_is(source: TensorSource, name: str) -> Pending:
-    return Pending(source.shapes[name], source.dtypes[name], partial(source.get, name))
+    """A tensor in the dtype that its file counts it as; what GGUF quantises is read in another."""
+    return cast(source, name, None)
 
 
 def cast(source: TensorSource, name: str, dtype: torch.dtype | None) -> Pending:
