@@ -145,6 +145,20 @@ def test_published_runs_without_guidance_hold_one_branch(folder, model, tmp_path
     assert run.features(0, 1) is not None and run.features(1, 1) is None
 
 
+def test_published_runs_that_cannot_be_written_leave_no_folder(model, tmp_path, monkeypatch, capsys):
+    work = tmp_path / "work"
+    options = ["--model", str(model), "--device", "cpu", "--dtype", "fp32", "--count", "1", "--steps", "3", "--published"]
+    assert main(["collect", str(work), *options, "--dry-run"]) == 0, capsys.readouterr().err
+    assert not work.exists()
+
+    def full(*_):
+        raise OSError("no room")
+
+    monkeypatch.setattr("tarfile.TarFile.addfile", full)
+    assert main(["collect", str(work), *options]) == 2 and "no room" in capsys.readouterr().err
+    assert not work.exists()
+
+
 def test_random_classes_and_the_published_learning_rates(folder, model, tmp_path, capsys):
     work = tmp_path / "work"
     common = ["--model", str(model), "--device", "cpu", "--dtype", "fp32"]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..writing import replacing
+from ..writing import folder_for, replacing
 from .errors import CheckpointError
 from .torch_load import check_version, load_part
 
@@ -180,7 +180,7 @@ def _stored_numbers(member: BinaryIO) -> tuple[int, int] | None:
 
 
 class TarWriter:
-    """Records into shards ``FOLDER/%06d.tar``, each written whole or not at all.
+    """Records into shards ``FOLDER/%06d.tar``, each written whole or not at all. The folder is made for the first of them.
 
     A shard is full at MOST_RECORDS records, or before the record that would take it above MOST_BYTES. Use it in a with block: what is
     complete when the block ends, however it ends, is kept; a failing disk keeps the shards before.
@@ -191,7 +191,6 @@ class TarWriter:
 
     def __init__(self, folder: str | Path, numbers: Iterator[int] | None = None, *, most_records: int = MOST_RECORDS, most_bytes: int = MOST_BYTES):
         self.folder, self.most_records, self.most_bytes = Path(folder), most_records, most_bytes
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._numbers = itertools.count() if numbers is None else numbers
         self._open = ExitStack()
         self._archive: tarfile.TarFile | None = None
@@ -211,6 +210,7 @@ class TarWriter:
             self.finish()
         if self._archive is None:
             path = next(path for path in map(self._path, self._numbers) if not path.exists())
+            self._open.enter_context(folder_for(self.folder))
             self._archive = self._open.enter_context(tarfile.open(fileobj=self._open.enter_context(replacing(path)), mode="w"))
         for name, content in members.items():
             info = tarfile.TarInfo(name)
