@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..writing import folder_for, replacing
 from .errors import CheckpointError
+from .json_text import parse_object
 from .torch_load import check_version, load_part
 
 MOST_RECORDS, MOST_BYTES = 40, 10 * 2**30  # of a shard, as published
@@ -95,22 +96,16 @@ class TarShard:
             member.seek(stored[0] + index * size)
             return torch.frombuffer(bytearray(member.read(size)), dtype=outline.dtype).view(outline.shape[1:])
 
-    def about(self, key: str) -> dict:
-        """What a record's run.json says; empty where it has none.
+    def about(self, key: str) -> dict | None:
+        """What a record's run.json says; None where it has none.
 
         Raises:
-            CheckpointError: it is no JSON object.
+            CheckpointError: it is no JSON object, or holds numbers that are none.
         """
         if ABOUT not in self.members[key]:
-            return {}
+            return None
         with self._open(key, ABOUT) as member:
-            try:
-                found = json.loads(member.read(MOST_TEXT))
-            except (ValueError, RecursionError):
-                found = None
-        if not isinstance(found, dict):
-            raise CheckpointError(f"{self._said(key, ABOUT)} is no JSON object. Copy or download the file again.")
-        return found
+            return parse_object(member.read(MOST_TEXT), self._said(key, ABOUT), "Copy or download the file again.")
 
     def _outline(self, member: BinaryIO, key: str, name: str) -> Tensor:
         with FakeTensorMode():  # shape, strides and dtype without the numbers
