@@ -170,6 +170,19 @@ def folder_for(folder: str | Path) -> Iterator[None]:
         raise
 
 
+def existing(folder: str | Path) -> Path:
+    """A folder, or the nearest above it that is there.
+
+    Raises:
+        OSError: naming a file in the place of that folder.
+    """
+    folder = Path(folder)
+    found = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not found.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(found))
+    return found
+
+
 def _lock(file: BinaryIO) -> None:
     """Lock an open file, or raise an OSError at once."""
     try:

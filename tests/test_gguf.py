@@ -11,6 +11,7 @@ from small_model import PROMPT, make_small_model
 
 from migm_core.checkpoints import CheckpointError, TensorSource
 from migm_core.checkpoints.fingerprint import fingerprint, same_base
+from migm_core.cli import main
 from migm_core.families.lumina_dimoo.names import BASE_PREFIX, GGUF_NAMES
 from migm_core.pipeline import Pipeline
 
@@ -125,3 +126,33 @@ def test_a_file_without_what_belongs_beside_it(copy):
     path = write(copy.folder)
     (copy.folder / "config.json").unlink()
     fails(path, str(copy.folder / "config.json"), "download the whole folder")
+
+
+# Converting
+
+
+@pytest.mark.parametrize("kind", [KINDS.F32, KINDS.F16, KINDS.BF16, KINDS.Q8_0], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("dtype", [None, "fp16", "fp8", "int8"])
+def test_a_file_becomes_one_with_all_of_its_checkpoint(copy, tmp_path, kind, dtype):
+    path, target = write(copy.folder, kind), tmp_path / "whole.safetensors"
+    assert main(["convert", str(path), str(target), *(["--dtype", dtype] if dtype else [])]) == 0
+    before, after = load(path), load(target)
+    assert after.checkpoint.settings == before.checkpoint.settings
+    assert same_base(fingerprint(after.checkpoint.base), fingerprint(before.checkpoint.base))
+    assert len(after.generate(PROMPT, steps=2, method="vanilla").images) == 1
+    if dtype is None:
+        assert TensorSource.open(target).dtypes.items() >= TensorSource.open(path).dtypes.items()
+        if kind != KINDS.Q8_0:
+            same = zip(before.checkpoint.base.parameters(), after.checkpoint.base.parameters(), strict=True)
+            assert all(torch.equal(a, b) for a, b in same)
+
+
+def test_a_file_without_its_folder_and_one_of_its_folders_files_are_refused(copy, tmp_path, capsys):
+    path = write(copy.folder)
+    weights = copy.folder / "vqvae" / "diffusion_pytorch_model.safetensors"
+    before = weights.read_bytes()
+    assert main(["convert", str(path), str(weights)]) == 2 and "Choose another path" in capsys.readouterr().err
+    assert weights.read_bytes() == before
+    alone = path.rename(tmp_path / "alone.gguf")
+    assert main(["convert", str(alone), str(tmp_path / "whole.safetensors")]) == 2
+    assert "config.json" in capsys.readouterr().err and not (tmp_path / "whole.safetensors").exists()

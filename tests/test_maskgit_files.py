@@ -1,6 +1,7 @@
 """MaskGIT's files: the published ones and ours, where users have them; converted and described."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -146,6 +147,30 @@ def test_a_published_head_becomes_safetensors(folder, tmp_path):
     assert same(head, load_head(HEAD, base)) and same(head, load_head(DATA / "head_default.safetensors", base))
     save_head(tmp_path / "saved.safetensors", head)
     assert (tmp_path / "saved.safetensors").read_bytes() == (tmp_path / "head.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("given", [".", "MaskGIT", "MaskGIT/model.safetensors"])
+@pytest.mark.parametrize("place", [".", "pretrained_maskgit"])
+def test_no_conversion_writes_over_a_file_of_its_source(tmp_path, place, given, capsys):
+    model = published(tmp_path / "model", f"{place}/MaskGIT", f"{place}/VQGAN")
+    base, vqgan = model / place / "MaskGIT", model / place / "VQGAN"
+    convert(base / BASE.name, base / "model.safetensors")
+    convert(vqgan, vqgan / "last.safetensors")
+    for file in (base / BASE.name, vqgan / "last.ckpt"):
+        file.unlink()
+    source = model if given == "." else model / place / given
+    read = [base / "model.safetensors", base / "config.json", vqgan / "last.safetensors", vqgan / "model.yaml"]
+    before = [file.read_bytes() for file in read]
+    for number, file in enumerate(read):
+        links = [tmp_path / f"{kind}-{number}.safetensors" for kind in ("soft", "hard")]
+        links[0].symlink_to(file)
+        os.link(file, links[1])
+        for target in (file, *links) if file.suffix == ".safetensors" else links:
+            assert main(["convert", str(source), str(target), "--dtype", "fp16"]) == 2
+            assert "Choose another path" in capsys.readouterr().err
+    assert [file.read_bytes() for file in read] == before
+    for _ in range(2):  # a former target may be written over
+        convert(source, tmp_path / "new.safetensors", dtype=torch.float16)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])

@@ -4,8 +4,10 @@ Runs on every directory in the environment variable MIGM_MASKGIT_REFERENCE_DIR (
 kept as test data.
 """
 
+import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,59 @@ def test_published_runs_without_guidance_hold_one_branch(folder, model, tmp_path
     assert main(["collect", str(work), *options]) == 0, capsys.readouterr().err
     (run,) = TarShards.open(work / "trajectories", reference(folder).base.config)
     assert run.features(0, 1) is not None and run.features(1, 1) is None
+
+
+def test_published_runs_that_cannot_be_written_leave_no_folder(model, tmp_path, monkeypatch, capsys):
+    work = tmp_path / "work"
+    options = ["--model", str(model), "--device", "cpu", "--dtype", "fp32", "--count", "1", "--steps", "3", "--published"]
+    assert main(["collect", str(work), *options, "--dry-run"]) == 0, capsys.readouterr().err
+    assert not work.exists()
+
+    def full(*_):
+        raise OSError("no room")
+
+    monkeypatch.setattr("tarfile.TarFile.addfile", full)
+    assert main(["collect", str(work), *options]) == 2 and "no room" in capsys.readouterr().err
+    assert not work.exists()
+
+
+WHOLE = {"base": "b", "prompt": "1", "seed": 0, "settings": {}, "request": {}}
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({"seed": 1}, "does not say of which base, prompt, seed and settings"),
+        ({}, "does not say of which base, prompt, seed and settings"),
+        ([1], "expected a JSON object"),
+        (WHOLE | {"base": 5}, "its base is 5"),
+        (WHOLE | {"prompt": None}, "its prompt is None"),
+        (WHOLE | {"seed": True}, "its seed is True"),
+        (WHOLE | {"settings": 5}, "its settings is 5"),
+        (WHOLE | {"settings": {"guidance_scale": "much"}}, "settings.guidance_scale is much"),
+        (WHOLE | {"settings": {"guidance_scale": float("nan")}}, "settings.guidance_scale is nan"),
+        (WHOLE | {"request": 5}, "its request is 5"),
+        (WHOLE | {"request": {"task": []}}, "request.task is []"),
+        (WHOLE, "was recorded from another base model"),
+    ],
+)
+def test_what_a_published_shard_says_of_its_run_is_checked(model, tmp_path, said, named, capsys):
+    work = tmp_path / "work"
+    common = [str(work), "--model", str(model), "--device", "cpu", "--dtype", "fp32", "--steps", "3"]
+    collect = ["collect", *common, "--count", "1", "--published"]
+    assert main(collect) == 0, capsys.readouterr().err
+    (shard,) = (work / "trajectories").glob("*.tar")
+    with tarfile.open(shard) as old:
+        members = {info.name: old.extractfile(info).read() for info in old}
+    with tarfile.open(shard, "w") as new:
+        for name, content in members.items():
+            info, content = tarfile.TarInfo(name), json.dumps(said).encode() if name.endswith("run.json") else content
+            info.size = len(content)
+            new.addfile(info, io.BytesIO(content))
+    for command, expected in ((["train-head", *common], named), (collect, named.replace("was recorded from", "is of"))):
+        assert main(command) == 2
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert str(shard) in message and expected in message
 
 
 def test_random_classes_and_the_published_learning_rates(folder, model, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def test_collecting_says_what_it_takes_and_skips_blank_lines(collect, tmp_path, 
     assert collect("--dry-run") == 0
     said = capsys.readouterr().err
     assert "2 trajectories to record: " in said and " on the disk, " in said and " of memory for a batch of them, 16 passes of the base model" in said
-    assert not list((tmp_path / "work" / "trajectories").iterdir())
+    assert not (tmp_path / "work").exists()
     assert collect() == 0
     assert "trajectories holds 2 trajectories." in capsys.readouterr().err
     assert [t.run["prompt"] for t in Shards.open(tmp_path / "work" / "trajectories", None)] == PROMPTS
@@ -71,6 +72,26 @@ def test_collecting_stops_after_a_run_and_goes_on(collect, tmp_path, monkeypatch
     monkeypatch.undo()
     assert collect() == 0 and "1 trajectory to record" in capsys.readouterr().err
     assert len(Shards.open(tmp_path / "work" / "trajectories", None)) == 2
+
+
+def test_a_collection_that_fails_leaves_no_folder(collect, prompts, tmp_path, monkeypatch, capsys):
+    prompts.write_text("a red house " * 1000, encoding="utf-8")
+    assert collect() == 2 and "the limit is" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+    prompts.write_text(PROMPTS[0], encoding="utf-8")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
+    assert collect() == 2 and "but the disk has" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr("migm_core.training.collect.Collection._record", failing)
+    assert collect() == 2 and "no room" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+    (tmp_path / "work").write_text("a file")
+    assert collect("--dry-run") == 2 and f"{tmp_path / 'work'}: Not a directory" in capsys.readouterr().err
+
+
+def failing(*_):
+    raise OSError("no room")
 
 
 def test_other_prompts_in_the_folder_are_refused(collect, prompts, capsys):

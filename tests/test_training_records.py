@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from training_runs import PROMPTS, collect, learned, learned_head, trajectories
 
+from migm_core.checkpoints import CheckpointError
 from migm_core.checkpoints.fingerprint import fingerprint, same_base
 from migm_core.families.lumina_dimoo.backbone import Lumina
 from migm_core.training.collect import Collection
@@ -74,6 +75,30 @@ def test_a_trajectory_that_does_not_tell_its_run_is_named(recorded, tmp_path):
     with pytest.raises(ValueError, match="trajectory-000000.safetensors cannot be read as a trajectory") as error:
         trajectories(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": "one"},
+        {"seed": "9" * 5000},
+        {"settings": "5"},
+        {"settings": "[]"},
+        {"settings": '{"guidance_scale": [1]}'},
+        {"settings": '{"guidance_scale": NaN}'},
+        {"settings": "[" * 100_000},
+        {"request": "5"},
+        {"request": '{"task": []}'},
+    ],
+    ids=lambda changed: "{}-{:.20}".format(*next(iter(changed.items()))),
+)
+def test_what_a_trajectory_says_of_its_run_is_checked(recorded, tmp_path, changed):
+    whole, path = recorded[0] / "trajectories" / "trajectory-000000.safetensors", tmp_path / "trajectory-000000.safetensors"
+    with safe_open(whole, "pt") as file:
+        save_file(load_file(whole), path, {**file.metadata(), **changed})
+    with pytest.raises(CheckpointError, match=rf"trajectory-000000.safetensors.* {next(iter(changed))}") as error:
+        trajectories(tmp_path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,7 @@ def record(folder: Path) -> Pipeline:
 def collect(pipeline: Pipeline, folder: Path, prompts=PROMPTS, *, keep_features: bool = True, world: World = World(), **asked) -> None:
     """Record runs of six steps with guidance."""
     settings = pipeline.settings(**{"steps": 6, "guidance_scale": 1.0, "temperature": 1.0, "method": "vanilla", **asked})
-    with Collection(pipeline, prompts, folder, settings, keep_features=keep_features, world=world) as collection:
-        collection.record()
+    Collection(pipeline, prompts, folder, settings, keep_features=keep_features, world=world).record()
 
 
 def trajectories(folder: Path) -> list[Shard]:

@@ -1,7 +1,10 @@
 """Files to files: tensors in another dtype or quantised, read and written one at a time."""
 
+from __future__ import annotations
+
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -28,6 +31,9 @@ from .quantised import (
 from .source import TensorSource
 from .write import Pending, write_tensors
 
+if TYPE_CHECKING:
+    from ..families import Family
+
 STORED = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2, torch.int8)  # dtypes to convert to
 
 
@@ -52,28 +58,25 @@ def convert(source_path: str | Path, target: str | Path, *, dtype: torch.dtype |
         raise ValueError(f"dtype is {dtype!r:.80}, expected {', '.join(map(str, STORED))} or None.")
     if target.suffix.lower() != ".safetensors":
         raise ValueError(f"{target}: expected a path that ends in .safetensors to write to.")
-    for file in _files(source_path):
-        if target.exists() and target.samefile(file):
-            what = "the source itself" if file == source_path else "one of the source's files" if file == target else f"the source's file {file}"
-            raise ValueError(f"{target} is {what}. Choose another path to write to.")
     source = TensorSource.open(source_path) if source_path.is_file() else None
     if source and (family := next((family for family in FAMILIES if family.is_head(source)), None)):
+        _check_target(target, source_path, family)
         metadata = family.head_metadata(family.head_config(source))
         if dtype in LARGEST:
             raise ValueError(f"{source_path} is a shortcut head, but only base models are quantised. Choose bf16 or fp16.")
         write_tensors(target, {name: cast(source, name, dtype) for name in source.shapes}, metadata)
         return
     family, source = detect(source_path)
+    _check_target(target, source_path, family)
     write_tensors(target, *family.convert(source_path, source, dtype))
 
 
-def _files(source: Path) -> list[Path]:
-    """Files that the target must not be: the source, everything in its folder, and what may belong to the same checkpoint."""
-    if not source.exists():
-        return []
-    others = source.glob("*") if source.is_dir() else source.parent.glob("model*.safetensors")
-    folder = source if source.is_dir() else source.parent
-    return [source, *(file for file in (*others, *folder.glob("vqvae/*")) if file.exists())]
+def _check_target(target: Path, source_path: Path, family: Family) -> None:
+    """Raise a ValueError if the target is one of the source's files, by whatever link."""
+    for file in family.files(source_path) if target.exists() else ():
+        if file.exists() and target.samefile(file):
+            what = "the source itself" if file == source_path else "one of the source's files" if file == target else f"the source's file {file}"
+            raise ValueError(f"{target} is {what}. Choose another path to write to.")
 
 
 def base_tensors(source: TensorSource, prefix: str, dtype: torch.dtype | None, quantisable: Quantisable) -> dict[str, Tensor | Pending]:
@@ -144,7 +147,8 @@ def _format(dtype: torch.dtype) -> str:
 
 
 def as_it_is(source: TensorSource, name: str) -> Pending:
-    return Pending(source.shapes[name], source.dtypes[name], partial(source.get, name))
+    """A tensor in the dtype that its file counts it as; what GGUF quantises is read in another."""
+    return cast(source, name, None)
 
 
 def cast(source: TensorSource, name: str, dtype: torch.dtype | None) -> Pending:

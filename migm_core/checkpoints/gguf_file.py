@@ -128,7 +128,7 @@ class GgufFile:
         return self._fields.get(key, self._fields.get(next(iter(self._names.heads.values()))))
 
     def get(self, name: str, rows: tuple[int, int] | None = None) -> Tensor:
-        """A tensor, or some rows of it, made whole."""
+        """A tensor, or some rows of it, made whole: in its dtype, or where it is quantised in float32."""
         tensor = self._tensors[name]
         heads = self._heads_key(name)
         if heads and rows:  # which are of one head, but not side by side in the file

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..writing import replacing
+from ..writing import folder_for, replacing
 from .errors import CheckpointError
+from .json_text import parse_object
 from .torch_load import check_version, load_part
 
 MOST_RECORDS, MOST_BYTES = 40, 10 * 2**30  # of a shard, as published
@@ -95,22 +96,16 @@ class TarShard:
             member.seek(stored[0] + index * size)
             return torch.frombuffer(bytearray(member.read(size)), dtype=outline.dtype).view(outline.shape[1:])
 
-    def about(self, key: str) -> dict:
-        """What a record's run.json says; empty where it has none.
+    def about(self, key: str) -> dict | None:
+        """What a record's run.json says; None where it has none.
 
         Raises:
-            CheckpointError: it is no JSON object.
+            CheckpointError: it is no JSON object, or holds numbers that are none.
         """
         if ABOUT not in self.members[key]:
-            return {}
+            return None
         with self._open(key, ABOUT) as member:
-            try:
-                found = json.loads(member.read(MOST_TEXT))
-            except (ValueError, RecursionError):
-                found = None
-        if not isinstance(found, dict):
-            raise CheckpointError(f"{self._said(key, ABOUT)} is no JSON object. Copy or download the file again.")
-        return found
+            return parse_object(member.read(MOST_TEXT), self._said(key, ABOUT), "Copy or download the file again.")
 
     def _outline(self, member: BinaryIO, key: str, name: str) -> Tensor:
         with FakeTensorMode():  # shape, strides and dtype without the numbers
@@ -180,7 +175,7 @@ def _stored_numbers(member: BinaryIO) -> tuple[int, int] | None:
 
 
 class TarWriter:
-    """Records into shards ``FOLDER/%06d.tar``, each written whole or not at all.
+    """Records into shards ``FOLDER/%06d.tar``, each written whole or not at all. The folder is made for the first of them.
 
     A shard is full at MOST_RECORDS records, or before the record that would take it above MOST_BYTES. Use it in a with block: what is
     complete when the block ends, however it ends, is kept; a failing disk keeps the shards before.
@@ -191,7 +186,6 @@ class TarWriter:
 
     def __init__(self, folder: str | Path, numbers: Iterator[int] | None = None, *, most_records: int = MOST_RECORDS, most_bytes: int = MOST_BYTES):
         self.folder, self.most_records, self.most_bytes = Path(folder), most_records, most_bytes
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._numbers = itertools.count() if numbers is None else numbers
         self._open = ExitStack()
         self._archive: tarfile.TarFile | None = None
@@ -211,6 +205,7 @@ class TarWriter:
             self.finish()
         if self._archive is None:
             path = next(path for path in map(self._path, self._numbers) if not path.exists())
+            self._open.enter_context(folder_for(self.folder))
             self._archive = self._open.enter_context(tarfile.open(fileobj=self._open.enter_context(replacing(path)), mode="w"))
         for name, content in members.items():
             info = tarfile.TarInfo(name)

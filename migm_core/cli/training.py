@@ -94,7 +94,7 @@ def _collect(args) -> None:
         of_pictures = given.pop("image_guidance_scale", None)
         with named_as_options():
             settings, of_tasks = pipeline.settings(**given), _of_tasks(pipeline, conditions, given, of_pictures)
-        with Collection(
+        collection = Collection(
             pipeline,
             conditions,
             args.folder / "trajectories",
@@ -103,14 +103,14 @@ def _collect(args) -> None:
             keep_features=not args.no_features,
             published=args.published,
             world=world,
-        ) as collection:
-            if world.first and collection.missing:
-                cost = collection.cost()
-                say(f"{cost}.")
-                collection.check_disk(cost)
-            world.wait()
-            if not args.dry_run:
-                collection.record()
+        )
+        if world.first and collection.missing:
+            cost = collection.cost()
+            say(f"{cost}.")
+            collection.check_disk(cost)
+        world.wait()
+        if not args.dry_run:
+            collection.record()
 
 
 def _conditions(args, pipeline) -> list:

@@ -208,6 +208,16 @@ class Family(ABC):
         """Files that belong to a checkpoint and lie elsewhere than in its file or folder."""
         return []
 
+    def files(self, path: Path) -> list[Path]:
+        """Files that a conversion must not write over: what a head or a checkpoint is read from, everything in its folder, and what may be
+        of the same checkpoint.
+
+        Raises:
+            CheckpointError: its files are bad.
+        """
+        others = path.iterdir() if path.is_dir() else path.parent.glob("model*.safetensors")  # a file may be one of several shards
+        return [path, *others, *self.companions(path)]
+
     @abstractmethod
     def typical_head(self, base: BackboneConfig) -> HeadConfig:
         """The sizes of a head of the published proportions for a base."""

@@ -18,6 +18,7 @@ from ..checkpoints.fingerprint import fingerprint, same_base
 from ..families.request import Encode, TaskRequest, shapes_only
 from ..pipeline import Pipeline
 from ..settings import Settings
+from ..writing import existing, folder_for
 from .distributed import World
 from .progress import Progress, duration, say, size
 from .requests import Form, Ready, make_ready, settings_told, told
@@ -49,7 +50,7 @@ class Cost:
 
 
 class Collection:
-    """Runs to record, of which some may be there already. Use it in a with block.
+    """Runs to record, of which some may be there already. Nothing is written before ``record``.
 
     Args:
         conditions: a prompt, a class or a ``TaskRequest`` for each run; run i has ``settings.seed`` + i.
@@ -64,6 +65,7 @@ class Collection:
 
     Raises:
         ValueError: the folder holds another run in the place of one of these, or the family has no published form.
+        OSError: naming what is no folder, but lies in the place of one.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Collection:
         if published and not keep_features:
             raise ValueError("The published form holds features. Leave --published or --no-features out.")
         self.pipeline, self.folder, self.settings, self.world = pipeline, Path(folder), settings, world
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.disk = existing(self.folder)
         form = family.trajectories if published else Shards
         self.shards = form(folder, base.config, itertools.count(world.rank, world.size))
         self.dtype = None if not keep_features else torch.float32 if published else torch.float16 if base.dtype == torch.float32 else base.dtype
@@ -104,13 +106,6 @@ class Collection:
                 self.groups.setdefault(self._ready(index, shapes_only(factor)).form(factor), []).append(index)
         world.wait()  # until all have seen what is there
         self.batches = [group[i : i + self._together(group)] for group in self.groups.values() for i in range(0, len(group), self._together(group))]
-
-    def __enter__(self) -> "Collection":
-        self.shards.__enter__()
-        return self
-
-    def __exit__(self, *error) -> None:
-        self.shards.__exit__(*error)
 
     def about(self, index: int) -> dict[str, Any]:
         """What a shard says of its run."""
@@ -200,7 +195,7 @@ class Collection:
 
     def check_disk(self, cost: Cost) -> None:
         """Raise a ValueError where the disk has less room than that."""
-        free = shutil.disk_usage(self.folder).free
+        free = shutil.disk_usage(self.disk).free
         if cost.disk > free:
             raise ValueError(
                 f"{self.folder} would take {size(cost.disk)}, but the disk has {size(free)} left. Choose fewer prompts or steps, or --no-features: "
@@ -212,9 +207,10 @@ class Collection:
 
         Raises:
             KeyboardInterrupt, SystemExit: it was asked to stop.
+            OSError: naming the folder that cannot be made, or the file that cannot be written.
         """
         done = 0
-        with Stop() as stop, Progress("collect", sum(map(len, self.batches)), "run", quiet=not self.world.first) as bar:
+        with folder_for(self.folder), self.shards, Stop() as stop, Progress("collect", sum(map(len, self.batches)), "run", quiet=not self.world.first) as bar:
             for indices in self.batches:
                 self._record(indices)
                 done += len(indices)

@@ -6,6 +6,7 @@ anywhere and be spread over machines. A family may bring a published form of its
 """
 
 import json
+import re
 from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from ..canvas import Canvas
 from ..checkpoints import fingerprint
+from ..checkpoints.json_text import parse_object
+from ..checkpoints.recorded_run import ADVICE, SAID, SCALES, check_run
 from ..checkpoints.source import check_safetensors
 from ..checkpoints.write import write_tensors
 from ..families import Family
@@ -26,6 +29,7 @@ from ..sampling.methods import Step
 
 BRANCHES = ("conditional", "unconditional", "without-pictures")  # the last where a prompt shows pictures
 KIND = "migm-trajectory"
+IN_METADATA = (*SAID, "request")  # what a shard's metadata says of the run
 
 
 class Trajectory(Protocol):
@@ -78,17 +82,15 @@ class Shard:
         try:
             with safe_open(path, framework="pt") as file:
                 about = file.metadata() or {}
-                if about.get("kind") != KIND or not {"base", "prompt", "seed", "settings"} <= about.keys():
-                    raise ValueError(f"{path} does not say of which base, prompt, seed and settings it is. Remove it, and run `migm collect` again.")
+                if about.get("kind") != KIND:
+                    about = {}
+                run = {name: text if name in ("base", "prompt") else _value(path, name, text) for name, text in about.items() if name in IN_METADATA}
+                check_run(run, path)
                 branches = [name for name in BRANCHES if name in BRANCHES[:2] or f"prompt.{name}" in file.keys()]
                 codes, unmasked_at, *prompts = (file.get_tensor(name) for name in ("codes", "unmasked_at", *(f"prompt.{name}" for name in branches)))
         except (SafetensorError, OSError) as error:
             raise _damaged(path, str(error)) from None
-        try:
-            run = {**{name: about[name] for name in ("base", "prompt")}, "seed": int(about["seed"])}
-            run |= {name: dict(json.loads(about.get(name, "{}"))) for name in ("settings", "request")}
-        except (ValueError, TypeError, RecursionError):
-            raise _damaged(path, "its seed or settings are none") from None
+        run.setdefault("request", {})
         whole = all(not t.is_floating_point() and t.numel() and t.min() >= 0 for t in (codes, unmasked_at + 1, *prompts))
         if not whole or unmasked_at.max() < 0 or codes.dim() != 2 or unmasked_at.shape != (codes.numel(),) or any(prompt.dim() != 1 for prompt in prompts):
             raise _damaged(path, "its codes, steps and prompts do not belong together")
@@ -117,8 +119,15 @@ class Shard:
             raise _damaged(self.path, str(error)) from None
 
 
+def _value(path: Path, name: str, text: str) -> Any:
+    """What a shard's metadata says under a name, as ``check_run`` expects it."""
+    if name != "seed":
+        return parse_object(text, f"{path}: {name} in its metadata", ADVICE)
+    return int(text) if re.fullmatch(r"\d{1,30}", text) else text
+
+
 def _damaged(path: Path, reason: str) -> ValueError:
-    return ValueError(f"{path} cannot be read as a trajectory ({reason.rstrip('.')}). Remove it, and run `migm collect` again.")
+    return ValueError(f"{path} cannot be read as a trajectory ({reason.rstrip('.')}). {ADVICE}")
 
 
 class Shards:
@@ -219,7 +228,7 @@ def task_of(trajectory: Trajectory) -> str | None:
 def weights_of(trajectory: Trajectory) -> list[float]:
     """Of the branches in a run's guided sum, some of which may be 0."""
     settings = trajectory.run.get("settings", {})
-    scales = [float(settings.get(name, 0)) for name in ("guidance_scale", "image_guidance_scale")][: len(trajectory.prompts) - 1]
+    scales = [float(settings.get(name, 0)) for name in SCALES][: len(trajectory.prompts) - 1]
     return [1 + sum(scales), *(-scale for scale in scales)]
 
 

@@ -97,6 +97,10 @@ class LuminaDiMOO(family.Family):
         _, downscale_factor = self.sizes(path)
         return run_settings(self, said, name, downscale_factor), trained_for(said, name)
 
+    def files(self, path: Path) -> list[Path]:
+        folder = files.folder_of(path)
+        return [*super().files(path), *(folder.iterdir() if folder else ()), *(folder or path.parent).glob("vqvae/*")]
+
     def typical_head(self, base: LuminaConfig) -> ShortcutConfig:
         return ShortcutConfig(base.d_model, base.n_heads, base.mlp_hidden_size)
 

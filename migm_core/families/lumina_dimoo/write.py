@@ -11,14 +11,14 @@ from ...checkpoints.convert import as_it_is, base_tensors
 from ...checkpoints.files import find_file, read_json
 from ...checkpoints.load import load_checkpoint
 from ...checkpoints.names import TEXT_TOKENIZER_KEY
-from ...checkpoints.quantised import METADATA, plain_dtype
+from ...checkpoints.quantised import METADATA
 from ...checkpoints.save import stored
 from ...checkpoints.source import SINGLE, TensorSource
 from ...checkpoints.write import Pending, put_tensors
 from ...tokenizers.amused_vq import ImageTokenizer
 from ...writing import as_json, folder_for, replacing
 from .backbone import Lumina
-from .files import IMAGE_TOKENIZER_WEIGHTS
+from .files import IMAGE_TOKENIZER_WEIGHTS, folder_of
 from .names import BASE_PREFIX, IMAGE_TOKENIZER_PREFIX, QUANTISABLE
 
 KIND_BASE, KIND_FILE = "lumina-base", "lumina-checkpoint"
@@ -64,26 +64,28 @@ def save_checkpoint(
 
 
 def convert(path: Path, source: TensorSource, dtype: torch.dtype | None) -> tuple[dict[str, Tensor | Pending], dict[str, str]]:
-    """Make one self-contained file of a folder, as tensors and metadata; of a file, the same with the base model's tensors in another dtype.
+    """Make one self-contained file of a folder, or of a GGUF file beside a folder's others, as tensors and metadata; of another file, the same
+    with the base model's tensors in another dtype.
 
     Raises:
         CheckpointError: the source does not hold together.
     """
-    if not path.is_dir():
+    folder = folder_of(path)
+    if folder is None:
         others = {name: as_it_is(source, name) for name in source.shapes if not name.startswith(BASE_PREFIX)}
         metadata = {key: value for key, value in source.metadata.items() if dtype is None or key != METADATA}
         return base_tensors(source, BASE_PREFIX, dtype, QUANTISABLE) | others, metadata
-    load_checkpoint(path, dtype=plain_dtype(source.prefixed(BASE_PREFIX)))  # checks everything; mapped, and so hardly read
-    vqvae = TensorSource.open(find_file(path / "vqvae", IMAGE_TOKENIZER_WEIGHTS))
+    load_checkpoint(path, device="meta")  # checks everything but the numbers
+    vqvae = TensorSource.open(find_file(folder / "vqvae", IMAGE_TOKENIZER_WEIGHTS))
     metadata = {
         "kind": KIND_FILE,
-        "config": json.dumps(read_json(path / "config.json")),
-        "vqvae_config": json.dumps(read_json(path / "vqvae" / "config.json")),
+        "config": json.dumps(read_json(folder / "config.json")),
+        "vqvae_config": json.dumps(read_json(folder / "vqvae" / "config.json")),
     }
-    if (path / "generation_config.json").exists():
-        metadata["generation_config"] = json.dumps(read_json(path / "generation_config.json"))
+    if (folder / "generation_config.json").exists():
+        metadata["generation_config"] = json.dumps(read_json(folder / "generation_config.json"))
     tensors = base_tensors(source, BASE_PREFIX, dtype, QUANTISABLE) | {IMAGE_TOKENIZER_PREFIX + name: as_it_is(vqvae, name) for name in vqvae.shapes}
-    text = (path / "tokenizer.json").read_bytes()
+    text = (folder / "tokenizer.json").read_bytes()
     tensors[TEXT_TOKENIZER_KEY] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     return tensors, metadata
 

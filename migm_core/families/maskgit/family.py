@@ -106,6 +106,11 @@ class MaskGIT(family.Family):
         folder = files.find_vqgan_folder(path if path.is_dir() else path.parent)
         return [file for file in folder.iterdir() if file.is_file()] if folder else []
 
+    def files(self, path: Path) -> list[Path]:
+        base = path.is_dir() and files.find_base(path) or path  # a folder may hold a VQGAN alone
+        beside = [find_file(base.parent, name) for name in ("config.json", "generation_config.json", files.VQGAN_CONFIG)]
+        return [*super().files(path), base, *beside, *self.companions(base)]
+
     def typical_head(self, base: MaskGitConfig) -> MaskGitHeadConfig:
         return MaskGitHeadConfig(base.d_model, base.n_heads, bottleneck_ratio=1 if base.d_model // base.n_heads % 2 else 2)
 

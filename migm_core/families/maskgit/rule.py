@@ -42,7 +42,7 @@ class MaskGitRule(Rule):
         if isinstance(self.schedule, tuple):
             if not self.schedule or not all(isinstance(count, int) and not isinstance(count, bool) and count > 0 for count in self.schedule):
                 raise ValueError(f"schedule is {list(self.schedule)}, expected the tokens that each step unmasks: whole numbers above 0.")
-        elif self.schedule not in SCHEDULES:
+        elif not isinstance(self.schedule, str) or self.schedule not in SCHEDULES:
             raise ValueError(f"schedule is {self.schedule!r}, expected {', '.join(SCHEDULES)}, or the tokens that each step unmasks.")
         check_settings(self, besides=("schedule",))
 

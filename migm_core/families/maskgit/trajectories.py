@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ...checkpoints.errors import CheckpointError
+from ...checkpoints.recorded_run import check_run
 from ...checkpoints.tar_shards import TarShard, TarWriter
 
 if TYPE_CHECKING:
@@ -57,8 +58,15 @@ class TarTrajectory:
 
     @cached_property
     def run(self) -> dict[str, Any]:
-        """What the shard says of the run; empty for the published ones."""
-        return self.shard.about(f"{self.key}_{self.branches[0]}")
+        """What the shard says of the run; empty for the published ones.
+
+        Raises:
+            CheckpointError: it says something, but not of which run it is.
+        """
+        said = self.shard.about(f"{self.key}_{self.branches[0]}")
+        if said is not None:
+            check_run(said, self.path)
+        return said or {}
 
     @property
     def steps(self) -> int:
