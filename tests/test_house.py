@@ -24,7 +24,7 @@ MAY = {
     "writing": (),
     "modules": (),
     "sampling": ("canvas", "modules"),
-    "tokenizers": ("modules",),
+    "tokenizers": ("arguments", "modules"),
     "settings": ("sampling",),
     "threads": ("sampling",),
     "result": ("settings",),
