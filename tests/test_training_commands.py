@@ -138,6 +138,19 @@ def test_options_reach_the_training(collect, train_head, small, tmp_path, capsys
     assert "optimizer.1" not in learned("--rollout", "2", "--sample-rollout")
     assert "optimizer.1" in learned("--muon-lr", "0.01", "--resample-every", "1", "--focus", "0.5", "--kl", "1")
     assert learned("--lr", "0.01", "--min-lr", "0.001")["scheduler.0"]["base_lrs"] == [0.01]
+    assert train_head("--rollout", "9") == 2
+    assert "A rollout of 9 steps is too long for runs of 4: choose at most 3." in capsys.readouterr().err
+    assert train_head("--ratio", "1", "--init-from", str(small.head)) == 2
+    assert "expected a larger width" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "model"), [("demo", []), ("demo-classes", ["--model", "demo-classes"])])
+def test_a_bundled_models_head_is_what_a_training_begins_with(tmp_path, name, model):
+    options = [str(tmp_path), *model, "--device", "cpu"]
+    assert main(["collect", *options, "--count", "1", "--steps", "3", "--cfg", "0"]) == 0
+    assert main(["train-head", *options, "--init-from", name, "--steps", "0"]) == 0
+    base = Pipeline.load(name, None, dtype="fp32", device="cpu").checkpoint.base.config
+    assert same(load_head(tmp_path / "head" / "shortcut.safetensors", base), load_head(BUNDLED_HEADS[name], base))
 
 
 def test_a_resumed_training_takes_the_rates_that_it_is_given(collect, train_head, tmp_path):
@@ -155,16 +168,3 @@ def test_a_resumed_training_takes_the_rates_that_it_is_given(collect, train_head
     before = rates("--lr", "0.01", "--muon-lr", "0.1")
     assert rates("--lr", "0.03", "--muon-lr", "0.2") == before, "it is finished, and stays as it is"
     assert rates("--lr", "0.03", "--muon-lr", "0.2", "--steps", "3")[1] == [0.03, 0.2]
-    assert train_head("--rollout", "9") == 2
-    assert "A rollout of 9 steps is too long for runs of 4: choose at most 3." in capsys.readouterr().err
-    assert train_head("--ratio", "1", "--init-from", str(small.head)) == 2
-    assert "expected a larger width" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("name", "model"), [("demo", []), ("demo-classes", ["--model", "demo-classes"])])
-def test_a_bundled_models_head_is_what_a_training_begins_with(tmp_path, name, model):
-    options = [str(tmp_path), *model, "--device", "cpu"]
-    assert main(["collect", *options, "--count", "1", "--steps", "3", "--cfg", "0"]) == 0
-    assert main(["train-head", *options, "--init-from", name, "--steps", "0"]) == 0
-    base = Pipeline.load(name, None, dtype="fp32", device="cpu").checkpoint.base.config
-    assert same(load_head(tmp_path / "head" / "shortcut.safetensors", base), load_head(BUNDLED_HEADS[name], base))
