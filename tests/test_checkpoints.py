@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -237,6 +238,21 @@ def test_auto_is_float32_on_a_cpu_without_fast_bfloat16(monkeypatch, fast):
     assert resolve_dtype("auto", "cpu") == (torch.bfloat16 if fast else torch.float32)
     assert resolve_dtype("auto", "cpu", weights=10**7) == torch.float32, "a small model gains nothing from bfloat16"
     assert loading._cpu_has_fast_bfloat16() is fast
+
+
+def test_auto_asks_the_card_that_computes(monkeypatch):
+    # As if there were two cards, of which the second alone has fast bfloat16.
+    current = [0]
+
+    @contextmanager
+    def device(which):
+        current.append(torch.device(which).index)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: current[-1] == 1)
+    assert [resolve_dtype("auto", f"cuda:{index}") for index in (0, 1)] == [torch.float16, torch.bfloat16] and current == [0]
 
 
 def test_weights_are_converted_to_the_dtype_that_is_asked_for(small):
