@@ -31,7 +31,7 @@ def resolve_device(name: str | None) -> torch.device:
 
 
 def resolve_dtype(name: str | torch.dtype, device: torch.device | str, weights: int | None = None) -> torch.dtype:
-    """Resolve "auto", "bf16", "fp16", "fp32" or a torch dtype for a device and a model.
+    """Resolve "auto", "bf16", "fp16", "fp32" or a torch dtype that models run in, for a device and a model.
 
     ``auto`` is float32 for a small model; else bfloat16 where the device computes it fast, or float16 on a GPU and float32 on a CPU.
 
@@ -39,21 +39,23 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device | str, weights: 
         weights: how many the model has; None for many.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or a dtype that no model runs in.
     """
-    if isinstance(name, torch.dtype) and name.is_floating_point:
+    if isinstance(name, torch.dtype) and name in DTYPES.values():
         return name
     if isinstance(name, str) and name in DTYPES:
         return DTYPES[name]
     if not isinstance(name, str) or name != "auto":
-        raise ValueError(f"Unknown dtype {name!r:.80}. Expected auto, {', '.join(DTYPES)}.")
+        wrong = f"Models do not run in {name}" if isinstance(name, torch.dtype) else f"Unknown dtype {name!r:.80}"
+        raise ValueError(f"{wrong}. Expected auto, {', '.join(DTYPES)}.")
     if weights is not None and weights < SMALL:
         return torch.float32
     kind = torch.device(device).type
     if kind == "cpu":
         return torch.bfloat16 if _cpu_has_fast_bfloat16() else torch.float32
     if kind == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        with torch.cuda.device(device):  # torch asks the current one
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.float16
 
 

@@ -21,6 +21,7 @@ from migm_core.worlds import lakeside
 CODES = 32
 FACTOR = 8
 SETTINGS = {"width": 32, "height": 32, "steps": 8, "budget": 3, "guidance_scale": 2.0, "temperature": 1.0}
+OWN = {**SETTINGS, "remasking": "exact"}  # with what fills them
 PROMPT = "a large red house left of a yellow tree at sunset"
 
 

@@ -1,6 +1,7 @@
 """Settings out of their range are named with their values, and what is at the edge of it is taken."""
 
 import pytest
+import torch
 from refusal import refused
 from small_model import PROMPT
 
@@ -73,5 +74,12 @@ def test_a_device_that_is_not_there(small, device):
     refused(lambda: Pipeline.load(small.folder, device=device), device, "cpu", error=ValueError)
 
 
-def test_an_unknown_dtype(small):
-    refused(lambda: Pipeline.load(small.folder, dtype="int4"), "int4", "bf16", error=ValueError)
+@pytest.mark.parametrize("dtype", ["int4", torch.float64, torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.complex64], ids=str)
+def test_a_dtype_that_no_model_runs_in(small, dtype):
+    refused(lambda: Pipeline.load(small.folder, dtype=dtype), str(dtype), "auto, bf16, fp16, fp32", error=ValueError)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_dtypes_that_models_run_in(small, dtype):
+    pipeline = Pipeline.load(small.folder, small.head, dtype=dtype, device="cpu")
+    assert pipeline.dtype == dtype and len(pipeline.generate(PROMPT, steps=2).images) == 1

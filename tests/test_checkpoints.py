@@ -4,13 +4,16 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from refusal import refused
 from safetensors import safe_open
 from safetensors.torch import load_file
-from small_model import CODES, FACTOR, PROMPT, SETTINGS, edit_json, edit_tensors, make_small_head, make_small_model, shard, small_config, write_json
+from small_model import CODES, FACTOR, OWN, PROMPT, edit_json, edit_tensors, make_small_head, make_small_model, shard, small_config, write_json
 
 from migm_core import devices as loading
 from migm_core.checkpoints import CheckpointError, convert, describe, load_checkpoint, load_head
@@ -56,7 +59,7 @@ def test_a_folder_written_again_is_the_same(small, tmp_path):
     again = load_checkpoint(tmp_path / "again", dtype="fp32", output_rows=(0, small_config().vocab_size))
     assert again.base.config == loaded.base.config == small_config()
     assert again.image_tokenizer.config == loaded.image_tokenizer.config
-    assert again.settings == loaded.settings == SETTINGS
+    assert again.settings == loaded.settings == OWN
     assert_same_weights(again.base, loaded.base)
     assert_same_weights(again.image_tokenizer, loaded.image_tokenizer)
     assert codes(tmp_path / "again") == codes(small.folder)
@@ -111,7 +114,20 @@ def test_a_budget_that_is_not_given_follows_the_steps_that_are(copy):
 def test_a_checkpoint_without_settings_gets_the_published_ones(copy):
     (copy.folder / "generation_config.json").unlink()
     settings = load_checkpoint(copy.folder).settings
-    assert settings == {"width": 1024, "height": 1024, "steps": 64, "budget": 11, "guidance_scale": 4.0, "temperature": 1.0}
+    assert settings == {"width": 1024, "height": 1024, "steps": 64, "budget": 11, "guidance_scale": 4.0, "temperature": 1.0, "remasking": "exact"}
+
+
+def test_every_setting_of_the_rule_may_be_a_checkpoints_own(copy):
+    own = {"temperature": 0.5, "remasking": "below-cut-off"}
+    edit_json(copy.folder / "generation_config.json", **own)
+    pipeline = Pipeline.load(copy.folder, copy.head)
+    assert asdict(pipeline.settings().rule) == own
+    assert pipeline.settings(remasking="exact").rule.remasking == "exact"
+    family = pipeline.checkpoint.family
+    assert set(family.rule_settings()) == set(own) and family.own_settings(copy.folder)[0] == pipeline.checkpoint.settings
+    edit_json(copy.folder / "generation_config.json", remasking="never")
+    said = refused(lambda: load_checkpoint(copy.folder), "generation_config.json", "remasking is 'never'", "exact, below-cut-off")
+    assert said == refused(lambda: family.own_settings(copy.folder), "generation_config.json")
 
 
 @pytest.mark.parametrize("parts", [0, 3])
@@ -121,7 +137,7 @@ def test_a_folder_converted_to_one_file_samples_the_same(small, copy, tmp_path, 
     target = tmp_path / "single.safetensors"
     convert(copy.folder, target)
     assert codes(target, small.head) == codes(small.folder, small.head)
-    assert load_checkpoint(target).settings == SETTINGS
+    assert load_checkpoint(target).settings == OWN
     assert list(tmp_path.glob("*.partial")) == []
 
 
@@ -222,6 +238,21 @@ def test_auto_is_float32_on_a_cpu_without_fast_bfloat16(monkeypatch, fast):
     assert resolve_dtype("auto", "cpu") == (torch.bfloat16 if fast else torch.float32)
     assert resolve_dtype("auto", "cpu", weights=10**7) == torch.float32, "a small model gains nothing from bfloat16"
     assert loading._cpu_has_fast_bfloat16() is fast
+
+
+def test_auto_asks_the_card_that_computes(monkeypatch):
+    # As if there were two cards, of which the second alone has fast bfloat16.
+    current = [0]
+
+    @contextmanager
+    def device(which):
+        current.append(torch.device(which).index)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: current[-1] == 1)
+    assert [resolve_dtype("auto", f"cuda:{index}") for index in (0, 1)] == [torch.float16, torch.bfloat16] and current == [0]
 
 
 def test_weights_are_converted_to_the_dtype_that_is_asked_for(small):

@@ -128,6 +128,8 @@ DAMAGES = {
     "a budget past the steps": (config("generation_config.json", budget=9), "budget is 9"),
     "an odd width": (config("generation_config.json", width=33), "width is 33"),
     "a setting of another kind": (config("generation_config.json", guidance_scale="strong"), "guidance_scale"),
+    "a setting of the rule that is none": (config("generation_config.json", remasking="never"), "remasking is 'never'"),
+    "a setting of the rule of another kind": (config("generation_config.json", remasking=1), "remasking is 1"),
     "settings that are none": (text("generation_config.json", "nothing"), "not valid JSON"),
     "an index of nothing": (text(INDEX, '{"weight_map": {}}'), "weight_map"),
     "an index of odd names": (text(INDEX, json.dumps({"weight_map": {"a": "x" * 5000}})), "plain file name"),

@@ -55,7 +55,7 @@ def recorded(folder: Path) -> dict:
 def test_a_step_is_the_published_one(folder):
     """From the shard to the losses: what the head reads, its estimate, both losses."""
     r, runs = reference(folder), recorded(folder)
-    transitions, head = Transitions(list(runs.values()), r.base), r.head("default")
+    transitions, head = Transitions(list(runs.values()), r.base, MaskGitRule()), r.head("default")
     for number, said in enumerate(meta_of(folder)["training"]["samples"]):
         key, _, branch = said["key"].rpartition("_")
         case, branch = r.case(f"train.{number}."), BRANCHES.index(branch)
@@ -74,10 +74,10 @@ def test_a_step_is_the_published_one(folder):
 
 def test_a_deeper_rollout_is_sampled_from_the_head(folder):
     r, runs = reference(folder), recorded(folder)
-    transitions, head, rule = Transitions(list(runs.values()), r.base), r.head("default"), MaskGitRule()
+    transitions, head = Transitions(list(runs.values()), r.base, MaskGitRule()), r.head("default")
     batch = list(runs.values())
     generators = [torch.Generator().manual_seed(k) for k in range(len(batch))]
-    prediction = transitions.sampled_rollout(head, batch, 0, 1, 3, rule, generators)
+    prediction = transitions.sampled_rollout(head, batch, 0, 1, 3, generators)
     counts = [(t.unmasked_at > 2).sum().item() for t in batch]
     assert [len(of_image) for of_image in prediction.masked] == counts
     mask = meta_of(folder)["ids"]["mask"]
@@ -99,7 +99,7 @@ def test_a_head_learns_from_a_published_shard(folder, tmp_path):
     zero_init(head)
     objective = Objective(masked_only=True, one_branch=True)
     trained = train_head(tmp_path, runs, r.base, head, MaskGitRule(), objective=objective, steps=200, lr=3e-3, min_lr=3e-4, ema=0.9)
-    transitions = Transitions(runs, r.base)
+    transitions = Transitions(runs, r.base, MaskGitRule())
     errors = {"still": 0.0, "learned": 0.0}
     for step in range(runs[0].steps - 1):
         for branch in range(2):

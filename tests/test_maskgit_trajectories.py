@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from migm_core.checkpoints import tar_shards
 from migm_core.checkpoints.errors import CheckpointError
 from migm_core.checkpoints.tar_shards import TarShard, TarWriter
+from migm_core.families.maskgit.rule import MaskGitRule
 from migm_core.families.maskgit.trajectories import CODES, FEATURES, ORDER, TarShards, mask_ratios, open_shards
 from migm_core.training.head import Objective
 from migm_core.training.losses import divergence, squared_error
@@ -157,7 +158,7 @@ def test_a_row_is_read_without_the_rest_of_its_member(tmp_path, monkeypatch):
 
 def test_samples_are_of_all_runs_branches_and_steps(reference):
     """Without a model: a recorded run needs none."""
-    transitions = Transitions(reference.open(reference.shard), None)
+    transitions = Transitions(reference.open(reference.shard), None, MaskGitRule())
     objective, seen = Objective(masked_only=True, one_branch=True), set()
     for step in range(400):
         rng = np.random.default_rng(step)

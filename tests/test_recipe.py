@@ -122,10 +122,18 @@ def test_a_base_that_began_with_weights_has_all_of_its_time_when_it_goes_on(tmp_
     monkeypatch.setattr(text_to_image, "LOOK", 2)
     weights.save(tmp_path, "tokenizer", ImageTokenizer(sizes.tokenizer))
     weights.save(tmp_path, "base", Lumina(sizes.base(), output_rows="all"))
+    rates, train = [], text_to_image.train_masked
+
+    def watched(*args, **how):
+        rates.append({name: how.get(name) for name in ("muon_lr", "adam_lr", "level", "warm_up", "floor")})
+        return train(*args, **how)
+
+    monkeypatch.setattr(text_to_image, "train_masked", watched)
     for seconds in (2, 4):  # the second is more than half of its time from where the first ends
         worked = count(0, 0.25)
         text_to_image.base(Task(tmp_path, sizes, seconds=seconds, clock=lambda: next(worked)))  # noqa: B023
     assert not (tmp_path / "base-shallow").exists()
+    assert len(rates) == 2 and rates[0] == rates[1]
     assert torch.load(tmp_path / "base" / "checkpoint.pt")["spent"] >= 4
     weights.save(tmp_path, "tasks", Lumina(sizes.base(), output_rows="all"))
     with pytest.raises(ValueError, match="has learned other tasks"):

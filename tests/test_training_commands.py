@@ -172,3 +172,20 @@ def test_a_bundled_models_head_is_what_a_training_begins_with(tmp_path, name, mo
     assert main(["train-head", *options, "--init-from", name, "--steps", "0"]) == 0
     base = Pipeline.load(name, None, dtype="fp32", device="cpu").checkpoint.base.config
     assert same(load_head(tmp_path / "head" / "shortcut.safetensors", base), load_head(BUNDLED_HEADS[name], base))
+
+
+def test_a_resumed_training_takes_the_rates_that_it_is_given(collect, train_head, tmp_path):
+    def rates(*options: str) -> tuple[list[float], list[float]]:
+        """Of each optimiser: after the last step, and at the peak."""
+        assert train_head("--decay-steps", "1", *options) == 0
+        state = torch.load(tmp_path / "work" / "head" / "checkpoint.pt", weights_only=True)["learner"]
+        groups = [state[f"optimizer.{k}"]["param_groups"][0] for k in range(2) if f"optimizer.{k}" in state]
+        return [group["lr"] for group in groups], [group["initial_lr"] for group in groups]
+
+    assert collect() == 0
+    assert rates("--lr", "0.01", "--min-lr", "0.001")[0] == pytest.approx([0.001 * 3 / 50])  # after 2 of 50 steps of warm-up
+    assert rates("--lr", "0.4", "--min-lr", "0.2", "--steps", "4")[0] == pytest.approx([0.2 * 5 / 50])
+    shutil.rmtree(tmp_path / "work" / "head")
+    before = rates("--lr", "0.01", "--muon-lr", "0.1")
+    assert rates("--lr", "0.03", "--muon-lr", "0.2") == before, "it is finished, and stays as it is"
+    assert rates("--lr", "0.03", "--muon-lr", "0.2", "--steps", "3")[1] == [0.03, 0.2]

@@ -21,8 +21,8 @@ from migm_core.training.transitions import Transitions, code_divergence, feature
 def test_a_sampled_rollout_of_one_step_is_the_recorded_one(recorded):
     folder, pipeline = recorded
     base, kept = pipeline.checkpoint.base, trajectories(folder / "trajectories")
-    transitions, head = Transitions(kept, base), learned_head(base)
-    one = transitions.sampled_rollout(head, kept[:1], 1, 0, 1, LuminaRule(1.0), [])
+    transitions, head = Transitions(kept, base, LuminaRule()), learned_head(base)
+    one = transitions.sampled_rollout(head, kept[:1], 1, 0, 1, [])
     other = next(transitions.rollout(head, kept[:1], 1, 0, 1))
     assert torch.equal(one.features, other.features) and torch.equal(one.target, other.target)
 
@@ -30,9 +30,9 @@ def test_a_sampled_rollout_of_one_step_is_the_recorded_one(recorded):
 def test_a_sampled_rollout_goes_along_tokens_of_the_heads_own(recorded):
     folder, pipeline = recorded
     base, kept = pipeline.checkpoint.base, trajectories(folder / "trajectories")
-    transitions, head = Transitions(kept, base), learned_head(base)
+    transitions, head = Transitions(kept, base, LuminaRule()), learned_head(base)
     generators = [[torch.Generator().manual_seed(k + seed) for k in range(2)] for seed in (0, 0, 9)]
-    results = [transitions.sampled_rollout(head, kept[:2], 1, 0, 3, LuminaRule(1.0), of_seed) for of_seed in generators]
+    results = [transitions.sampled_rollout(head, kept[:2], 1, 0, 3, of_seed) for of_seed in generators]
     sequence = results[0].sequence
     masked = (sequence.tokens == sequence.layout.mask).sum(1)
     assert masked.tolist() == [int((kept[0].unmasked_at > 3).sum())] * 2, "as many are unmasked as in the recorded runs"
@@ -52,7 +52,7 @@ def test_without_guidance_the_unconditional_features_are_left_to_the_training(re
     kept = trajectories(tmp_path)
     assert kept[0].features(0, 2) is not None and kept[0].features(1, 2) is None
     head = learned(tmp_path / "head", kept, pipeline.checkpoint.base, steps=2)
-    transitions = Transitions(kept, pipeline.checkpoint.base)
+    transitions = Transitions(kept, pipeline.checkpoint.base, LuminaRule())
     _, target, sequence, _ = transitions.transition(kept[:1], 2, 1, head)
     assert torch.equal(pipeline.checkpoint.base.features(sequence), target)
 
@@ -64,7 +64,7 @@ def test_focus_favours_the_transitions_that_change_what_is_expected(recorded):
     drifts = {t.path: feature_drift(pipeline.checkpoint.base, [t])[0] for t in kept}
 
     def mean(focus: float) -> float:
-        transitions = Transitions(kept, pipeline.checkpoint.base, focus)
+        transitions = Transitions(kept, pipeline.checkpoint.base, LuminaRule(), focus)
         rng = np.random.default_rng(0)
         sampled = [transitions.sample(rng, 1) for _ in range(300)]
         return float(np.mean([drifts[chosen.path][step] for (chosen,), step in sampled]))
@@ -89,7 +89,7 @@ def test_focus_needs_features(recorded, tmp_path):
     _, pipeline = recorded
     collect(pipeline, tmp_path, PROMPTS[:1], keep_features=False)
     with pytest.raises(ValueError, match="trajectory-000000.safetensors holds no features"):
-        Transitions(trajectories(tmp_path), pipeline.checkpoint.base, 0.5)
+        Transitions(trajectories(tmp_path), pipeline.checkpoint.base, LuminaRule(), 0.5)
 
 
 def test_a_resampled_run_is_what_the_base_samples_from_a_recorded_state(recorded):
@@ -141,7 +141,7 @@ def test_a_trained_head_predicts_better_than_no_motion(recorded, tmp_path, keep_
         collect(pipeline, source, keep_features=False)
     kept = trajectories(source)
     head = learned(tmp_path / "head", kept, base, steps=150, ema=0.9, muon_lr=muon)
-    scores = validate(head, Transitions(kept, base), batch=1)
+    scores = validate(head, Transitions(kept, base, LuminaRule()), batch=1)
     assert scores["val_mse"] < 0.9 * scores["val_mse_still"]
     save_head(tmp_path / "head.safetensors", head)
     assert same(load_head(tmp_path / "head.safetensors", base.config, dtype=torch.float32), head)
@@ -151,7 +151,7 @@ def test_a_rollout_goes_on_from_the_heads_own_predictions(recorded, tmp_path):
     folder, pipeline = recorded
     base = pipeline.checkpoint.base
     kept = trajectories(folder / "trajectories")
-    transitions = Transitions(kept, base)
+    transitions = Transitions(kept, base, LuminaRule())
     head = learned(tmp_path, kept, base, steps=3, horizon=3, kl=1.0, unconditional_every=2)
     first, second, _ = transitions.rollout(head, kept[:1], 1, 0, 3)
     (_, *arguments), target, _, _ = transitions.transition(kept[:1], 2, 0, head)

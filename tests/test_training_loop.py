@@ -66,6 +66,41 @@ def test_a_stopped_run_saves_and_ends_like_an_unstopped_one(tmp_path, capsys, nu
     assert [row["step"] for row in log_of(tmp_path / "parts")] == [20]
 
 
+def test_a_resumed_run_learns_at_the_rates_that_are_asked_for_now(tmp_path):
+    def stopped(lr: float, steps: int, **options) -> dict:
+        """A learner's rates when it begins, after the step that it does, and its other options."""
+        with Run(tmp_path, steps=steps) as run:
+            optimizer = torch.optim.AdamW(nn.Linear(3, 1).parameters(), lr=lr, **options)
+            learner = Learner(nn.Linear(3, 1), _error, [optimizer], lambda step: stepped(step, lr=lr, min_lr=0.1 * lr, decay_steps=4, warm_up=2))
+            found = []
+            for _ in run.steps(learner=learner):
+                found.append(optimizer.param_groups[0]["lr"])
+                learner.update(learner(torch.ones(2, 3)))
+            return {"rates": found, **optimizer.param_groups[0]}
+
+    assert stopped(0.1, 3)["rates"] == pytest.approx([0.05, 0.1, 0.1])
+    resumed = stopped(0.4, 6, weight_decay=0.3)
+    assert resumed["rates"] == pytest.approx([0.4, 0.04, 0.04]), "the first one, too"
+    assert resumed["weight_decay"] == 0.3 and resumed["initial_lr"] == 0.4
+    assert stopped(0.2, 7)["rates"] == pytest.approx([0.02])
+
+
+def test_a_resumed_run_of_seconds_learns_at_once_at_the_rate_of_its_progress(tmp_path):
+    rates = []
+    for seconds in (8, 16):
+        now = iter(range(100))
+        with Run(tmp_path, seconds=seconds, clock=lambda: next(now)) as run:  # noqa: B023
+            optimizer = torch.optim.AdamW(nn.Linear(3, 1).parameters(), lr=0.1)
+            learner = Learner(nn.Linear(3, 1), _error, [optimizer], lambda step: 1 - run.progress)  # noqa: B023
+            for _ in run.steps(learner=learner):
+                rates.append(optimizer.param_groups[0]["lr"])
+                learner.update(learner(torch.ones(2, 3)))
+                spent = run.spent
+        if seconds == 8:
+            first, before = len(rates), torch.load(tmp_path / "checkpoint.pt", weights_only=True)["spent"]
+    assert spent > 8 and rates[0] == 0.1 and rates[first] == pytest.approx(0.1 * (1 - before / 16))
+
+
 def test_an_ignored_signal_stays_ignored(tmp_path):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -11,6 +11,7 @@ from training_runs import PROMPTS, collect, learned, learned_head, trajectories
 from migm_core.checkpoints import CheckpointError
 from migm_core.checkpoints.fingerprint import fingerprint, same_base
 from migm_core.families.lumina_dimoo.backbone import Lumina
+from migm_core.families.lumina_dimoo.rule import LuminaRule
 from migm_core.training.collect import Collection
 from migm_core.training.trajectories import Recording, canvas_at, check_alike, unmasked_by
 from migm_core.training.transitions import Transitions
@@ -30,7 +31,7 @@ def test_features_computed_anew_equal_the_stored_ones(recorded):
     folder, pipeline = recorded
     base = pipeline.checkpoint.base
     kept = trajectories(folder / "trajectories")
-    transitions = Transitions(kept, base)
+    transitions = Transitions(kept, base, LuminaRule())
     head = learned(folder / "head-untrained", kept, base, steps=0)
     for branch in range(2):
         (features, _, positions, ratio, _), target, sequence, masked = transitions.transition(kept[:1], 2, branch, head)
@@ -124,7 +125,7 @@ def test_a_damaged_trajectory_is_named(recorded, tmp_path, changed):
     with pytest.raises(ValueError, match=r"trajectory-000000.safetensors (cannot be read|holds)") as error:
         kept = trajectories(tmp_path)
         check_alike(kept, fingerprint(pipeline.checkpoint.base), pipeline.checkpoint.base.config)
-        Transitions(kept, pipeline.checkpoint.base).transition(kept, 1, 0, learned_head(pipeline.checkpoint.base))
+        Transitions(kept, pipeline.checkpoint.base, LuminaRule()).transition(kept, 1, 0, learned_head(pipeline.checkpoint.base))
     assert "\n" not in str(error.value)
 
 

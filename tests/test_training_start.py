@@ -10,6 +10,7 @@ from training_runs import learned, same, trajectories
 from migm_core.families.lumina_dimoo.backbone import Lumina
 from migm_core.families.lumina_dimoo.head import ShortcutConfig, ShortcutHead, head_for
 from migm_core.families.lumina_dimoo.initial import deepened, widened
+from migm_core.families.lumina_dimoo.rule import LuminaRule
 from migm_core.training.transitions import Transitions
 
 
@@ -80,5 +81,5 @@ def test_a_head_starts_with_features_that_do_not_move(recorded, tmp_path, ratio)
     base = pipeline.checkpoint.base
     kept = trajectories(folder / "trajectories")
     head = learned(tmp_path, kept, base, steps=0, ratio=ratio)
-    arguments, *_ = Transitions(kept, base).transition(kept[:1], 1, 0, head)
+    arguments, *_ = Transitions(kept, base, LuminaRule()).transition(kept[:1], 1, 0, head)
     assert torch.equal(head(*arguments), arguments[0])

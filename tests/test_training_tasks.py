@@ -11,9 +11,11 @@ from small_model import PROMPT, edit_json, make_small_model
 
 from migm_core.checkpoints.fingerprint import fingerprint
 from migm_core.cli import main
+from migm_core.families.maskgit.rule import MaskGitRule
 from migm_core.families.request import TaskRequest
 from migm_core.pipeline import Pipeline
 from migm_core.sampling.backbone import Branch
+from migm_core.sampling.methods import Vanilla
 from migm_core.training import head as of_head
 from migm_core.training.head import split, validate
 from migm_core.training.requests import mixed, read_requests
@@ -98,6 +100,29 @@ def test_a_run_is_that_of_generate_and_its_features_are_the_bases(recorded, pipe
         torch.testing.assert_close(run.features(branch, 2).float(), base.features(sequence)[0], atol=0.02, rtol=0.01)  # kept in float16
 
 
+def test_on_a_partly_known_canvas_the_head_learns_the_mask_ratios_that_sampling_gives_it(recorded, pipeline, place):
+    sampled, learned, (run,) = [], [], [each for each in runs_of(recorded) if task_of(each) == "paint"]
+
+    class Listening(Vanilla):
+        def start(self, backbone, sequences, mask_ratios):
+            sampled.extend(mask_ratios)
+            return super().start(backbone, sequences, mask_ratios)
+
+    request = {key: value for key, value in REQUESTS[6].items() if key not in ("pictures", "mask")}
+    pipeline.generate(**request, images=[place / "house.png"], mask=place / "mask.png", method=Listening(), steps=STEPS)
+    assert sampled[0] == 1 and run.steps == STEPS
+    transitions = Transitions([run], pipeline.checkpoint.base, pipeline.settings().rule)
+    hook = pipeline.head.register_forward_pre_hook(lambda head, arguments: learned.append(arguments[3].item()))
+    try:
+        list(transitions.rollout(pipeline.head, [run], 0, 0, STEPS - 1))
+        transitions.sampled_rollout(pipeline.head, [run], 0, 0, STEPS - 1, [torch.Generator().manual_seed(0)])
+    finally:
+        hook.remove()
+    assert learned == pytest.approx(sampled[1:] * 2, abs=1e-6)
+    of_whole = Transitions([run], pipeline.checkpoint.base, MaskGitRule()).transition([run], 0, 0, pipeline.head)[0][3]
+    assert of_whole.item() == pytest.approx(int((run.unmasked_at > 0).sum()) / 16), "MaskGIT's rule counts the known tokens too"
+
+
 def test_collecting_goes_on_and_refuses_other_requests(recorded, place, tmp_path, capsys):
     listed = ["--prompt-file", place / "requests.jsonl", "--steps", STEPS]
     assert migm(place, "collect", recorded, *listed) == 0
@@ -122,7 +147,7 @@ def test_branches_that_a_run_leaves_out_are_computed_when_they_are_learned(place
     assert migm(place, "collect", tmp_path, "--prompt-file", tmp_path / "one.jsonl", "--steps", STEPS, "--image-cfg", image_cfg, "--cfg", cfg) == 0
     (run,) = runs_of(tmp_path)
     assert [branch for branch in range(len(BRANCHES)) if run.features(branch, 0) is not None] == kept
-    transitions = Transitions([run], pipeline.checkpoint.base)
+    transitions = Transitions([run], pipeline.checkpoint.base, pipeline.settings().rule)
     for branch in range(3):
         assert next(transitions.rollout(pipeline.head, [run], 0, branch, 1)).target.isfinite().all()
     (again,) = resample(pipeline.checkpoint.base, pipeline.settings().rule, [run], 1, 2, np.random.default_rng(0))
@@ -144,7 +169,7 @@ def test_one_head_learns_every_task(place, pipeline, tmp_path, monkeypatch):
     logged = [json.loads(line) for line in (tmp_path / "head" / "log.jsonl").read_text().splitlines()]
     assert {line["task"] for line in logged if "val_mse" in line} == set(counts)
     for task in counts:
-        transitions = Transitions([run for run in runs if task_of(run) == task], base)
+        transitions = Transitions([run for run in runs if task_of(run) == task], base, pipeline.settings().rule)
         values = validate(head, transitions, 1)
         assert values["val_mse"] < 0.9 * values["val_mse_still"], (task, values)
 

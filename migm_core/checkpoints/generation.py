@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run_settings(family: Family, values: dict, name: str | Path, downscale_factor: int) -> dict:
-    """Read and check a checkpoint's own settings of a run; the family's defaults fill the rest.
+    """Read and check a checkpoint's own settings of a run; the defaults of the family and of its rule fill the rest.
 
     Args:
         values: of generation_config.json.
@@ -26,7 +27,7 @@ def run_settings(family: Family, values: dict, name: str | Path, downscale_facto
     """
     if "guidance" in values:
         raise CheckpointError(f"{name}: generation_config says guidance, as version 0.2 wrote it. Rename the key to guidance_scale.")
-    settings, defaults = {}, family.defaults
+    settings, defaults = {}, {**family.defaults, **asdict(family.sampling(family.defaults))}  # every setting of the rule
     for key, default in defaults.items():
         value = default if values.get(key) is None else values[key]
         kinds = type(default) if isinstance(default, (bool, int, str)) else (int, float)

@@ -103,7 +103,7 @@ def train_head(
         trajectories: of one task or of several, learned in proportion to their number; one in ten of each task, by order, is kept for
             validation.
         head: in float32, with the weights to begin with; see ``zero_init``.
-        rule: that the runs were sampled by, for what is sampled anew.
+        rule: that the runs were sampled by; for what is sampled anew, and for the mask ratio that the head is told.
         batch: transitions a step and process.
         lr, min_lr, decay_steps: the learning rate is ``lr`` for ``decay_steps`` steps, then ``min_lr``, as published.
         muon_lr: peak learning rate of Muon, which then trains the blocks' matrices while AdamW trains the rest, both with rates that fall
@@ -118,8 +118,8 @@ def train_head(
     torch.manual_seed(seed)
     head = head.to(device).requires_grad_(True)
     learned, held_out = split(trajectories)
-    training = Transitions(learned, backbone, focus)
-    validation = {task: Transitions(some, backbone) for task, some in held_out.items()}
+    training = Transitions(learned, backbone, rule, focus)
+    validation = {task: Transitions(some, backbone, rule) for task, some in held_out.items()}
     half = torch.bfloat16 if device.type == "cuda" and backbone.dtype == torch.bfloat16 else None
 
     def loss(model: nn.Module, chosen: list[Trajectory], start: int, branches: list[int], generators: list[torch.Generator]) -> Tensor:
@@ -127,7 +127,7 @@ def train_head(
         with torch.autocast(device.type, half, enabled=half is not None):
             for branch in branches:
                 if objective.sampled:
-                    predictions = [training.sampled_rollout(model, chosen, start, branch, objective.horizon, rule, generators)]
+                    predictions = [training.sampled_rollout(model, chosen, start, branch, objective.horizon, generators)]
                 else:
                     predictions = training.rollout(model, chosen, start, branch, objective.horizon)
                 losses += [objective.of(backbone, prediction) for prediction in predictions]

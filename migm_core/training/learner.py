@@ -17,7 +17,7 @@ class Learner:
         model: on its device.
         loss: function of the model and a batch; called in every process with its own batch, it gives the mean that this process minimises.
         optimizers: with the peak learning rates.
-        rate: share of the peak at a step, of all optimisers; see ``falling`` and ``stepped``.
+        rate: share of the peak at a step, of all optimisers; see ``falling`` and ``stepped``. A checkpoint does not hold it.
         ema: decay of the weights' average, smaller in the first steps, where there is little to average; None for no average.
         clip: largest norm of the gradients; 0 for any.
     """
@@ -73,14 +73,20 @@ class Learner:
         return {name: part.state_dict() for name, part in self._parts()}
 
     def load_state_dict(self, state: dict) -> None:
-        """
+        """Go on from a state. Learning rates and the optimisers' other options stay as they were asked for now, whatever they were before.
+
         Raises:
             ValueError: an optimiser's numbers are of other parameters than those that it has. It tells these by their order alone.
         """
+        asked = [[{name: value for name, value in group.items() if name != "params"} for group in each.param_groups] for each in self.optimizers]
         for name, part in self._parts():
             part.load_state_dict(state[name])
             if isinstance(part, Optimizer):
                 _check_shapes(part)
+        for optimizer, scheduler, of_groups in zip(self.optimizers, self.schedulers, asked):
+            scheduler.base_lrs = [options["initial_lr"] for options in of_groups]
+            for group, options, rate in zip(optimizer.param_groups, of_groups, scheduler.lr_lambdas):
+                group.update(options, lr=options["initial_lr"] * rate(scheduler.last_epoch))
 
     def _parts(self):
         yield "model", self.model

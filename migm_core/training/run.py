@@ -185,18 +185,17 @@ class Run:
             return
         state = read_checkpoint(self.path)
         try:
+            self.step, self.seen, self._before = int(state["step"]), int(state["seen"]), float(state["spent"])
+            self.progress = self._share(self._before)  # before the parts, whose learning rates follow from it
             for name, part in parts.items():
                 part.load_state_dict(state[name])
-            self.step, self.seen, self._before = int(state["step"]), int(state["seen"]), float(state["spent"])
         except Exception as error:  # of a model, an optimiser or a schedule, each in its own words
             raise not_ours(self.path, error) from None
         self._began, self._logged_seen = self.clock(), self.seen
 
     def _look(self) -> bool:
         """Find out how much is over; whether to do a step. All processes agree: one alone would wait for the others for ever."""
-        over = self.step / max(self.total_steps, 1) if self.total_steps is not None else self.spent / max(self.seconds, 1e-9)
-        if self.total_steps == 0 or over > 1:
-            over = 1.0
+        over = self._share(self.spent)
         if over < 1 and time.monotonic() >= self.until:
             over = PAUSED
         shared = self.world.largest(ASKED if self._stop.asked_by is not None else over)
@@ -205,6 +204,12 @@ class Run:
         if shared <= 1:
             self.progress = shared
         return shared < 1
+
+    def _share(self, spent: float) -> float:
+        """Share of the run that is over after so many seconds, at most 1."""
+        if self.total_steps is not None:
+            return min(1.0, self.step / self.total_steps) if self.total_steps else 1.0
+        return min(1.0, spent / max(self.seconds, 1e-9))
 
     def _due(self) -> bool:
         if self.total_steps is not None:

@@ -33,6 +33,7 @@ class Transitions:
     one step needs no padding.
 
     Args:
+        rule: that the runs were sampled by; it says what the head is told of how much is masked.
         focus: share of the samples that favour transitions in proportion to their ``feature_drift``. Most steps change little of what
             is expected; the few that settle where an object goes are what a head must learn.
 
@@ -40,8 +41,8 @@ class Transitions:
         ValueError: ``focus`` above 0 for runs without features.
     """
 
-    def __init__(self, trajectories: list[Trajectory], backbone: Backbone, focus: float = 0.0):
-        self.backbone, self.focus = backbone, focus
+    def __init__(self, trajectories: list[Trajectory], backbone: Backbone, rule: Rule, focus: float = 0.0):
+        self.backbone, self.rule, self.focus = backbone, rule, focus
         groups: dict[tuple, list[Trajectory]] = {}
         for t in trajectories:
             groups.setdefault(t.shape, []).append(t)
@@ -74,7 +75,7 @@ class Transitions:
         target = features_of(trajectories, step + 1, branch, after, self.backbone)
         canvas = canvas_at(trajectories, step + 1).to(self.backbone.device)
         new, (masked, count) = unmasked_by(trajectories, step).to(self.backbone.device), masked_positions(canvas)
-        arguments = self._arguments(head, features, after, new, count)
+        arguments = self._arguments(head, features, after, new, self._mask_ratio(trajectories, count))
         return arguments, target, after, after.positions[masked]
 
     def rollout(self, head: Head, trajectories: list[Trajectory], step: int, branch: int, horizon: int) -> Iterator[Prediction]:
@@ -86,7 +87,7 @@ class Transitions:
             yield Prediction(features, target, after, masked)
 
     def sampled_rollout(
-        self, head: Head, trajectories: list[Trajectory], step: int, branch: int, horizon: int, rule: Rule, generators: Sequence[torch.Generator]
+        self, head: Head, trajectories: list[Trajectory], step: int, branch: int, horizon: int, generators: Sequence[torch.Generator]
     ) -> Prediction:
         """Predict the feature ``horizon`` steps on along tokens of the head's own, as MaskGIT's deeper rollouts were published.
 
@@ -98,7 +99,7 @@ class Transitions:
         """
         if horizon == 1:
             return next(self.rollout(head, trajectories, step, branch, 1))
-        backbone, steps, noise = self.backbone, trajectories[0].steps, SeededNoise(generators)
+        backbone, rule, steps, noise = self.backbone, self.rule, trajectories[0].steps, SeededNoise(generators)
         with torch.no_grad():
             canvas = canvas_at(trajectories, step + 1).to(backbone.device)
             sequence, before = (self._sequence(trajectories, s, branch) for s in (step + 1, step))
@@ -106,7 +107,7 @@ class Transitions:
             new = unmasked_by(trajectories, step).to(backbone.device)
             features = features_of(trajectories, step, branch, before, backbone)
             for now in range(step + 1, step + horizon):
-                features = head(*self._arguments(head, features, sequence, new, count))
+                features = head(*self._arguments(head, features, sequence, new, self._mask_ratio(trajectories, count)))
                 positions, keep = sequence.positions[masked], int((trajectories[0].unmasked_at > now).sum())
                 sampled, log_probability, confidence, _ = sample_tokens(
                     backbone,
@@ -120,19 +121,24 @@ class Transitions:
                 new, masked, _ = unmask_most_confident(sampled, confidence, masked, keep, codes, [sequence], log_probability)
                 count = keep
             target = backbone.features(sequence)
-            arguments = self._arguments(head, features, sequence, new, count)
+            arguments = self._arguments(head, features, sequence, new, self._mask_ratio(trajectories, count))
         return Prediction(head(*arguments), target, sequence, sequence.positions[masked])
 
     def _sequence(self, trajectories: list[Trajectory], step: int, branch: int) -> Tokens:
         prompts = torch.stack([t.prompts[branch] for t in trajectories])
         return self.backbone.sequence(Branch(prompts, 1.0, prompt_visible=branch == 0), canvas_at(trajectories, step).to(self.backbone.device))
 
-    def _arguments(self, head: Head, features: Tensor, sequence: Tokens, new: Tensor, masked: int) -> tuple:
-        """What the head takes after the tokens ``new`` (B, n) were written into the sequence, of whose canvas so many are still masked."""
+    def _mask_ratio(self, trajectories: list[Trajectory], masked: int) -> float:
+        """What sampling tells the head where so many tokens are still masked."""
+        at_start = trajectories[0].unmasked_at >= 0
+        return self.rule.mask_ratios([int(at_start.sum()), masked], len(at_start))[1]
+
+    def _arguments(self, head: Head, features: Tensor, sequence: Tokens, new: Tensor, mask_ratio: float) -> tuple:
+        """What the head takes after the tokens ``new`` (B, n) were written into the sequence."""
         dtype, batch = next(head.parameters()).dtype, len(new)  # float32, whatever the base's
         positions = torch.cat([sequence.context.expand(batch, -1), sequence.positions[new]], dim=1)
         embeddings = self.backbone.embed(sequence, positions).to(dtype)
-        ratio = torch.full((batch,), masked / len(sequence.positions), device=positions.device)
+        ratio = torch.full((batch,), mask_ratio, device=positions.device)
         return features.to(dtype), embeddings, positions, ratio, head.tables(sequence.length, positions.device)
 
 

@@ -6,7 +6,7 @@ import pytest
 from api import PAINTER, plan, summary, text_to_image
 from client import Refused
 from PIL import Image
-from small_model import SETTINGS, edit_json
+from small_model import OWN, SETTINGS, edit_json
 
 from migm_core.pipeline import Pipeline
 
@@ -17,7 +17,7 @@ def test_the_page_learns_a_runs_steps_before_it_starts(client):
     answer = plan(client)
     assert answer["kinds"] == ["full", "shortcut", "shortcut", "full", "shortcut", "full", "shortcut", "shortcut"]
     assert answer["method"] == "shortcut" and answer["notes"] == answer["cautions"] == []
-    assert answer["own"] == {"cfg" if name == "guidance_scale" else name: value for name, value in SETTINGS.items()}
+    assert answer["own"] == {"cfg" if name == "guidance_scale" else name: value for name, value in OWN.items()}
     assert answer["presets"]["Balanced"] == {"steps": SETTINGS["steps"], "budget": SETTINGS["budget"]}
     assert [preset["budget"] for preset in answer["presets"].values()] == [4, 3, 2]
     assert plan(client, steps=5, budget=2)["kinds"].count("full") == 2
@@ -127,6 +127,10 @@ def test_the_page_is_told_the_engines_numbers_of_a_model(server, client):
         own = Pipeline.load(folder, device="cpu").checkpoint.settings
         told = plan(client, model="odd")
         assert told["own"] == {"cfg" if name == "guidance_scale" else name: value for name, value in own.items()}
+        edit_json(folder / "generation_config.json", remasking="below-cut-off")
+        told = plan(client, model="odd")
+        exact = plan(client, model="odd", remasking="exact")
+        assert told["own"]["remasking"] == exact["own"]["remasking"] == "below-cut-off"
         edit_json(folder / "generation_config.json", steps=8, budget=500)
         with pytest.raises(Refused, match="budget is 500"):
             plan(client, model="odd")

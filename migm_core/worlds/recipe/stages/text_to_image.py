@@ -61,6 +61,7 @@ def base(task: Task) -> None:
     deep_alone = (folder / "base" / "checkpoint.pt").exists() and not shallow.exists()  # it began with weights that were there
     share = 0.0 if deep_alone else sizes.shallow_share
     how = {"on_policy_every": sizes.on_policy_every}
+    went_on = folder / "base" / "went-on"  # has later pieces learn at the same rates
     torch.manual_seed(task.seed)
     model = Lumina(sizes.base(), output_rows="all")
     initialise(model)
@@ -68,7 +69,9 @@ def base(task: Task) -> None:
     if start is not None:
         model.load_state_dict(start)
         share = 0.0
-    else:
+        went_on.parent.mkdir(parents=True, exist_ok=True)
+        went_on.touch()
+    if not went_on.exists():
         how |= AFTER_SHALLOW if share else FROM_NOTHING
     if share and not (folder / "base" / "checkpoint.pt").exists():
         fewer = Lumina(replace(sizes.base(), n_layers=sizes.n_layers // 2), output_rows="all")
