@@ -36,6 +36,7 @@ from .sampling.not_finite import NotFinite
 from .settings import Settings
 from .switches import Switches
 from .threads import suited_threads
+from .tokenizers.tiled_decoding import decode_in_room
 from .trained import cautions
 
 
@@ -302,10 +303,10 @@ class Pipeline:
             ValueError: it is no canvas, or holds a code that the model does not have.
         """
         arguments.instance("canvas", canvas, Canvas).check_codes(self.checkpoint.base.config.codebook_size)
-        decode, tile = self.checkpoint.image_tokenizer.decode_in_room, self.switches.tile
+        decode, tile = self.checkpoint.image_tokenizer.decode, self.switches.tile
         known = canvas.codes.masked_fill(canvas.masked, 0)  # what is masked may hold anything
         with self._computing():
-            return torch.cat([decode(codes, tile).float() for codes in known.to(self.device).split(1)])
+            return torch.cat([decode_in_room(decode, codes, tile).float() for codes in known.to(self.device).split(1)])
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Canvas:

@@ -1,5 +1,6 @@
 """Make the checkout importable without installing it, and a tiny model for every test that wants one."""
 
+import os
 import shutil
 import signal
 import sys
@@ -7,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # beside each other, with all cores' threads in each and in its hosts, they would mostly wait
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 sys.path[:0] = [str(Path(__file__).resolve().parent / path) for path in ("", "tools", "..")]
 

@@ -1,6 +1,5 @@
 """Decoding in tiles: the picture that whole decoding gives, for a fraction of its memory."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +13,6 @@ from migm_core.pipeline import Pipeline
 from migm_core.switches import Switches
 from migm_core.tokenizers.amused_vq import ImageTokenizer, ImageTokenizerConfig
 from migm_core.tokenizers.tiled_decoding import MARGIN, decode_tiled
-from migm_core.tokenizers.vector_quantised import VectorQuantised
 
 # Of values in 0..1; one step of a picture's 255 is 4e-3. Against float64, whole decoding is off by 1.4e-4 here, tiles by 1.3e-6.
 ROUNDING = 5e-4
@@ -143,9 +141,7 @@ def test_in_the_host_an_image_without_room_is_decoded_in_tiles(monkeypatch, aske
     pictures = room("host.pictures")
     host = SimpleNamespace(OOM_EXCEPTION=MemoryError, soft_empty_cache=lambda: None)
     monkeypatch.setattr(pictures, "comfy", SimpleNamespace(model_management=host))
-    tokenizer = SimpleNamespace(decode=decode)
-    tokenizer.decode_in_room = partial(VectorQuantised.decode_in_room, tokenizer)
-    model = SimpleNamespace(checkpoint=SimpleNamespace(image_tokenizer=tokenizer), image_tokenizer=SimpleNamespace(load_device="cpu"), downscale_factor=8)
+    model = SimpleNamespace(checkpoint=SimpleNamespace(image_tokenizer=SimpleNamespace(decode=decode)), image_tokenizer=SimpleNamespace(load_device="cpu"), downscale_factor=8)
     canvas = torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, 2, dtype=torch.bool)
     if tried[-1] == 256:
         assert pictures.decode(model, *canvas, asked).shape == (3, 8, 16)

@@ -9,7 +9,7 @@ Only the maps between residual blocks are held whole; inside a block one tile is
 again for each of its norms, which doubles the time.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +82,31 @@ def decode_bytes(channels: Sequence[int], width: int, height: int, tile: int = 0
     whole = width * height * per_pixel
     tiled = width * height * channels[0] * 4 * 2 + (tile + 8) ** 2 * per_pixel
     return int(min(whole, tiled) if tile else whole)
+
+
+def decode_in_room(
+    decode: Callable[[Tensor, int], Tensor],
+    codes: Tensor,
+    tile: int = 0,
+    *,
+    lacking: type[Exception] = torch.OutOfMemoryError,
+    make_room: Callable[[], None] = torch.cuda.empty_cache,
+) -> Tensor:
+    """Decode codes, in tiles where the memory does not suffice for the whole image, or for so large tiles.
+
+    Args:
+        decode: an image tokenizer's.
+        lacking: what it raises then.
+        make_room: called before the second try.
+    """
+    try:
+        return decode(codes, tile)
+    except lacking:
+        if 0 < tile <= TILE:
+            raise
+    # Out here the error no longer holds what the attempt had made.
+    make_room()
+    return decode(codes, TILE)
 
 
 def check_tile(tile: int) -> None:

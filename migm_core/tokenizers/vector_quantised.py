@@ -1,12 +1,11 @@
 """What the image tokenizers share: a codebook, and the way from pixels to codes and back."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from .tiled_decoding import TILE, check_tile
+from .tiled_decoding import check_tile
 
 AT_ONCE = 2**16  # latents whose distances to all entries are in memory together
 LARGEST = 2**20  # of any size in a config, so that no product of sizes overflows
@@ -71,19 +70,3 @@ class VectorQuantised(nn.Module, ABC):
         check_tile(tile)
         quantised = self.quantize.embedding(codes).permute(0, 3, 1, 2)
         return self.decode_latents(quantised, tile).clamp(0, 1)
-
-    def decode_in_room(self, codes: Tensor, tile: int = 0, *, lacking: type[Exception] = torch.OutOfMemoryError, make_room: Callable[[], None] = torch.cuda.empty_cache) -> Tensor:
-        """``decode``, in tiles where the memory does not suffice for the whole image, or for so large tiles.
-
-        Args:
-            lacking: what says so.
-            make_room: called before the second try.
-        """
-        try:
-            return self.decode(codes, tile)
-        except lacking:
-            if 0 < tile <= TILE:
-                raise
-        # Out here the error no longer holds what the attempt had made.
-        make_room()
-        return self.decode(codes, TILE)

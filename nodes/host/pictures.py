@@ -21,7 +21,7 @@ from ...migm_core.images import to_images
 from ...migm_core.sampling.not_finite import NotFinite
 from ...migm_core.settings import MAX_BATCH, MAX_TOKENS
 from ...migm_core.threads import suited_threads
-from ...migm_core.tokenizers.tiled_decoding import TILE
+from ...migm_core.tokenizers.tiled_decoding import TILE, decode_in_room
 from ..sockets import Finish
 from .weights import LoadedModel, fitting_tile, load_image_tokenizer
 
@@ -156,7 +156,7 @@ def decode(model: LoadedModel, codes: Tensor, masked: Tensor, tile: int = 0) -> 
 def _pixels(model: LoadedModel, codes: Tensor, tile: int) -> Tensor:
     """Codes (H, W) to pixels in 0..1, float32 (3, h, w) on the CPU."""
     codes = codes[None].to(model.image_tokenizer.load_device)
-    found = model.checkpoint.image_tokenizer.decode_in_room(codes, tile, lacking=comfy.model_management.OOM_EXCEPTION, make_room=_make_room)
+    found = decode_in_room(model.checkpoint.image_tokenizer.decode, codes, tile, lacking=comfy.model_management.OOM_EXCEPTION, make_room=_make_room)
     return found[0].float().cpu()
 
 
