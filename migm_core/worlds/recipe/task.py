@@ -92,6 +92,15 @@ def weights_to_begin_with(folder: Path, name: str, kind: Callable, config: Any) 
     return None if (folder / name / "checkpoint.pt").exists() else weights.load(folder, name, _shapes(kind, config))
 
 
+def went_on(folder: Path, name: str, start: dict | None) -> bool:
+    """Whether a stage began with weights that were there, in this piece or, by a mark in its folder, in an earlier one: all pieces learn at the same rates."""
+    mark = folder / name / "went-on"
+    if start is not None:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    return mark.exists()
+
+
 def _shapes(kind: Callable, config: Any) -> torch.nn.Module:
     """A model without numbers."""
     with torch.device("meta"):

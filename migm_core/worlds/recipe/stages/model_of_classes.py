@@ -11,7 +11,7 @@ from ..evaluation import ClassEvaluator
 from ..maskgit import ClassBase
 from ..rounds import RunSettings, train_on_rounds
 from ..sheets import save_sheet
-from ..task import LOOK, Task, class_base_model, image_tokenizer, new_head, weights_to_begin_with
+from ..task import LOOK, Task, class_base_model, image_tokenizer, new_head, weights_to_begin_with, went_on
 from .evaluating import CLASS_GUIDANCE, class_ways
 
 GOING_ON = {"muon_lr": 0.005, "adam_lr": 1e-3, "level": 0.0}  # learning rates from weights that have learned before
@@ -41,15 +41,13 @@ def classes(task: Task) -> None:
     torch.manual_seed(task.seed)
     model = MaskGit(config)
     maskgit.initialise(model)
-    went_on = folder / "classes" / "went-on"  # has later pieces learn at the same rates
     if (start := weights_to_begin_with(folder, "classes", MaskGit, config)) is not None:
         model.load_state_dict(start)
-        went_on.parent.mkdir(parents=True, exist_ok=True)
-        went_on.touch()
+    rates = GOING_ON if went_on(folder, "classes", start) else {}
     model = train_masked(
         folder / "classes", model, lambda step: lessons.class_samples(sizes, images, task.seed, world, step, task.codes, task.compile),
         **task.time, seed=task.seed, view=ClassBase, compile=compile_blocks if task.compile else None,
-        on_checkpoint=on_checkpoint, world=world, **(GOING_ON if went_on.exists() else {}),
+        on_checkpoint=on_checkpoint, world=world, **rates,
     )  # fmt: skip
     if world.first:
         on_checkpoint(model, 1.0)

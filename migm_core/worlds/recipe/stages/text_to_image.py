@@ -21,7 +21,7 @@ from ..padded import PaddedBase, in_training
 from ..rounds import Recorded, RunSettings, record_runs, train_on_rounds
 from ..sheets import save_sheet
 from ..sizes import Sizes
-from ..task import LOOK, Task, base_model, base_name, digest, image_tokenizer, new_head, weights_to_begin_with
+from ..task import LOOK, Task, base_model, base_name, digest, image_tokenizer, new_head, weights_to_begin_with, went_on
 
 SHALLOW = "base-shallow"  # where a base of half of the layers learns
 # Its learning rates, and those of what goes on from it: high at first, and falling from the start, since batches are small. And those of all layers at once.
@@ -61,7 +61,6 @@ def base(task: Task) -> None:
     deep_alone = (folder / "base" / "checkpoint.pt").exists() and not shallow.exists()  # it began with weights that were there
     share = 0.0 if deep_alone else sizes.shallow_share
     how = {"on_policy_every": sizes.on_policy_every}
-    went_on = folder / "base" / "went-on"  # has later pieces learn at the same rates
     torch.manual_seed(task.seed)
     model = Lumina(sizes.base(), output_rows="all")
     initialise(model)
@@ -69,9 +68,7 @@ def base(task: Task) -> None:
     if start is not None:
         model.load_state_dict(start)
         share = 0.0
-        went_on.parent.mkdir(parents=True, exist_ok=True)
-        went_on.touch()
-    if not went_on.exists():
+    if not went_on(folder, "base", start):
         how |= AFTER_SHALLOW if share else FROM_NOTHING
     if share and not (folder / "base" / "checkpoint.pt").exists():
         fewer = Lumina(replace(sizes.base(), n_layers=sizes.n_layers // 2), output_rows="all")
