@@ -52,14 +52,22 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device | str, weights: 
         return torch.float32
     kind = torch.device(device).type
     if kind == "cpu":
-        return torch.bfloat16 if _cpu_has_fast_bfloat16() else torch.float32
+        return fast_dtype(device)
     if kind == "cuda":
         with torch.cuda.device(device):  # torch asks the current one
             return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.float16
 
 
-def _cpu_has_fast_bfloat16() -> bool:
-    """Whether bfloat16 products run in hardware; elsewhere they are many times slower than float32."""
+def fast_dtype(device: torch.device | str) -> torch.dtype:
+    """What training and large batches compute in: bfloat16 where that is fast, else float32."""
+    return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+
+
+def has_fast_bfloat16(device: torch.device | str) -> bool:
+    """Whether bfloat16 is worth computing in: on a GPU, and on a processor that has products in it; on others they are many times slower than float32."""
+    kind = torch.device(device).type
+    if kind != "cpu":
+        return kind == "cuda"
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(probe() for name in probes if (probe := getattr(torch.cpu, name, None)))

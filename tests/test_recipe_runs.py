@@ -24,7 +24,7 @@ from migm_core.worlds.recipe import lessons, maskgit, rounds
 from migm_core.worlds.recipe.batched import BatchedShortcut
 from migm_core.worlds.recipe.maskgit import ClassBase
 from migm_core.worlds.recipe.padded import NarrowBase, PaddedBase, new_tokens, predict
-from migm_core.worlds.recipe.rounds import RunSettings, feature_drift, make_runs, record_runs, replayed, rollout_losses
+from migm_core.worlds.recipe.rounds import RunSettings, divergence_left, feature_drift, make_runs, record_runs, replayed, rollout_losses
 from migm_core.worlds.recipe.sizes import SIZES
 
 TINY = SIZES["tiny"]
@@ -174,7 +174,7 @@ def test_a_head_of_classes_learns_by_growing_guidance(of_classes):
     model, settings = ClassBase(base), RunSettings(8, 6, 2.8, MaskGitRule(), (3,), divide_first=True)
     assert settings.weights(0) == [1, 0] and settings.weights(5) == [3.8, -2.8]
     runs = make_runs(model, maskgit.class_prompts(torch.arange(4), 32), torch.tensor([base.config.dropped_class]), settings, 3)
-    error, kl = rollout_losses(model, head, runs, torch.arange(4), 0, 3)
+    error, kl = rollout_losses(model, head, runs, torch.arange(4), 0, 3, torch.Generator())
     assert error > 0 and kl > 0 and len(feature_drift(model, runs)) == 5
 
 
@@ -186,7 +186,16 @@ def test_a_head_that_changes_nothing_loses_one(base, padded, monkeypatch):
     runs = make_runs(model, padded.prompts(TEXTS), padded.unconditional(), settings, 5)
     assert settings.longest_rollout == 3  # full steps 0 and 4 of 8
     for step in range(4):
-        assert [loss.item() for loss in rollout_losses(model, still, runs, torch.arange(2), step, 3)] == pytest.approx([1, 1], rel=1e-4)
+        assert [loss.item() for loss in rollout_losses(model, still, runs, torch.arange(2), step, 3, torch.Generator())] == pytest.approx([1, 1], rel=1e-4)
+
+
+def test_what_a_head_leaves_of_the_divergence_is_told_of_runs_that_it_has_not_learned_from(base, padded):
+    model, settings = PaddedBase(base), RunSettings(8, steps=8, budgets=(2,))
+    runs = make_runs(model, padded.prompts(TEXTS), padded.unconditional(), settings, 5)
+    still, wrong = ShortcutHead(TINY.head()), ShortcutHead(TINY.head())
+    zero_init(still)
+    assert divergence_left(model, still, runs, 2) == pytest.approx(1, rel=1e-4)
+    assert divergence_left(model, wrong, runs, 2) > 1
 
 
 def test_a_base_that_computes_masked_tokens_alone_learns_the_same(padded):

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..devices import has_fast_bfloat16
 from ..sampling.backbone import Backbone
 from ..sampling.rule import Rule
 from .distributed import World
@@ -120,7 +121,7 @@ def train_head(
     learned, held_out = split(trajectories)
     training = Transitions(learned, backbone, rule, focus)
     validation = {task: Transitions(some, backbone, rule) for task, some in held_out.items()}
-    half = torch.bfloat16 if device.type == "cuda" and backbone.dtype == torch.bfloat16 else None
+    half = torch.bfloat16 if has_fast_bfloat16(device) and backbone.dtype == torch.bfloat16 else None
 
     def loss(model: nn.Module, chosen: list[Trajectory], start: int, branches: list[int], generators: list[torch.Generator]) -> Tensor:
         losses = []

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..canvas import Canvas
+from ..devices import has_fast_bfloat16
 from ..sampling.backbone import Backbone, Branch, Sequence, at_positions
 from .distributed import World
 from .learner import Learner, falling
@@ -121,7 +122,7 @@ def train_masked(
         compile: what is done with the model before the first step.
         on_checkpoint: called in the first process after checkpoints on the way, see ``Run.steps``, with the averaged weights and the progress.
     """
-    device, half = world.device, world.device.type == "cuda"
+    device, half = world.device, has_fast_bfloat16(world.device)
     model = model.to(device)
     matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]

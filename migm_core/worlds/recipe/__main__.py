@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where weights in parts, sheets and logs go, at most eight files below 16 MiB")
     parser.add_argument("--size", choices=SIZES, default="card", help="default: card")
     parser.add_argument("--device", help="default: cuda where there is one")
-    parser.add_argument("--no-compile", action="store_true", help="do not fuse the models' blocks, which is on by default on a GPU")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="fuse the models' blocks (default: on a GPU)")
     parser.add_argument("--for", dest="warm", nargs="*", default=["tokenizer", "base", "sampling"], help="with warm-up: what to compile")
     parser.add_argument("--in-turn", action="store_true", help="with all: train the model of classes after the head, and not beside it")
     parser.add_argument("--int8", action="store_true", help="with assemble: store the base in 8 bits")
@@ -90,7 +90,8 @@ def _run(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace, sizes: Sizes, world: World) -> None:
     _prepare(world.device)
-    compiled = world.device.type == "cuda" and not args.no_compile and can_compile(world.device)
+    wanted = world.device.type == "cuda" if args.compile is None else args.compile
+    compiled = wanted and can_compile(world.device)
     if args.stage == "warm-up":
         warm_up(sizes, world.device, args.warm)
         return
@@ -110,7 +111,7 @@ def train(args: argparse.Namespace, sizes: Sizes, world: World) -> None:
 def _beside(args: argparse.Namespace, stage: str, *options: str) -> subprocess.Popen:
     """Another process of the recipe on the same folder, on its own."""
     command = [sys.executable, "-m", "migm_core.worlds.recipe", stage, str(args.folder), "--size", args.size, "--seed", str(args.seed), *options]
-    command += ["--device", args.device] * (args.device is not None) + ["--no-compile"] * args.no_compile
+    command += ["--device", args.device] * (args.device is not None) + ["--compile" if args.compile else "--no-compile"] * (args.compile is not None)
     alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
     return subprocess.Popen(command, env={**alone, "OMP_NUM_THREADS": "1"})
 

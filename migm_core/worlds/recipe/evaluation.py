@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from ...canvas import Canvas
 from ...checkpoints.errors import CheckpointError
 from ...checkpoints.files import read_file
+from ...devices import fast_dtype
 from ...families.lumina_dimoo.backbone import Lumina
 from ...families.lumina_dimoo.head import ShortcutHead
 from ...families.lumina_dimoo.rule import LuminaRule
@@ -34,7 +34,7 @@ from .. import lakeside
 from ..lakeside import Verdict
 from ..lakeside.scene import KIND_NAMES
 from .batched import Batched, BatchedShortcut, compile_blocks
-from .lessons import encoded, for_encoding, padded_prompts
+from .lessons import encoded, for_encoding, half_precision, padded_prompts
 from .maskgit import ClassBase, class_prompts
 from .padded import PaddedBase
 from .sizes import Sizes
@@ -59,7 +59,7 @@ class Way:
 
 
 class Sampler(ABC):
-    """A base model on one device, in 16 bits on a GPU, that samples many pictures at a time.
+    """A base model on one device, in 16 bits where that is fast, that samples many pictures at a time.
 
     Attributes:
         prompts, unconditional: (N, P) and (P,).
@@ -124,10 +124,9 @@ class Sampler(ABC):
     @torch.inference_mode()
     def decoded(self, codes: Tensor) -> Tensor:
         """Pictures of codes, float16 (N, 3, h, w)."""
-        half = partial(torch.autocast, self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
         pictures = []
         for part in codes.split(DECODED_AT_ONCE):
-            with half():
+            with half_precision(self.device):
                 pictures.append(self.tokenizer.decode(part).half().contiguous())
         return torch.cat(pictures)
 
@@ -213,7 +212,7 @@ class Evaluator(Sampler):
 
     def __init__(self, sizes: Sizes, tokenizer: ImageTokenizer, base: Lumina | None, head: ShortcutHead | None, prompts: int, split: str, seed: int = 0):
         device = tokenizer.post_quant_conv.weight.device
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        dtype = fast_dtype(device)
         super().__init__(tokenizer, None if base is None else PaddedBase(base.to(dtype)), None if head is None else head.to(dtype), sizes.side, seed)
         self.sizes = sizes
         generator = torch.Generator().manual_seed(10**6 + seed)
@@ -280,7 +279,7 @@ class ClassEvaluator(Sampler):
 
     def __init__(self, sizes: Sizes, tokenizer: ImageTokenizer, base: MaskGit, head: MaskGitHead | None, count: int, seed: int = 0):
         device = tokenizer.post_quant_conv.weight.device
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        dtype = fast_dtype(device)
         super().__init__(tokenizer, ClassBase(base.to(dtype)), None if head is None else head.to(dtype), sizes.side, seed)
         self.sizes = sizes
         self.classes = lakeside.random_classes(count, torch.Generator().manual_seed(10**6 + seed))

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from ...devices import has_fast_bfloat16
 from ...families.lumina_dimoo.prompts import PromptEncoder
 from ...tokenizers.amused_vq import ImageTokenizer
 from ...training.distributed import World
@@ -192,13 +193,13 @@ def for_encoding(tokenizer: ImageTokenizer, compile: bool = False) -> ImageToken
 
 
 def half_precision(device: torch.device) -> torch.autocast:
-    """Autocast to 16 bits on a GPU; nothing elsewhere."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+    """Autocast to 16 bits where that is fast; nothing elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
 
 
 @torch.no_grad()
 def encoded(tokenizer: ImageTokenizer, images: Tensor) -> Tensor:
-    """Codes of images, int64 (N, H, W), computed in 16 bits on a GPU."""
+    """Codes of images, int64 (N, H, W), computed in 16 bits where that is fast."""
     codes = []
     for part in images.split(ENCODE_AT_ONCE):
         with half_precision(images.device):

@@ -11,7 +11,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...canvas import Canvas
+from ...devices import has_fast_bfloat16
 from ...families.lumina_dimoo.rule import LuminaRule
 from ...sampling.backbone import Branch, Sequence, at_positions
 from ...sampling.loop import StepReport, sample
@@ -37,6 +38,7 @@ from .batched import Batched, BatchedShortcut
 # Added to what changing nothing would lose, since steps that unmask nothing change nothing: of the features' square, and in nats.
 ERROR_FLOOR = 0.005
 KL_FLOOR = 0.02
+LOOKED_AT = 64  # masked tokens of a picture whose codes the divergence is of: any, others at each step
 DECISIVE = 0.5  # share of the samples that favour steps by how far the guided expectations drift
 
 
@@ -216,22 +218,64 @@ def feature_drift(model: Batched, runs: Runs, count: int = 32) -> np.ndarray:
     return torch.stack(moved).clamp(min=0).cpu().numpy()  # rounding gives a little less than 0
 
 
-def rollout_losses(model: Batched, head: nn.Module, runs: Runs, rows: Tensor, step: int, horizon: int) -> tuple[Tensor, Tensor]:
-    """Squared error and KL divergence of ``horizon`` steps predicted in turn from the true feature of ``step``, means of the shares that are left: 1 for a
-    head that changes nothing, but for the floors."""
-    features, errors, divergences = runs.features_of(rows, step), [], []
-    start = features
-    for now in range(step + 1, step + 1 + horizon):
-        sequences, masked = runs.sequences(rows, now, model), runs.masked_before(rows, now)
-        features = model.predicted(head, features, sequences, runs.unmasked_by(rows, now - 1), runs.settings.mask_ratios[now])
-        target, counts = runs.features_of(rows, now), model.counted(sequences)
+@dataclass(frozen=True)
+class Predicted:
+    """A head step of a rollout beside what the base says.
+
+    Attributes:
+        step: its index.
+        features, kept, true: predicted ones, those of the full step before them, and the base's: (branches * n, T, d_model).
+        sequences: of the branches.
+    """
+
+    step: int
+    features: Tensor
+    kept: Tensor
+    true: Tensor
+    sequences: list[Sequence]
+
+    def divergences(self, model: Batched, masked: Tensor) -> tuple[Tensor, Tensor]:
+        """KL divergence of the guided codes at masked tokens (n, m) from the base's: of the predicted features, and of the kept ones, which has no gradient."""
         with torch.no_grad():
-            truth = guided(model, target, sequences, masked)
-            of_still = divergence(guided(model, start, sequences, masked), truth) + KL_FLOOR
-            moved = ((start - target).square() * counts).sum() + ERROR_FLOOR * (target.square() * counts).sum()
-        errors.append(((features - target).square() * counts).sum() / moved)
-        divergences.append(divergence(guided(model, features, sequences, masked), truth) / of_still)
+            true = guided(model, self.true, self.sequences, masked)
+            kept = divergence(guided(model, self.kept, self.sequences, masked), true)
+        return divergence(guided(model, self.features, self.sequences, masked), true), kept
+
+
+def rollout(model: Batched, head: nn.Module, runs: Runs, rows: Tensor, step: int, horizon: int) -> Iterator[Predicted]:
+    """``horizon`` steps of a head, each from the one before it, the first from the true features of ``step``."""
+    kept = features = runs.features_of(rows, step)
+    for now in range(step + 1, step + 1 + horizon):
+        sequences = runs.sequences(rows, now, model)
+        features = model.predicted(head, features, sequences, runs.unmasked_by(rows, now - 1), runs.settings.mask_ratios[now])
+        yield Predicted(now, features, kept, runs.features_of(rows, now), sequences)
+
+
+def rollout_losses(model: Batched, head: nn.Module, runs: Runs, rows: Tensor, step: int, horizon: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Squared error and KL divergence of a rollout, means of the shares that are left: 1 for a head that changes nothing, but for the floors."""
+    errors, divergences = [], []
+    for at in rollout(model, head, runs, rows, step, horizon):
+        counts, masked = model.counted(at.sequences), runs.masked_before(rows, at.step)
+        moved = ((at.kept - at.true).square() * counts).sum() + ERROR_FLOOR * (at.true.square() * counts).sum()
+        errors.append(((at.features - at.true).square() * counts).sum() / moved)
+        some = torch.randperm(masked.shape[1], generator=generator, device=masked.device)[:LOOKED_AT]
+        found, of_kept = at.divergences(model, masked[:, some])
+        divergences.append(found / (of_kept + KL_FLOOR))
     return torch.stack(errors).mean(), torch.stack(divergences).mean()
+
+
+@torch.no_grad()
+def divergence_left(model: Batched, head: nn.Module, runs: Runs, budget: int, count: int = 16) -> float:
+    """How much of what keeping full steps' features would lose some runs of a budget lose with the head: KL divergence, over all their head steps."""
+    settings, rows = runs.settings, torch.arange(min(count, len(runs.codes)), device=runs.codes.device)
+    full = [*full_steps(settings.steps, budget, settings.divide_first), settings.steps]
+    lost = [
+        torch.stack(at.divergences(model, runs.masked_before(rows, at.step)))
+        for step, after in zip(full, full[1:])
+        for at in rollout(model, head, runs, rows, step, after - step - 1)
+    ]
+    found, of_kept = torch.stack(lost).double().sum(0).tolist()
+    return found / max(of_kept, 1e-9)
 
 
 def train_on_rounds(
@@ -268,16 +312,18 @@ def train_on_rounds(
         on_checkpoint: called with the averaged weights after each checkpoint on the way.
         on_policy_first: whether the head has learned before, so that its own runs are worth learning from at once.
     """
-    device, half = world.device, world.device.type == "cuda"
+    device = world.device
     kinds = settings if isinstance(settings, list) else [settings]
     head, unconditional = head.to(device), unconditional.to(device)
     matrices = [p for p in head.blocks.parameters() if p.dim() == 2]
     others = [p for p in head.parameters() if not any(p is m for m in matrices)]
     optimizers = [Muon(matrices, lr=muon_lr, world=world), torch.optim.AdamW(others, lr=adam_lr, weight_decay=0.01)]
 
-    def loss(head: nn.Module, runs: Runs, rows: Tensor, first: int, steps: int) -> tuple[Tensor, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            return rollout_losses(model, head, runs, rows, first, steps)
+    computing = partial(torch.autocast, device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
+
+    def loss(head: nn.Module, runs: Runs, rows: Tensor, first: int, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        with computing():
+            return rollout_losses(model, head, runs, rows, first, steps, generator)
 
     with Run(folder, seconds=seconds, until=until, clock=clock, save_every=30, world=world) as run:
         learner = Learner(head, loss, optimizers, lambda step: falling(run.progress, step, level=0.3, warm_up=50), ema=ema, clip=1.0, world=world)
@@ -286,10 +332,10 @@ def train_on_rounds(
             if batches is None or step % steps_a_round == 0:
                 index = step // steps_a_round
                 batches = prompts(index) if batches is None else batches
-                batch, rng = next(batches), np.random.default_rng((seed, 8, index, step, world.rank))
+                batch, rng = next(batches), np.random.default_rng((seed, 8, index, step))  # one for all processes: none waits for another's longer rollout
                 on_policy = index % 2 == 1 or on_policy_first and step == 0
                 chosen = kinds[index // 2 % len(kinds)]
-                budget, seed_of_runs = int(rng.choice(chosen.budgets)), int(rng.integers(2**40))
+                budget, seed_of_runs = int(rng.choice(chosen.budgets)), int(rng.integers(2**40)) + world.rank * len(batch)
                 runs = None  # as large as what comes
                 if on_policy:
                     runs = make_runs(model, batch, unconditional, chosen, seed_of_runs, copy.deepcopy(learner.averaged).to(model.dtype), budget)
@@ -300,11 +346,13 @@ def train_on_rounds(
                 drift = feature_drift(model, runs)
                 shuffle = torch.Generator(device).manual_seed(seed_of_runs)
                 chance = (1 - DECISIVE) / len(drift) + DECISIVE * drift / max(drift.sum(), 1e-9)
-                run.note(round=index, on_policy=on_policy, decisive=int(np.argmax(drift)))
+                with computing():  # no step has learned from these runs yet
+                    left = divergence_left(model, learner.averaged, runs, budget)
+                run.note(round=index, on_policy=on_policy, decisive=int(np.argmax(drift)), divergence_left=round(left, 3))
             first, horizon = int(rng.choice(len(drift), p=chance / chance.sum())), runs.settings.longest_rollout
             steps = min(int(rng.integers(1, horizon + 1)), len(drift) - first)
             rows = torch.randperm(len(runs.codes), generator=shuffle, device=device)[:rows_a_step]
-            error, divergence = learner(runs, rows, first, steps)
-            learner.update((error + divergence) * (steps / horizon))  # each step of a rollout counts alike
-            run.count(seen=len(rows) * steps * world.size, error=error, kl=divergence)
+            error, kl = learner(runs, rows, first, steps, shuffle)
+            learner.update((error + kl) * (steps / horizon))  # each step of a rollout counts alike
+            run.count(seen=len(rows) * steps * world.size, error=error, kl=kl)
     return learner.averaged.eval()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ...devices import fast_dtype
 from ...families.lumina_dimoo.backbone import Lumina
 from ...families.maskgit.backbone import MaskGit
 from ...tokenizers.amused_vq import ImageTokenizer
@@ -67,7 +68,7 @@ class Task:
     @property
     def half(self) -> torch.dtype:
         """What frozen models compute in."""
-        return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        return fast_dtype(self.device)
 
     @property
     def codes(self) -> Codes | None:

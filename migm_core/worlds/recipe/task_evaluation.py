@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
+from ...devices import fast_dtype
 from ...families.lumina_dimoo.backbone import Lumina
 from ...families.lumina_dimoo.head import ShortcutHead
 from ...families.lumina_dimoo.rule import LuminaRule
@@ -65,7 +66,7 @@ class TaskEvaluator(Sampler):
         self, name: str, sizes: Sizes, tokenizer: ImageTokenizer, base: Lumina, head: ShortcutHead | None, count: int, split: str, seed: int = 0
     ):
         device = tokenizer.post_quant_conv.weight.device
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        dtype = fast_dtype(device)
         super().__init__(tokenizer, PaddedBase(base.to(dtype)), None if head is None else head.to(dtype), sizes.side, seed)
         self.name, self.sizes = name, sizes
         self.asked = asked(name, sizes, 10**6 + seed, split, count, device)

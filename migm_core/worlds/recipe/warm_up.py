@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
+from ...devices import fast_dtype
 from ...families.lumina_dimoo.backbone import Lumina
 from ...families.lumina_dimoo.initial import initialise
 from ...tokenizers.amused_vq import ImageTokenizer
@@ -76,7 +77,7 @@ def _base(sizes: Sizes, device: torch.device) -> None:
 
 
 def _sampling(sizes: Sizes, device: torch.device) -> None:
-    model = Lumina(sizes.base(), output_rows="all").to(device, torch.bfloat16 if device.type == "cuda" else torch.float32).requires_grad_(False)
+    model = Lumina(sizes.base(), output_rows="all").to(device, fast_dtype(device)).requires_grad_(False)
     compile_blocks(model)
     tokens = torch.zeros(2 * max(AT_ONCE, sizes.runs), sizes.length, dtype=torch.int64, device=device)
     with torch.inference_mode():
