@@ -87,6 +87,11 @@ class Request(Batch):
     finish: Tensor
     relation: Tensor
 
+    @property
+    def places_open(self) -> Tensor:
+        """Whether there are several objects and nothing is said of where they stand: bool (N,)."""
+        return ((self.kind != NONE).sum(1) > 1) & (self.relation == NONE).flatten(1).all(1)
+
 
 @dataclass(frozen=True)
 class Scenes(Batch):

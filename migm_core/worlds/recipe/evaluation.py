@@ -64,6 +64,7 @@ class Sampler(ABC):
     Attributes:
         prompts, unconditional: (N, P) and (P,).
         divide_first: how the family rounds full steps.
+        open: which prompts leave open where things stand, which is what few steps are worst at; None where no prompt tells.
     """
 
     divide_first = False
@@ -72,6 +73,7 @@ class Sampler(ABC):
         self.tokenizer, self.model, self.head, self.side, self.seed = for_encoding(tokenizer), model, head, side, seed
         self.device = tokenizer.post_quant_conv.weight.device
         self.prompts = self.unconditional = torch.empty(0)
+        self.open: list[bool] | None = None
         self.pictures = torch.empty(0)
         self.first: list[bool] | None = None
         self.compiled = False
@@ -102,6 +104,9 @@ class Sampler(ABC):
         verdicts = self.judged(lambda: self.verdicts(self.pictures.float(), count))
         if verdicts is not None:
             right = row.judge(verdicts)
+            if self.open is not None:
+                of_open = [each for each, is_open in zip(right, self.open) if is_open]
+                row.open = (sum(of_open), len(of_open))
             if self.first is None:
                 self.first = right
             else:
@@ -151,6 +156,7 @@ class Row:
         faults: how many pictures have a fault of each kind.
         verdicts: 1 for each picture that is right, 0 for others, in the order of the prompts.
         left_out: more prompts, for which there was no time.
+        open: right and all of those that leave open where things stand.
     """
 
     way: str
@@ -163,6 +169,7 @@ class Row:
     settings: dict = field(default_factory=dict)
     verdicts: str = ""
     left_out: int = 0
+    open: tuple[int, int] | None = None
 
     def judge(self, verdicts: list[Verdict]) -> list[bool]:
         """Take the judge's verdicts; which are right."""
@@ -219,6 +226,7 @@ class Evaluator(Sampler):
         self.scenes = lakeside.sample_scenes(prompts, generator, split, sizes.variety)
         self.texts = lakeside.prompts(self.scenes, 10**6 + seed)
         self.request = lakeside.parse(self.texts)
+        self.open = self.request.places_open.tolist()
         padded = padded_prompts(sizes)
         self.prompts, self.unconditional = padded.prompts(self.texts).to(device), padded.unconditional().to(device)
 
@@ -312,14 +320,15 @@ def faults_of(verdicts: list) -> Counter:
 def table(rows: list[Row]) -> str:
     """Rows as Markdown."""
     percent = lambda value: f"{100 * value:.1f}"  # noqa: E731
-    lines = ["| way | prompts | right, % | 95% | less the first, points | seconds | faults |", "|---|---|---|---|---|---|---|"]
+    lines = ["| way | prompts | right, % | 95% | less the first, points | places left open | seconds | faults |", "|---|---|---|---|---|---|---|---|"]
     for row in rows:
         right = interval = against = ""
+        of_open = "" if row.open is None else "{} of {}".format(*row.open)
         if row.right is not None:
             right, interval = percent(row.right), f"{percent(row.interval[0])} to {percent(row.interval[1])}"
         if row.against is not None:
             against = f"{100 * row.against[0]:+.1f} ({100 * row.against[1]:+.1f} to {100 * row.against[2]:+.1f})"
         faults = ", ".join(f"{name} {count}" for name, count in sorted(row.faults.items(), key=lambda item: -item[1]))
         prompts = f"{row.prompts} of {row.prompts + row.left_out}" if row.left_out else row.prompts
-        lines.append(f"| {row.way} | {prompts} | {right} | {interval} | {against} | {row.seconds:.1f} | {faults} |")
+        lines.append(f"| {row.way} | {prompts} | {right} | {interval} | {against} | {of_open} | {row.seconds:.1f} | {faults} |")
     return "\n".join(lines)

@@ -5,6 +5,7 @@ learned by heart. Half of the rounds sample as the base does, from recorded toke
 beside (DAgger, arXiv 1011.0686). A rollout goes on from the head's own prediction, as sampling does, for as many steps as lie between full ones.
 
 Both losses are shares of what a head that changes nothing would lose. Otherwise the first steps, where single tokens decide much, have gradients twenty times as large as the last.
+The features' error counts little: the mean of two features that may come is nearest to both, and says neither of the codes that they stand for.
 """
 
 import copy
@@ -37,7 +38,8 @@ from .batched import Batched, BatchedShortcut
 
 # Added to what changing nothing would lose, since steps that unmask nothing change nothing: of the features' square, and in nats.
 ERROR_FLOOR = 0.005
-KL_FLOOR = 0.02
+KL_FLOOR = 0.1
+ERROR_WEIGHT = 0.02  # beside the divergence's, 1
 LOOKED_AT = 64  # masked tokens of a picture whose codes the divergence is of: any, others at each step
 DECISIVE = 0.5  # share of the samples that favour steps by how far the guided expectations drift
 
@@ -353,6 +355,6 @@ def train_on_rounds(
             steps = min(int(rng.integers(1, horizon + 1)), len(drift) - first)
             rows = torch.randperm(len(runs.codes), generator=shuffle, device=device)[:rows_a_step]
             error, kl = learner(runs, rows, first, steps, shuffle)
-            learner.update((error + kl) * (steps / horizon))  # each step of a rollout counts alike
+            learner.update((ERROR_WEIGHT * error + kl) * (steps / horizon))  # each step of a rollout counts alike
             run.count(seen=len(rows) * steps * world.size, error=error, kl=kl)
     return learner.averaged.eval()

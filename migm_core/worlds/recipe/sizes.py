@@ -64,7 +64,6 @@ class Sizes:
     uses: how often one is shown to the base before others take its place, each time masked anew and mostly in other words.
     wordings: prompts for each picture.
     on_policy_every: steps of the base's training from one that learns from on-policy states to the next.
-    head_ratio: how many times narrower the head is than the base.
     recorded: rounds of runs that the stage of trajectories records.
     runs: of a round of the head's training; steps_a_round: that learn from them; rows_a_step: of them in a step.
     classes: of the model of classes; None for no such model.
@@ -97,7 +96,6 @@ class Sizes:
     uses: int = 8
     wordings: int = 4
     on_policy_every: int = 4
-    head_ratio: float = 2
     recorded: int = 6
     runs: int = 256
     steps_a_round: int = 400
@@ -137,7 +135,7 @@ class Sizes:
         )
 
     def head(self) -> ShortcutConfig:
-        return head_for(self.base(), self.head_ratio)
+        return head_for(self.base(), 2)
 
     def class_base(self) -> MaskGitConfig:
         sizes = self.classes
@@ -158,8 +156,8 @@ class Sizes:
 CARD = Sizes()
 SIZES = {
     "card": CARD,  # for a large GPU
-    # The same models, whose heads learn in smaller rounds: for processors with products in bfloat16. A head that is four times narrower costs them half as much again less.
-    "card-on-cpu": replace(CARD, prompt_length=48, head_ratio=4, runs=48, rows_a_step=10, steps_a_round=300),
+    # The same models; the head learns in smaller rounds, from prompts alone that text to image has: for processors with products in bfloat16.
+    "card-on-cpu": replace(CARD, prompt_length=48, runs=48, rows_a_step=12, steps_a_round=300),
     "cpu": Sizes(  # for two processor cores and some hours
         pixels=192,
         variety=Variety(count_shares=(0.5, 0.5, 0.0, 0.0), sizes=("large",), landscapes=4, poses=1, centred=True),

@@ -28,6 +28,7 @@ SHALLOW = "base-shallow"  # where a base of half of the layers learns
 OF_SHALLOW = {"muon_lr": 0.03, "level": 0.0, "warm_up": 15, "floor": 0.17}
 AFTER_SHALLOW = {"muon_lr": 0.005, "adam_lr": 1e-3, "level": 0.0, "warm_up": 20}
 FROM_NOTHING = {"muon_lr": 0.02, "level": 0.1}
+HEAD_GOING_ON = {"muon_lr": 0.0015, "adam_lr": 4e-4}  # the head's, from weights that have learned before
 
 
 def base(task: Task) -> None:
@@ -146,10 +147,11 @@ def head(task: Task) -> None:
 
     start = weights_to_begin_with(folder, "head", ShortcutHead, sizes.head())
     new = new_head(ShortcutHead, sizes.head(), start, task.seed)
+    rates = HEAD_GOING_ON if went_on(folder, "head", start) else {}
     found = train_on_rounds(
         folder / "head", new, model, lambda k: lessons.head_prompts(sizes, task.seed, world, k), lessons.padded_prompts(sizes).unconditional(),
         _run_settings(sizes), **task.time, steps_a_round=sizes.steps_a_round, rows_a_step=sizes.rows_a_step, seed=task.seed,
-        recorded=recorded, on_policy_first=start is not None, on_checkpoint=task.saver("head"), world=world,
+        recorded=recorded, on_policy_first=start is not None, on_checkpoint=task.saver("head"), world=world, **rates,
     )  # fmt: skip
     if world.first:
         weights.save(folder, "head", found)
