@@ -237,7 +237,7 @@ def test_auto_is_float32_on_a_cpu_without_fast_bfloat16(monkeypatch, fast):
         monkeypatch.setattr(torch.cpu, probe, lambda: fast, raising=False)
     assert resolve_dtype("auto", "cpu") == (torch.bfloat16 if fast else torch.float32)
     assert resolve_dtype("auto", "cpu", weights=10**7) == torch.float32, "a small model gains nothing from bfloat16"
-    assert loading._cpu_has_fast_bfloat16() is fast
+    assert loading.has_fast_bfloat16("cpu") is fast and loading.fast_dtype("cuda") == torch.bfloat16
 
 
 def test_auto_asks_the_card_that_computes(monkeypatch):

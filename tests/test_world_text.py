@@ -102,6 +102,11 @@ def test_relations_are_read_in_either_order(prompt, first, second, relation):
     assert RELATIONS[request.relation[0, 1, 0]] == relation
 
 
+def test_places_are_open_where_nothing_is_said_of_several_objects():
+    request = parse(["A boat.", "A boat and a lighthouse.", "A boat left of a lighthouse.", "A lighthouse at night. There is a boat, too."])
+    assert request.places_open.tolist() == [False, True, False, True]
+
+
 def test_attributes_may_follow_in_a_sentence_of_their_own():
     request = parse(["It is a foggy evening in the snow. There is a cottage made of wood. The house is big and violet."])
     assert TIMES[request.time] == "sunset" and WEATHERS[request.weather] == "misty" and GROUNDS[request.ground] == "snow"

@@ -98,8 +98,8 @@ class Sizes:
     on_policy_every: int = 4
     recorded: int = 6
     runs: int = 256
-    steps_a_round: int = 400
-    rows_a_step: int = 64
+    steps_a_round: int = 100
+    rows_a_step: int = 256
     steps: int = 64
     budgets: tuple[int, ...] = (9, 11, 14)
     few: tuple[int, ...] = (13, 14, 16, 32)
