@@ -32,7 +32,7 @@ class ClassSizes:
     samples_a_step: int = 512
     pictures: int = 50000
     runs: int = 512
-    steps_a_round: int = 100
+    steps_a_round: int = 50
     rows_a_step: int = 256
     steps: tuple[int, ...] = (15, 32)
     budgets: tuple[int, ...] = (7, 12)
@@ -98,7 +98,7 @@ class Sizes:
     on_policy_every: int = 4
     recorded: int = 6
     runs: int = 256
-    steps_a_round: int = 100
+    steps_a_round: int = 25
     rows_a_step: int = 256
     steps: int = 64
     budgets: tuple[int, ...] = (9, 11, 14)
@@ -157,7 +157,7 @@ CARD = Sizes()
 SIZES = {
     "card": CARD,  # for a large GPU
     # The same models; the head learns in smaller rounds, from prompts alone that text to image has: for processors with products in bfloat16.
-    "card-on-cpu": replace(CARD, prompt_length=48, runs=48, rows_a_step=12, steps_a_round=300),
+    "card-on-cpu": replace(CARD, prompt_length=48, runs=48, rows_a_step=12, steps_a_round=100),
     "cpu": Sizes(  # for two processor cores and some hours
         pixels=192,
         variety=Variety(count_shares=(0.5, 0.5, 0.0, 0.0), sizes=("large",), landscapes=4, poses=1, centred=True),
