@@ -14,7 +14,9 @@ from ..sheets import save_sheet
 from ..task import LOOK, Task, class_base_model, image_tokenizer, new_head, weights_to_begin_with, went_on
 from .evaluating import CLASS_GUIDANCE, class_ways
 
-GOING_ON = {"muon_lr": 0.005, "adam_lr": 1e-3, "level": 0.0}  # learning rates from weights that have learned before
+# Learning rates from weights that have learned before.
+GOING_ON = {"muon_lr": 0.005, "adam_lr": 1e-3, "level": 0.0}
+HEAD_GOING_ON = {"muon_lr": 0.003, "adam_lr": 5e-4}
 
 
 def classes(task: Task) -> None:
@@ -67,10 +69,11 @@ def class_head(task: Task) -> None:
         RunSettings(sizes.side, steps, CLASS_GUIDANCE, kinds.rule, (budget,), divide_first=True) for steps, budget in zip(kinds.steps, kinds.budgets)
     ]
     start = weights_to_begin_with(folder, "class-head", MaskGitHead, sizes.class_head())
+    rates = HEAD_GOING_ON if went_on(folder, "class-head", start) else {}
     found = train_on_rounds(
         folder / "class-head", new_head(MaskGitHead, sizes.class_head(), start, task.seed), model, lambda k: lessons.head_classes(sizes, task.seed, world, k),
         torch.tensor([model.config.dropped_class]), settings, **task.time, steps_a_round=kinds.steps_a_round,
-        rows_a_step=kinds.rows_a_step, seed=task.seed, on_policy_first=start is not None, on_checkpoint=task.saver("class-head"), world=world,
+        rows_a_step=kinds.rows_a_step, seed=task.seed, on_policy_first=start is not None, on_checkpoint=task.saver("class-head"), world=world, **rates,
     )  # fmt: skip
     if world.first:
         weights.save(folder, "class-head", found)
