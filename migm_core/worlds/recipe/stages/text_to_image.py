@@ -28,7 +28,7 @@ SHALLOW = "base-shallow"  # where a base of half of the layers learns
 OF_SHALLOW = {"muon_lr": 0.03, "level": 0.0, "warm_up": 15, "floor": 0.17}
 AFTER_SHALLOW = {"muon_lr": 0.005, "adam_lr": 1e-3, "level": 0.0, "warm_up": 20}
 FROM_NOTHING = {"muon_lr": 0.02, "level": 0.1}
-HEAD_GOING_ON = {"muon_lr": 0.0015, "adam_lr": 4e-4}  # the head's, from weights that have learned before
+HEAD_GOING_ON = {"muon_lr": 0.004, "adam_lr": 6e-4}  # the head's, from weights that have learned before
 
 
 def base(task: Task) -> None:
