@@ -23,6 +23,7 @@ from migm_core.tokenizers.amused_vq import ImageTokenizer
 from migm_core.tokenizers.vqgan import Vqgan
 from migm_core.training.distributed import World
 from migm_core.training.masked import random_masks
+from migm_core.worlds.lakeside import reader
 from migm_core.worlds.lakeside.words import WORDS
 from migm_core.worlds.recipe import lessons, maskgit, weights
 from migm_core.worlds.recipe.__main__ import main
@@ -239,6 +240,7 @@ def test_the_whole_recipe(tmp_path):
     later = tmp_path / "later"
     common = common[:4]
     main(["tasks", str(later), "--init-from", str(out), "--seconds", "1", *common])
+    assert (later / "reader.safetensors").exists() and reader.WEIGHTS.parent == Path(reader.__file__).parent, "a command leaves the judge as it was"
     assert weights.read(later / "tokenizer.safetensors").keys() == weights.read(work / "tokenizer.safetensors").keys()
     steps = torch.load(later / "tasks" / "checkpoint.pt")["step"]
     main(["tasks", str(later), "--seconds", "20", *common])

@@ -23,7 +23,7 @@ from .dry_run import dry_run
 from .pieces import TOTAL, Plan, pack, run_all
 from .sizes import SIZES, Sizes
 from .stages import STAGES
-from .stages.judging import use_reader
+from .stages.judging import reader_as_before, use_reader
 from .task import Task
 from .timing import time_ways
 from .warm_up import warm_up
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--split", choices=("test", "dev"), default="test", help="of the scenes that the evaluation asks for (default: test)")
     parser.add_argument("--seed", type=whole(0), default=0)
     args = parser.parse_args(argv)
-    with folder_for(args.folder):
+    with folder_for(args.folder), reader_as_before():
         _run(args)
 
 

@@ -1,5 +1,7 @@
 """The stage reader."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ...lakeside import reader as judges_reader
@@ -25,6 +27,18 @@ def reader(task: Task) -> None:
     )
     if world.first:
         keep(found)
+
+
+@contextmanager
+def reader_as_before() -> Iterator[None]:
+    """After it the judge reads with the reader that it had: ``use_reader`` holds for one command, and not for the process that ran it."""
+    before = judges_reader.WEIGHTS
+    try:
+        yield
+    finally:
+        if judges_reader.WEIGHTS != before:
+            judges_reader.WEIGHTS = before
+            judges_reader.load_reader.cache_clear()
 
 
 def use_reader(folder: Path) -> None:
