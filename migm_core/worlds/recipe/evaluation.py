@@ -39,7 +39,7 @@ from .maskgit import ClassBase, class_prompts
 from .padded import PaddedBase
 from .sizes import Sizes
 
-AT_ONCE = 256
+AT_ONCE, AT_ONCE_ON_A_CPU = 256, 32  # pictures; fewer leave a processor's caches seldom
 DECODED_AT_ONCE = 64
 Z = 1.96  # of a 95% interval
 
@@ -64,6 +64,7 @@ class Sampler(ABC):
     Attributes:
         prompts, unconditional: (N, P) and (P,).
         divide_first: how the family rounds full steps.
+        at_once: pictures that are sampled together.
         open: which prompts leave open where things stand, which is what few steps are worst at; None where no prompt tells.
     """
 
@@ -72,6 +73,7 @@ class Sampler(ABC):
     def __init__(self, tokenizer: ImageTokenizer, model: Batched | None, head: nn.Module | None, side: int, seed: int):
         self.tokenizer, self.model, self.head, self.side, self.seed = for_encoding(tokenizer), model, head, side, seed
         self.device = tokenizer.post_quant_conv.weight.device
+        self.at_once = AT_ONCE_ON_A_CPU if self.device.type == "cpu" else AT_ONCE
         self.prompts = self.unconditional = torch.empty(0)
         self.open: list[bool] | None = None
         self.pictures = torch.empty(0)
@@ -92,7 +94,7 @@ class Sampler(ABC):
         count = count or len(self.prompts)
         began = time.monotonic()
         parts = []
-        at_once = AT_ONCE if way.guidance_scale else 2 * AT_ONCE  # then there is one branch; passes are as large as with two
+        at_once = self.at_once if way.guidance_scale else 2 * self.at_once  # then there is one branch; passes are as large as with two
         for first in range(0, count, at_once):
             parts.append(self.generated(way, range(first, min(first + at_once, count)), at_once))
         codes = torch.cat(parts)
@@ -113,9 +115,9 @@ class Sampler(ABC):
                 row.against = paired(self.first[:count], right)
         return row
 
-    def generated(self, way: Way, rows: range, at_once: int = AT_ONCE) -> Tensor:
+    def generated(self, way: Way, rows: range, at_once: int | None = None) -> Tensor:
         """Codes for some of the prompts, int64 (n, H, W). For compiled models, shapes never change: others fill the batch up."""
-        chosen = [rows[k % len(rows)] for k in range(at_once)] if self.compiled else list(rows)
+        chosen = [rows[k % len(rows)] for k in range(at_once or self.at_once)] if self.compiled else list(rows)
         branches = self.branches(chosen, way)
         canvas = Canvas.empty(len(chosen), self.side, self.side, self.device)
         noise = SeededNoise([torch.Generator(self.device).manual_seed(self.seed + k) for k in chosen])
