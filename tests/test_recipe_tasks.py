@@ -37,6 +37,13 @@ IMAGES = [name for name, task in TASKS.items() if not task.words]
 read_by_judge = pytest.mark.skipif(not WEIGHTS.exists(), reason="the reader is not trained: python -m migm_core.worlds.recipe reader FOLDER")
 
 
+@pytest.fixture(autouse=True)
+def without_bfloat16(monkeypatch):
+    """What is compared here is equal in float32, in which not every machine would compute."""
+    for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda: False, raising=False)
+
+
 @pytest.fixture(scope="module")
 def base():
     torch.manual_seed(0)
