@@ -64,6 +64,11 @@ def fast_dtype(device: torch.device | str) -> torch.dtype:
     return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
 
 
+def half_precision(device: torch.device) -> torch.autocast:
+    """Autocast to bfloat16 where that is fast; nothing elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
+
+
 def has_fast_bfloat16(device: torch.device | str) -> bool:
     """Whether bfloat16 is worth computing in: on a GPU, and on a processor that has products in it; on others they are many times slower than float32."""
     kind = torch.device(device).type

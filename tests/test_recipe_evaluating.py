@@ -9,6 +9,7 @@ import torch
 from migm_core.families.lumina_dimoo.backbone import Lumina
 from migm_core.families.lumina_dimoo.initial import initialise
 from migm_core.tokenizers.amused_vq import ImageTokenizer
+from migm_core.worlds import lakeside
 from migm_core.worlds.recipe import weights
 from migm_core.worlds.recipe.sizes import SIZES
 from migm_core.worlds.recipe.stages import evaluating, other_tasks
@@ -37,8 +38,9 @@ def test_an_evaluation_goes_on_with_the_tasks_that_are_left(task, monkeypatch):
     report, sheet = task.folder / "evaluation.json", task.folder / "pictures.jpg"
     kept = []
     evaluating.evaluation(replace(task, keep=lambda: kept.append(len(json.loads(report.read_text())["tasks"]))))
-    row = json.loads(report.read_text())["rows"][0]
-    assert row["open"][0] <= row["open"][1] <= row["prompts"] and "{} of {}".format(*row["open"]) in (task.folder / "evaluation.md").read_text()
+    said = json.loads(report.read_text())
+    right, count = said["rows"][0]["open"]
+    assert right <= count == lakeside.parse(said["prompts"]).places_open.sum() and f"| {right} of {count} |" in (task.folder / "evaluation.md").read_text()
     whole, shown = json.loads(report.read_text()), sheet.read_bytes()
     assert kept == [0, 3] == [0, len(whole["tasks"])], "what was found is kept before the tasks have their turn"
     for left in (1, 0):  # some of the tasks' ways have been tried, or none

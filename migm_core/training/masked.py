@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..canvas import Canvas
-from ..devices import has_fast_bfloat16
+from ..devices import half_precision
 from ..sampling.backbone import Backbone, Branch, Sequence, at_positions
 from .distributed import World
 from .learner import Learner, falling
@@ -122,14 +122,14 @@ def train_masked(
         compile: what is done with the model before the first step.
         on_checkpoint: called in the first process after checkpoints on the way, see ``Run.steps``, with the averaged weights and the progress.
     """
-    device, half = world.device, has_fast_bfloat16(world.device)
+    device = world.device
     model = model.to(device)
     matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
     others = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
     optimizers = [Muon(matrices, lr=muon_lr, weight_decay=0.1, world=world), torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0)]
 
     def loss(model: nn.Module, prompts: Tensor, codes: Tensor, masked: Tensor, shown: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with half_precision(device):
             of_tokens = losses(view(model), prompts, codes, masked, shown)
         each, counts = ((part * weights).flatten(1).sum(1) for part in (of_tokens, masked))
         # Each image's mean, so that late steps of a run, which settle details of few tokens, count as much as early ones; half of it.
@@ -147,7 +147,7 @@ def train_masked(
             prompts, codes, weights, *given = next(batches)
             masked, shown = given[0] if given else random_masks(codes.shape, generator), codes
             if on_policy_every and step % on_policy_every == 0 and run.progress >= ON_POLICY_FROM and codes.dim() > 2:
-                with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                with half_precision(device):
                     shown, masked = on_policy_states(view(model), prompts, codes, masked, generator)
             value, each = learner(prompts, codes, masked, shown, weights)
             learner.update(value)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..devices import has_fast_bfloat16
+from ..devices import half_precision
 from ..tokenizers.amused_vq import ImageTokenizer, ImageTokenizerConfig, ResnetBlock
 from . import codebook as codebooks
 from .distributed import World
@@ -154,7 +154,7 @@ class TokenizerLoss:
     def __call__(self, model: nn.Module, images: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
         """What is minimised; of it the pictures' part, and their squared error; the latents (n, C), their codes and how much each counts."""
         device = images.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
+        with half_precision(device):
             with torch.no_grad() if self.encoder else nullcontext():
                 latents = (self.encoder or model).latents(images).float()
             of_tokens = F.avg_pool2d(weights, self.config.downscale_factor).flatten()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...canvas import Canvas
 from ...checkpoints.errors import CheckpointError
 from ...checkpoints.files import read_file
-from ...devices import fast_dtype
+from ...devices import fast_dtype, half_precision
 from ...families.lumina_dimoo.backbone import Lumina
 from ...families.lumina_dimoo.head import ShortcutHead
 from ...families.lumina_dimoo.rule import LuminaRule
@@ -34,7 +34,7 @@ from .. import lakeside
 from ..lakeside import Verdict
 from ..lakeside.scene import KIND_NAMES
 from .batched import Batched, BatchedShortcut, compile_blocks
-from .lessons import encoded, for_encoding, half_precision, padded_prompts
+from .lessons import encoded, for_encoding, padded_prompts
 from .maskgit import ClassBase, class_prompts
 from .padded import PaddedBase
 from .sizes import Sizes

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ...devices import has_fast_bfloat16
+from ...devices import half_precision
 from ...families.lumina_dimoo.prompts import PromptEncoder
 from ...tokenizers.amused_vq import ImageTokenizer
 from ...training.distributed import World
@@ -190,11 +190,6 @@ def for_encoding(tokenizer: ImageTokenizer, compile: bool = False) -> ImageToken
     if compile:
         compile_tokenizer(fast)
     return fast
-
-
-def half_precision(device: torch.device) -> torch.autocast:
-    """Autocast to 16 bits where that is fast; nothing elsewhere."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
 
 
 @torch.no_grad()

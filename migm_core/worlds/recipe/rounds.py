@@ -12,7 +12,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...canvas import Canvas
-from ...devices import has_fast_bfloat16
+from ...devices import half_precision
 from ...families.lumina_dimoo.rule import LuminaRule
 from ...sampling.backbone import Branch, Sequence, at_positions
 from ...sampling.loop import StepReport, sample
@@ -321,10 +321,8 @@ def train_on_rounds(
     others = [p for p in head.parameters() if not any(p is m for m in matrices)]
     optimizers = [Muon(matrices, lr=muon_lr, world=world), torch.optim.AdamW(others, lr=adam_lr, weight_decay=0.01)]
 
-    computing = partial(torch.autocast, device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
-
     def loss(head: nn.Module, runs: Runs, rows: Tensor, first: int, steps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        with computing():
+        with half_precision(device):
             return rollout_losses(model, head, runs, rows, first, steps, generator)
 
     with Run(folder, seconds=seconds, until=until, clock=clock, save_every=30, world=world) as run:
@@ -337,7 +335,7 @@ def train_on_rounds(
                 batch, rng = next(batches), np.random.default_rng((seed, 8, index, step))  # one for all processes: none waits for another's longer rollout
                 on_policy = index % 2 == 1 or on_policy_first and step == 0
                 chosen = kinds[index // 2 % len(kinds)]
-                budget, seed_of_runs = int(rng.choice(chosen.budgets)), int(rng.integers(2**40)) + world.rank * len(batch)
+                budget, seed_of_runs = int(rng.choice(chosen.budgets)), int(rng.integers(2**40)) + world.rank * len(batch)  # a run's seed counts on from there
                 runs = None  # as large as what comes
                 if on_policy:
                     runs = make_runs(model, batch, unconditional, chosen, seed_of_runs, copy.deepcopy(learner.averaged).to(model.dtype), budget)
@@ -348,7 +346,7 @@ def train_on_rounds(
                 drift = feature_drift(model, runs)
                 shuffle = torch.Generator(device).manual_seed(seed_of_runs)
                 chance = (1 - DECISIVE) / len(drift) + DECISIVE * drift / max(drift.sum(), 1e-9)
-                with computing():  # no step has learned from these runs yet
+                with half_precision(device):  # no step has learned from these runs yet
                     left = divergence_left(model, learner.averaged, runs, budget)
                 run.note(round=index, on_policy=on_policy, decisive=int(np.argmax(drift)), divergence_left=round(left, 3))
             first, horizon = int(rng.choice(len(drift), p=chance / chance.sum())), runs.settings.longest_rollout

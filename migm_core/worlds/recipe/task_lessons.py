@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...devices import half_precision
 from ...families.lumina_dimoo.prompts import PromptEncoder
 from ...families.lumina_dimoo.sequence import image_length, image_tokens
 from ...tokenizers.amused_vq import ImageTokenizer
 from ...training.distributed import World
 from ...training.masked import random_masks
 from .. import lakeside
-from .lessons import WITHOUT_TEXT, encoded, for_encoding, half_precision, padded_prompts, samples, token_weights
+from .lessons import WITHOUT_TEXT, encoded, for_encoding, padded_prompts, samples, token_weights
 from .padded import PaddedPrompts
 from .sizes import Sizes
 from .tasks import TASKS, Asked, WorldTask

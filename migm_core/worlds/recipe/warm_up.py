@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 import torch
 
-from ...devices import fast_dtype
+from ...devices import fast_dtype, half_precision
 from ...families.lumina_dimoo.backbone import Lumina
 from ...families.lumina_dimoo.initial import initialise
 from ...tokenizers.amused_vq import ImageTokenizer
 from ...training.picture_tokenizer import TrainingOperations, compile_tokenizer, picture_loss
 from .batched import compile_blocks
 from .evaluation import AT_ONCE
-from .lessons import ENCODE_AT_ONCE, half_precision
+from .lessons import ENCODE_AT_ONCE
 from .padded import PaddedBase
 from .sizes import Sizes
 
