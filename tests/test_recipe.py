@@ -205,6 +205,20 @@ def test_the_dry_run_tells_sizes_and_rates():
     assert "parameters: tokenizer" in report and "samples a second" in report
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="asks Linux how much memory a process has")
+def test_freed_memory_stays_with_the_process():
+    code = """
+import torch
+from migm_core.worlds.recipe.allocator import keep_freed_memory
+kept = keep_freed_memory()
+torch.ones(2**26).sum()
+print(kept, int(open("/proc/self/statm").read().split()[1]) * 4096)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    kept, resident = done.stdout.split()
+    assert kept == "False" or int(resident) > 4 * 2**26, "another C library need not"
+
+
 def test_the_whole_recipe(tmp_path):
     """The script of tests/tools, in two pieces; then what comes of it."""
     work, out = tmp_path / "work", tmp_path / "out"

@@ -4,9 +4,11 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from migm_core.tokenizers.amused_vq import ImageTokenizer, ImageTokenizerConfig
 from migm_core.training import codebook as codebooks
+from migm_core.training.group_norm import Float32Norm
 from migm_core.training.inner_levels import InnerLevels
 from migm_core.training.picture_tokenizer import UNTIL, fold, rate_at, standardised, train_picture_tokenizer, uncompiled
 from migm_core.worlds.recipe import maskgit
@@ -166,3 +168,22 @@ def test_a_block_that_adds_nothing_is_left_out_of_encoding():
     fast, images = for_encoding(tokenizer), torch.rand(2, 3, 32, 32)
     assert not fast.encoder.down_blocks[0].resnets and len(fast.encoder.down_blocks[1].resnets) == 1
     torch.testing.assert_close(fast.latents(images), tokenizer.latents(images), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("height, width", [(4, 4), (20, 21)], ids=["fewer pixels than are added up at once", "some left over"])
+def test_a_norm_in_bfloat16_has_the_gradients_of_one_in_64_bits(height, width):
+    generator = torch.Generator().manual_seed(0)
+    images, of_result = (torch.randn(3, 32, height, width, generator=generator).bfloat16() for _ in range(2))
+    images = (2 * images + 1).contiguous(memory_format=torch.channels_last)
+    norm = Float32Norm(16, 32, eps=1e-6)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 1.5, generator=generator)
+        norm.bias.normal_(generator=generator)
+    found, exact = images.clone().requires_grad_(), images.double().requires_grad_()
+    weight, bias = (p.detach().double().requires_grad_() for p in norm.parameters())
+    result, expected = norm(found), F.group_norm(exact, 16, weight, bias, 1e-6)
+    assert result.dtype == torch.bfloat16
+    result.backward(of_result)
+    expected.backward(of_result.double())
+    for ours, true in [(result, expected), (found.grad, exact.grad), (norm.weight.grad, weight.grad), (norm.bias.grad, bias.grad)]:
+        assert (ours.double() - true).norm() < 0.01 * true.norm()

@@ -18,6 +18,7 @@ from ..devices import half_precision
 from ..tokenizers.amused_vq import ImageTokenizer, ImageTokenizerConfig, ResnetBlock
 from . import codebook as codebooks
 from .distributed import World
+from .group_norm import Float32Norm
 from .inner_levels import InnerLevels, adds_nothing, begin_outer
 from .learner import Learner, falling
 from .muon import Muon
@@ -28,19 +29,10 @@ COMMITMENT = 0.25
 AUTOENCODER, QUANTISED, DECODER = range(3)
 UNTIL = (0.30, 0.80)  # shares of the time at which the first two phases end
 FLOOR, AGAIN = 0.1, 0.5  # shares of the peak learning rate: when the codes stand still; when the decoder begins to learn alone
+GOING_ON = 0.1  # the same, where a decoder begins with weights that have learned
 FIT_ON = 32  # latents for each entry, to fit the codebook to
 REVIVE_EVERY = 50
-DECODER_WARM_UP = 20  # steps, where a decoder begins with weights that have learned
-
-
-class Float32Norm(nn.GroupNorm):
-    """Group norm that takes and gives 16 bits under autocast, and computes in 32 as the kernel does: half of the traffic."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.dtype == self.weight.dtype:
-            return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+DECODER_WARM_UP = 20  # steps until then
 
 
 class TrainingOperations:
@@ -109,7 +101,7 @@ def freeze_encoder(model: ImageTokenizer) -> None:
 def rate_at(progress: float, step: int, decoder_alone: bool = False) -> float:
     """Share of the peak learning rate: falling before the codes stand still, so that they settle, and once more, to zero, while the decoder learns alone."""
     if decoder_alone:
-        return AGAIN * min(1 - progress, (step + 1) / DECODER_WARM_UP)
+        return GOING_ON * min(1 - progress, (step + 1) / DECODER_WARM_UP)
     if progress < UNTIL[1]:
         # The floor rises with the progress: the first steps stay small.
         return max(min(FLOOR, progress), falling(progress / UNTIL[1], step, level=0.55))

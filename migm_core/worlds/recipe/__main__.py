@@ -17,6 +17,7 @@ from ...command import Parser, answered, number, whole
 from ...training.distributed import World, joined_world
 from ...writing import folder_for
 from . import weights
+from .allocator import keep_freed_memory
 from .assemble import assemble
 from .bundled import take_apart
 from .dry_run import dry_run
@@ -142,4 +143,5 @@ def can_compile(device: torch.device) -> bool:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(answered(main, "recipe"))

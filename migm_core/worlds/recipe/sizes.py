@@ -157,7 +157,7 @@ CARD = Sizes()
 SIZES = {
     "card": CARD,  # for a large GPU
     # The same models; the head learns in smaller rounds, from prompts alone that text to image has: for processors with products in bfloat16.
-    "card-on-cpu": replace(CARD, prompt_length=56, runs=48, rows_a_step=12, steps_a_round=100, classes=replace(CARD.classes, runs=128, rows_a_step=64)),
+    "card-on-cpu": replace(CARD, pictures_a_step=16, prompt_length=56, runs=48, rows_a_step=12, steps_a_round=100, classes=replace(CARD.classes, runs=128, rows_a_step=64)),
     "cpu": Sizes(  # for two processor cores and some hours
         pixels=192,
         variety=Variety(count_shares=(0.5, 0.5, 0.0, 0.0), sizes=("large",), landscapes=4, poses=1, centred=True),

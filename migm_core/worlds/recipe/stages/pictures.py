@@ -33,8 +33,9 @@ def tokenizer(task: Task) -> None:
             print(f"tokenizer: {found:.1%} of {pictures} pictures are read right after it", flush=True)
         task.keep()
 
+    # On a CPU, a step of fused blocks takes twice as long.
     train_picture_tokenizer(
         folder / "tokenizer", sizes.tokenizer, lambda step: lessons.pictures(sizes, task.seed, task.world, step), **task.time,
-        seed=task.seed, start=start, compile=task.compile, outer_last=sizes.outer_last, decoder_alone=learned,
+        seed=task.seed, start=start, compile=task.compile and task.device.type == "cuda", outer_last=sizes.outer_last, decoder_alone=learned,
         on_checkpoint=on_checkpoint, world=task.world,
     )  # fmt: skip
