@@ -82,6 +82,8 @@ const SENTENCES = [
   [/^The task (\S+) has words of its own: the prompt/, (task) => `任务 ${task} 有自己的文字：不读取提示词。`],
   [/^The transparent parts of the picture are what is generated/, () => "没有给遮罩，所以生成的是图片的透明部分。"],
   [/^The mask has (\w+) pixels and the picture (\w+): /, (mask, picture) => `遮罩是 ${mask} 像素，图片是 ${picture}：遮罩已缩放。`],
+  [/^The picture is scaled from (\w+) to (\w+) pixels, whole tokens/, (size, to) =>
+    `图片从 ${size} 缩放到 ${to} 像素，凑成整数个 token：所有像素都略有变化。要保持不变，请先裁剪到这个尺寸。`],
   [/^The mask takes all of the picture/, () => "遮罩占了整张图片：没有留下可以参照的部分。"],
   [/^The picture has (\w+) pixels, ([\d.]+) times what the model was trained on/, (size, factor) => `图片是 ${size} 像素，为模型训练尺寸的 ${factor} 倍：缩小后结果更好更快。`],
   [/^(?:The picture|Picture (\d+)) has (\w+) pixels, but the model takes pictures up to (\S+): only its middle, (\S+),/, (which, size, widest, share) =>
