@@ -277,6 +277,17 @@ def test_runs_of_a_list_of_prompts_are_shown_as_one(demo):
         demo.wait_for_words(words)
 
 
+def test_a_run_of_a_canvas_without_masked_tokens_says_that_nothing_was_generated(demo):
+    run = {"model": "bundled demo", "method": "shortcut", "steps": 64, "settings": {"budget": 11}, "seconds": 2.0, "speed_up": 4.0, "kinds": demo.kinds()}
+    nothing = {**run, "seconds": 0.0, "speed_up": None, "kinds": []}
+    demo.run("node('MIGMShortcutSampler').onExecuted({ migm_run: [arguments[0]] })", nothing)
+    demo.wait_for_words("Nothing was generated: the canvas has no masked tokens.")
+    assert not demo.kinds() and "Took" not in demo.words() and "accelerated" not in demo.words()
+    demo.run("node('MIGMShortcutSampler').onExecuted({ migm_run: arguments[0] })", [run, nothing])
+    demo.wait_for_words("Took 2.0 s: 4.0 times as fast")
+    assert demo.kinds() == run["kinds"], "what one of a list did not generate says nothing of the others"
+
+
 def test_a_setting_may_be_changed_where_its_steps_are_not_known(demo):
     demo.edit(method="vanilla")
     demo.wait("Boolean(widget('budget').disabled)")
