@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from page import FOUND, RUN_SECONDS, SAMPLER, SEARCH, saved
+from page import EXTENSION, FOUND, RUN_SECONDS, SAMPLER, SEARCH, saved
 
 # A machine may be too busy for a browser for a while; what is broken fails again.
 pytestmark = [pytest.mark.flaky(reruns=1, only_rerun=["TimeoutError"]), pytest.mark.hosts("newest", "oldest")]
@@ -97,6 +97,24 @@ def test_the_timeline_lights_up_and_a_stopped_run_leaves_the_plan(demo):
     demo.wait("!document.querySelector('.migm-running')", what="the run is over")
     assert demo.run("return window.lit")[:10] == list(range(1, 11))
     assert demo.kinds() == plan
+
+
+def test_labelling_a_preview_leaves_the_canvas_as_another_extension_has_made_it(page):
+    written, unpatched, patched = page.run(
+        """const { labelPreviews } = await import(`/extensions/${arguments[0]}/preview_label.js`);
+        const widget = { name: '$$canvas-image-preview', drawWidget: (context) => context.fillText('512 × 512', 0, 0) };
+        labelPreviews({ widgets: [widget] }, 256, 128);
+        const context = document.createElement('canvas').getContext('2d'), written = [];
+        widget.drawWidget(context);
+        const unpatched = !Object.hasOwn(context, 'fillText');
+        const patch = (text) => written.push(text);
+        context.fillText = patch;
+        widget.drawWidget(context);
+        return [written, unpatched, context.fillText === patch];""",
+        EXTENSION,
+    )
+    assert written == ["256 × 128"]
+    assert unpatched and patched
 
 
 def test_the_sampler_is_found_as_ksampler_and_offers_the_models_settings(page):
