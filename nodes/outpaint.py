@@ -31,13 +31,14 @@ class Outpaint(io.ComfyNode):
             display_name="MIGM Outpaint",
             category="MIGM",
             search_aliases=["outpaint", "inpaint", "extend", "expand", "uncrop", "pad image", "fill", "generative fill", "zoom out"],
-            description="Extend a picture beyond its borders, generate a masked part of it anew, or both. All other pixels stay as they are.",
+            description="Extend a picture beyond its borders, generate a masked part of it anew, or both. All other pixels stay as they are. "
+            "Without an extension, a picture is first scaled to whole tokens.",
             inputs=[
                 model_link(),
                 io.Image.Input("image", tooltip="What to extend. Its transparent parts are generated too, where it has such and no mask is connected."),
                 io.Mask.Input("mask", optional=True, tooltip="What to generate in the picture, for inpainting. Of another size it is scaled."),
                 *(
-                    io.Int.Input(side, default=0, min=0, max=MAX_REACH, step=8, tooltip="Pixels to add on this side; a few more where they fill a token.")
+                    io.Int.Input(side, default=0, min=0, max=MAX_REACH, step=8, tooltip="Pixels to add on this side. An extension fills up the picture to whole tokens, too.")
                     for side in SIDES
                 ),
                 optional(joining.pop("feather")),
@@ -45,7 +46,7 @@ class Outpaint(io.ComfyNode):
             ],
             outputs=[
                 CANVAS.Output("canvas", display_name="canvas", tooltip="For MIGM KSampler (Shortcut), with a MIGM Prompt of the whole picture, and MIGM Compare Methods."),
-                io.Image.Output("seen", display_name="image", tooltip="The picture as the model sees it: extended, its sides whole tokens."),
+                io.Image.Output("seen", display_name="image", tooltip="The picture as the model sees it: extended or scaled, its sides whole tokens."),
                 io.Mask.Output("area", display_name="mask", tooltip="What is generated: all of each token that the mask takes."),
             ],
         )

@@ -196,7 +196,7 @@ def generate(
     """
     parts = [_parts(canvas, plan.settings.rule.one_by_one) for plan in plans]
     _, rows, columns = canvas.shape
-    progress = RunProgress(model, sum(plan.settings.steps for each, plan in zip(parts, plans) for _, part in each if part.masked.any()))
+    progress = RunProgress(model, sum(plan.settings.steps for each, plan in zip(parts, plans) for _, part in each if _masked(part)))
 
     def after_step(step: StepReport) -> None:
         on_step(step, columns * model.downscale_factor, rows * model.downscale_factor)
@@ -211,6 +211,8 @@ def generate(
         progress.start()
         results = []
         for first, part in of_plan:
+            if masked := _masked(part):
+                progress.start_part(masked, settings.steps)
             of_part = replace(settings, seed=settings.seed + first, batch=part.shape[0])
             results.append(pipeline.sample(_of_images(branches, first, part.shape[0]), of_part, part, after_step, method=method))
         run = Run(model.name, plan, Canvas.stacked([result.canvas.to("cpu") for result in results]), results)
@@ -243,6 +245,11 @@ def _parts(canvas: Canvas, one_by_one: bool) -> list[tuple[int, Canvas]]:
     if not one_by_one and len(set(canvas.masked.flatten(1).sum(1).tolist())) == 1:
         return [(0, canvas)]
     return [(i, Canvas(canvas.codes[i : i + 1], canvas.masked[i : i + 1])) for i in range(canvas.shape[0])]
+
+
+def _masked(part: Canvas) -> int:
+    """How many tokens of each image are masked; all images of a part have equally many."""
+    return int(part.masked[0].sum())
 
 
 def report(model: LoadedModel, head: HeadFile | None, run: Run) -> str:

@@ -111,6 +111,7 @@ def remarks() -> list[str]:
     painted = painting.Painting()
     notes += inputs.MASKS_ITSELF, inputs.WORDS_OF_ITS_OWN.format(task="dense")
     notes += painting.paint_in(Image.new("RGB", (64, 64)), torch.ones(32, 32), painted, 8).notes
+    notes += painting.paint_in(Image.new("RGB", (66, 64)), torch.eye(64, 66), painted, 8).notes
     notes += inputs._to_paint(Image.new("RGB", (128, 128)), torch.eye(128), painted, lambda pixels: torch.zeros(1, 16, 16, dtype=torch.int64), 8, [(64, 64)]).notes
     notes += trained.caution("edit"), trained.caution("understanding")
     reading = sys.modules[f"{NAME}.migm_core.families.lumina_dimoo.reading"]
@@ -122,7 +123,7 @@ def remarks() -> list[str]:
 def test_the_timeline_translates_all_that_the_server_remarks():
     translated = (REPOSITORY / "web" / "words.js").read_text(encoding="utf-8")
     patterns = [re.compile(pattern) for pattern in re.findall(r"^\s*\[?/(\^.*)/,", translated, re.MULTILINE)]
-    assert len(remarks()) == 28
+    assert len(remarks()) == 29
     used = [next((pattern for pattern in patterns if pattern.match(remark)), None) for remark in remarks()]
     assert None not in used
     assert set(used) == set(patterns), "a translation that nothing needs, or that another one takes the place of"

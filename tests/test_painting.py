@@ -1,6 +1,7 @@
 """Inpainting and outpainting: which tokens are generated, and how the result joins what was there."""
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from refusal import refused_request as refused
@@ -63,6 +64,36 @@ def test_an_extension_makes_the_canvas_grow(painter):
     area = paint_in(picture, None, Painting(extend=(10, 0, 20, 5)), 8)
     assert not area.tokens[:6, 2:8].any()
     assert area.tokens[:, :2].all() and area.tokens[:, 9:].all() and area.tokens[6].all()
+
+
+@pytest.mark.parametrize(
+    "extend, size, at",
+    [
+        ((0, 0, 16, 0), (80, 56), (0, 0)),
+        ((16, 0, 0, 0), (80, 56), (20, 0)),
+        ((0, 8, 0, 0), (64, 64), (0, 14)),
+        ((0, 0, 0, 1), (64, 56), (0, 0)),
+        ((8, 8, 8, 8), (80, 72), (8, 8)),
+    ],
+    ids=str,
+)
+def test_an_extension_of_one_side_keeps_the_pixels_of_a_picture_whose_other_side_is_no_whole_tokens(extend, size, at):
+    picture = noisy(60, 50)
+    area = paint_in(picture, None, Painting(extend=extend), 8)
+    assert area.picture.size == size and not area.notes
+    result = np.asarray(area.finish(Image.new("RGB", size, "red")))
+    left, top = at
+    there = np.zeros((size[1], size[0]), bool)
+    there[top : top + 50, left : left + 60] = True
+    assert (result[there] == np.asarray(picture).reshape(-1, 3)).all(), "the picture's own pixels"
+    assert (result[~there] == (255, 0, 0)).all(), "all that is added is generated"
+
+
+def test_a_picture_that_is_squeezed_says_so():
+    area = paint_in(noisy(60, 50), half(60, 50), Painting(), 8)
+    assert area.picture.size == (56, 48)
+    assert len(area.notes) == 1 and "from 60x50 to 56x48 pixels" in area.notes[0] and "change slightly" in area.notes[0]
+    assert not paint_in(noisy(56, 48), half(56, 48), Painting(), 8).notes
 
 
 def test_what_an_extension_adds_continues_the_picture():

@@ -47,15 +47,49 @@ def test_a_slow_first_one_does_not_silence_the_next():
     assert any(later[:5]) and sum(later) > 15
 
 
+@pytest.fixture
+def progress(monkeypatch):
+    """A function that begins the progress of a number of steps on a CPU, whose previews are the word "picture"."""
+    module = room("host.progress")
+    monkeypatch.setattr(module, "LatentPreviewMethod", SimpleNamespace(NoPreviews="none", Auto="auto"))
+    monkeypatch.setattr(module, "args", SimpleNamespace(preview_method="auto"))
+    monkeypatch.setattr(module.RunProgress, "_preview", lambda self, canvas, account: account.pay(1.0) or "picture")
+
+    def begin(steps: int):
+        run = module.RunProgress(SimpleNamespace(device=SimpleNamespace(type="cpu"), previews={}), steps)
+        run.bar = MagicMock()
+        return run
+
+    return begin
+
+
+def after_steps(run, *unmasked: int) -> list[tuple]:
+    """Steps that unmask so many tokens each: what the bar was told of each, done, of all and the preview."""
+    run.bar.reset_mock()
+    for count in unmasked:
+        run.after_step(SimpleNamespace(unmasked=count, canvas=SimpleNamespace(codes=torch.zeros(1, 2, 2))))
+    return [call.args for call in run.bar.update_absolute.call_args_list]
+
+
+def test_a_run_that_needs_fewer_steps_than_asked_ends_with_a_full_bar_and_its_preview(progress):
+    run = progress(8)
+    run.start_part(masked=3, steps=8)
+    assert after_steps(run, 1, 0, 2) == [(1, 8, None), (2, 8, None), (8, 8, "picture")]
+
+
+def test_parts_that_need_fewer_steps_fill_their_shares_of_the_bar_and_the_last_shows_the_preview(progress):
+    run = progress(12)
+    run.start_part(masked=2, steps=4)
+    assert after_steps(run, 1, 1) == [(1, 12, None), (4, 12, None)]
+    run.start_part(masked=4, steps=4)
+    assert after_steps(run, 1, 1, 1, 1) == [(5, 12, None), (6, 12, None), (7, 12, None), (8, 12, None)]
+    run.start_part(masked=4, steps=4)
+    assert after_steps(run, 4) == [(12, 12, "picture")]
+
+
 @pytest.mark.parametrize("chosen, shown", [("none", False), ("auto", True)])
-def test_no_preview_is_made_where_the_host_is_set_to_none(monkeypatch, chosen, shown):
-    progress = room("host.progress")
-    methods = SimpleNamespace(NoPreviews="none", Auto="auto")
-    monkeypatch.setattr(progress, "LatentPreviewMethod", methods)
-    monkeypatch.setattr(progress, "args", SimpleNamespace(preview_method=chosen))
-    monkeypatch.setattr(progress.RunProgress, "_preview", lambda self, canvas, account: "picture")
-    model = SimpleNamespace(device=SimpleNamespace(type="cpu"), previews={})
-    run = progress.RunProgress(model, 1)
-    run.bar = MagicMock()
-    run.after_step(SimpleNamespace(canvas=SimpleNamespace(codes=torch.zeros(1, 2, 2))))
-    run.bar.update_absolute.assert_called_once_with(1, 1, "picture" if shown else None)
+def test_no_preview_is_made_where_the_host_is_set_to_none(progress, monkeypatch, chosen, shown):
+    monkeypatch.setattr(room("host.progress").args, "preview_method", chosen)
+    run = progress(1)
+    run.start_part(masked=4, steps=1)
+    assert after_steps(run, 4) == [(1, 1, "picture" if shown else None)]

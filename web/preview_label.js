@@ -27,11 +27,13 @@ export function labelInCanvas(node) {
   widget.drawWidget = function (context, ...more) {
     const { width, height } = sizes.get(node);
     const write = context.fillText;
+    const own = Object.hasOwn(context, "fillText"); // another extension's
     context.fillText = (text, ...at) => write.call(context, LABEL.test(text) ? `${width} × ${height}` : text, ...at);
     try {
       return draw.call(this, context, ...more);
     } finally {
-      delete context.fillText; // the canvas's own again
+      if (own) context.fillText = write;
+      else delete context.fillText; // that of all canvases again
     }
   };
   node.setDirtyCanvas?.(true, true);

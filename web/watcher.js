@@ -135,7 +135,7 @@ const lastPart = (name) => name.split(/[/\\]/).at(-1).toLowerCase();
 
 /** Several runs of one sampler, of a list of prompts, as one. */
 export function united(runs) {
-  const last = runs.at(-1);
+  const last = runs.findLast(({ kinds }) => kinds?.length) ?? runs.at(-1); // one that had nothing masked says nothing of the others
   const all = (name) => [...new Set(runs.flatMap((run) => run[name] ?? []))];
   const seconds = runs.reduce((sum, run) => sum + run.seconds, 0);
   const ofVanilla = runs.reduce((sum, run) => sum + run.seconds * run.speed_up, 0);
@@ -157,6 +157,7 @@ function promise({ kinds, speed_up }) {
 }
 
 function measured({ kinds, seconds, speed_up }) {
+  if (!kinds.length) return words().nothing;
   if (!isAccelerated(kinds)) return words().tookFull(seconds);
   return words().took(seconds, speed_up);
 }

@@ -18,6 +18,7 @@ const en = {
   everyStepFull: "Every step full: not accelerated",
   took: (seconds, factor) => `Took ${duration(seconds)} s${factor ? `: ${times(factor)} times as fast, measured` : ""}`,
   tookFull: (seconds) => `Took ${duration(seconds)} s, every step full: not accelerated`,
+  nothing: "Nothing was generated: the canvas has no masked tokens.",
   presets: "Presets",
   presetNames: {},
   preset: ({ steps, budget }) => `${budget} of ${steps} steps full`,
@@ -44,6 +45,7 @@ const zh = {
   everyStepFull: "每一步都是完整步：未加速",
   took: (seconds, factor) => `用时 ${duration(seconds)} 秒${factor ? `：实测 ${times(factor)} 倍速度` : ""}`,
   tookFull: (seconds) => `用时 ${duration(seconds)} 秒，每一步都是完整步：未加速`,
+  nothing: "没有生成任何内容：画布里没有被掩码的 token。",
   presets: "预设",
   presetNames: { Fast: "快速", Balanced: "均衡", Quality: "质量" },
   preset: ({ steps, budget }) => `${steps} 步中有 ${budget} 步完整`,
@@ -82,6 +84,8 @@ const SENTENCES = [
   [/^The task (\S+) has words of its own: the prompt/, (task) => `任务 ${task} 有自己的文字：不读取提示词。`],
   [/^The transparent parts of the picture are what is generated/, () => "没有给遮罩，所以生成的是图片的透明部分。"],
   [/^The mask has (\w+) pixels and the picture (\w+): /, (mask, picture) => `遮罩是 ${mask} 像素，图片是 ${picture}：遮罩已缩放。`],
+  [/^The picture is scaled from (\w+) to (\w+) pixels, whole tokens/, (size, to) =>
+    `图片从 ${size} 缩放到 ${to} 像素，凑成整数个 token：所有像素都略有变化。要保持不变，请先裁剪到这个尺寸。`],
   [/^The mask takes all of the picture/, () => "遮罩占了整张图片：没有留下可以参照的部分。"],
   [/^The picture has (\w+) pixels, ([\d.]+) times what the model was trained on/, (size, factor) => `图片是 ${size} 像素，为模型训练尺寸的 ${factor} 倍：缩小后结果更好更快。`],
   [/^(?:The picture|Picture (\d+)) has (\w+) pixels, but the model takes pictures up to (\S+): only its middle, (\S+),/, (which, size, widest, share) =>

@@ -21,15 +21,22 @@ from .weights import LoadedModel, fitting_tile
 class RunProgress:
     """The host's side of a run: its progress bar, the image filling in, and its stop button.
 
-    Use ``after_step`` as the callback of one or several runs.
+    Use ``after_step`` as the callback of one or several runs. Call ``start`` before each run, and ``start_part`` before each batch of it
+    that is sampled at once.
 
     Args:
         model: the one that samples; its image tokenizer is loaded.
-        steps: of all runs together.
+        steps: of all parts together, as asked for.
+
+    Attributes:
+        done: steps so far. Those that a rule leaves out, as nothing is masked any more, are done with the last of their part.
+        masked: tokens of each image that are still masked in this part. Counted here, as asking the canvas would wait for the device.
+        end: what ``done`` is at the end of this part.
     """
 
     def __init__(self, model: LoadedModel, steps: int):
         self.model, self.steps, self.done = model, steps, 0
+        self.masked, self.end = 0, 0
         self.shown = False  # a preview, in any of the runs
         self.previews = args.preview_method != LatentPreviewMethod.NoPreviews  # the server's, or the page's for this prompt
         self.bar = comfy.utils.ProgressBar(steps)
@@ -40,10 +47,15 @@ class RunProgress:
         self.event = None
         self.resumed = time.perf_counter()
 
+    def start_part(self, masked: int, steps: int) -> None:
+        """Begin a part of a run: images with so many masked tokens each, sampled in so many steps or fewer."""
+        self.masked, self.end = masked, self.done + steps
+
     def after_step(self, report: StepReport) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._wait_for_last_step()
-        self.done += 1
+        self.masked -= report.unmasked
+        self.done = self.done + 1 if self.masked else self.end
         account = self.model.previews.setdefault(report.canvas.codes[0].numel(), PreviewAccount())
         self._count(account)
         preview = None

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from page import FOUND, RUN_SECONDS, SAMPLER, SEARCH, saved
+from page import EXTENSION, FOUND, RUN_SECONDS, SAMPLER, SEARCH, saved
 
 # A machine may be too busy for a browser for a while; what is broken fails again.
 pytestmark = [pytest.mark.flaky(reruns=1, only_rerun=["TimeoutError"]), pytest.mark.hosts("newest", "oldest")]
@@ -97,6 +97,24 @@ def test_the_timeline_lights_up_and_a_stopped_run_leaves_the_plan(demo):
     demo.wait("!document.querySelector('.migm-running')", what="the run is over")
     assert demo.run("return window.lit")[:10] == list(range(1, 11))
     assert demo.kinds() == plan
+
+
+def test_labelling_a_preview_leaves_the_canvas_as_another_extension_has_made_it(page):
+    written, unpatched, patched = page.run(
+        """const { labelPreviews } = await import(`/extensions/${arguments[0]}/preview_label.js`);
+        const widget = { name: '$$canvas-image-preview', drawWidget: (context) => context.fillText('512 × 512', 0, 0) };
+        labelPreviews({ widgets: [widget] }, 256, 128);
+        const context = document.createElement('canvas').getContext('2d'), written = [];
+        widget.drawWidget(context);
+        const unpatched = !Object.hasOwn(context, 'fillText');
+        const patch = (text) => written.push(text);
+        context.fillText = patch;
+        widget.drawWidget(context);
+        return [written, unpatched, context.fillText === patch];""",
+        EXTENSION,
+    )
+    assert written == ["256 × 128"]
+    assert unpatched and patched
 
 
 def test_the_sampler_is_found_as_ksampler_and_offers_the_models_settings(page):
@@ -275,6 +293,17 @@ def test_runs_of_a_list_of_prompts_are_shown_as_one(demo):
     demo.run("node('MIGMShortcutSampler').onExecuted({ migm_run: arguments[0] })", runs)
     for words in ("Took 5.0 s: 4.0 times as fast", "One.", "Two.", "cat, dog"):
         demo.wait_for_words(words)
+
+
+def test_a_run_of_a_canvas_without_masked_tokens_says_that_nothing_was_generated(demo):
+    run = {"model": "bundled demo", "method": "shortcut", "steps": 64, "settings": {"budget": 11}, "seconds": 2.0, "speed_up": 4.0, "kinds": demo.kinds()}
+    nothing = {**run, "seconds": 0.0, "speed_up": None, "kinds": []}
+    demo.run("node('MIGMShortcutSampler').onExecuted({ migm_run: [arguments[0]] })", nothing)
+    demo.wait_for_words("Nothing was generated: the canvas has no masked tokens.")
+    assert not demo.kinds() and "Took" not in demo.words() and "accelerated" not in demo.words()
+    demo.run("node('MIGMShortcutSampler').onExecuted({ migm_run: arguments[0] })", [run, nothing])
+    demo.wait_for_words("Took 2.0 s: 4.0 times as fast")
+    assert demo.kinds() == run["kinds"], "what one of a list did not generate says nothing of the others"
 
 
 def test_a_setting_may_be_changed_where_its_steps_are_not_known(demo):

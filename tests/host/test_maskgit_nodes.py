@@ -102,8 +102,11 @@ def test_images_with_masks_of_their_own_are_completed_each_by_its_class(server, 
     inputs = {"model": ["model", 0], "image": ["images", 0], "mask": ["masks", 0], "variation": 0.0, "variation_seed": 0}
     graph["canvas"] = {"class_type": "MIGMEncodeImage", "inputs": inputs}
     graph["sampler"]["inputs"]["canvas"] = ["canvas", 0]
-    seen = client.images(client.run(graph), "save")
+    outcome = client.run(graph)
+    seen = client.images(outcome, "save")
     assert len(seen) == 2
+    last = [data for data in outcome.of("progress") if data["node"] == "sampler"][-1]
+    assert len(outcome.of("migm.step")) < 2 * STEPS == last["value"] == last["max"], "fewer steps than asked for, and a full bar"
     for index, number in enumerate((2, 9)):
         known = engine.encode(torch.from_numpy(pictures[index]).permute(2, 0, 1)[None] / 255)
         canvas = known.masked_with(touched_tokens(torch.from_numpy(masks[index][None]), *known.shape[1:]))

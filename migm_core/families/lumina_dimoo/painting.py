@@ -38,6 +38,11 @@ def squeeze(picture: Image.Image, downscale_factor: int) -> Image.Image:
     return picture.resize(squeezed_size(picture.size, downscale_factor), Image.Resampling.LANCZOS)
 
 
+def squeezed(size: Size, to: Size) -> str:
+    """A sentence on a picture that was squeezed, (width, height) before and after."""
+    return f"The picture is scaled from {size[0]}x{size[1]} to {to[0]}x{to[1]} pixels, whole tokens: all of its pixels change slightly. Crop it to that size to keep them."
+
+
 def masked_tokens(mask: Tensor, downscale_factor: int, rule: str = TOUCHED) -> Tensor:
     """The tokens that a mask of pixels takes: (B, h, w) in 0..1, sides multiples of the factor, to bool (B, H, W).
 
@@ -65,7 +70,7 @@ class Painting:
         feather: pixels over which the result fades into the picture, outside the mask; all of them are generated, too.
         blend: whether the picture's own pixels come back outside the mask. Otherwise all of the result went through the image tokenizer, as
             published, which changes known pixels slightly.
-        extend: pixels to add at the left, top, right and bottom; to the sum with the picture's own, a few more where they fill a token.
+        extend: pixels to add at the left, top, right and bottom. Where any are, a few more fill up both sides to whole tokens.
     """
 
     mask_rule: str = choice(TOUCHED, (TOUCHED, MOSTLY), "which tokens the mask takes: those that it touches, or as published those that it covers by more than half")
@@ -92,7 +97,7 @@ class PaintingArea:
         picture: RGB, its sides multiples of the downscale factor.
         tokens: to generate, bool (H, W).
         alpha: share of the result in each pixel, float32 (h, w); None where all of it is the result.
-        notes: sentences for who should know what became of the mask.
+        notes: sentences for who should know what became of the picture and the mask.
     """
 
     picture: Image.Image
@@ -128,7 +133,9 @@ def paint_in(picture: Image.Image, mask: Tensor | None, settings: Painting, down
     if given != size:
         notes.append(scaled_mask(given, size))
     picture, area = _extended(picture, _scaled(mask, size, settings.mask_rule), settings.extend, downscale_factor)
-    picture = squeeze(picture, downscale_factor)
+    size, picture = picture.size, squeeze(picture, downscale_factor)
+    if picture.size != size:
+        notes.append(squeezed(size, picture.size))
     area = _grown(_scaled(area, picture.size, settings.mask_rule), settings.grow)
     if settings.grow_tokens:
         tokens = masked_tokens(area[None], downscale_factor, settings.mask_rule)[0]
@@ -156,12 +163,10 @@ def _extended(picture: Image.Image, mask: Tensor, extend: tuple[int, int, int, i
     if not any(extend):
         return picture, mask
     left, top, right, bottom = extend
-    # Whole tokens, so that the picture need not be squeezed.
+    # Whole tokens on both axes, so that the picture need not be squeezed: where it is extended anyway, else at its right or bottom.
     fill_width, fill_height = -(picture.width + left + right) % downscale_factor, -(picture.height + top + bottom) % downscale_factor
-    if left or right:
-        left, right = (left, right + fill_width) if right else (left + fill_width, right)
-    if top or bottom:
-        top, bottom = (top, bottom + fill_height) if bottom else (top + fill_height, bottom)
+    left, right = (left + fill_width, right) if left and not right else (left, right + fill_width)
+    top, bottom = (top + fill_height, bottom) if top and not bottom else (top, bottom + fill_height)
     tokens = (picture.width + left + right) * (picture.height + top + bottom) // downscale_factor**2
     if tokens > MAX_TOKENS:
         raise ValueError(f"The extended picture has {tokens:,} image tokens; the limit is {MAX_TOKENS:,}. Extend it by less.")
