@@ -1,6 +1,7 @@
 """MIGM Compare Methods: one prompt and seed by several methods, side by side."""
 
 import re
+from bisect import bisect_right
 from functools import partial
 
 import numpy as np
@@ -165,5 +166,15 @@ def contact_sheet(images: list[torch.Tensor], labels: list[list[str]]) -> torch.
         top = MARGIN + index // columns * (height + LABEL + MARGIN)
         sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (left, top))
         for line, text in enumerate(lines):
-            pen.text((left, top + height + 6 + 19 * line), text, font=font, fill=(235, 235, 235) if line == 0 else (165, 165, 170))
+            shown = shortened(text, font, width)
+            pen.text((left, top + height + 6 + 19 * line), shown, font=font, fill=(235, 235, 235) if line == 0 else (165, 165, 170))
     return torch.from_numpy(np.asarray(sheet).copy()).float()[None] / 255
+
+
+def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """A line that is at most ``width`` pixels wide, with … in the place of what finds no room."""
+    text, whole = text[: width + 1], text  # a letter takes a pixel or more: a line of any length costs no more than that
+    if text == whole and font.getlength(text) <= width:
+        return text
+    letters = bisect_right(range(1, len(text)), width, key=lambda count: font.getlength(f"{text[:count]}…"))
+    return f"{text[:letters].rstrip()}…"

@@ -1,4 +1,4 @@
-"""`migm compare`: ways of sampling in a user's words, and what is measured of them."""
+"""`migm compare` and MIGM Compare Methods: ways of sampling in a user's words, and what is measured and shown of them."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from nodes_without_host import room
+from PIL import Image, ImageFont
 from small_model import PROMPT, edit_json
 
 from migm_core.bench.compare import compare, likeness, steps_of_passes, table
@@ -243,3 +244,30 @@ def test_the_command_compares_all_that_the_model_can_run(small, tmp_path, capsys
         printed = capsys.readouterr()
         assert expected in printed.err and printed.out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["rows.json"]
+
+
+# The node
+
+
+LONG = "ml-cache 8 interval=3 ratio=0.25 warmup=2"
+
+
+def test_a_label_stays_beneath_its_own_image():
+    node = room("compare")
+    dark, columns = torch.zeros(2, 256, 256, 3), slice(node.MARGIN + 256, 2 * node.MARGIN + 256)
+    for way in (LONG, "shortcut 8 of 48"):
+        sheet = node.contact_sheet([*dark], [[way, "2 of 8 steps full", "0.50 s"]] * 2)[0]
+        between = sheet[:, columns]
+        assert (between == between[0, 0]).all(), way
+
+
+@pytest.mark.parametrize("text", [LONG, LONG * 10_000, "shortcut 8", "", "i" * 300])
+def test_a_line_without_room_is_cut_as_late_as_possible_and_says_so(text):
+    font = ImageFont.load_default(15)
+    shown = room("compare").shortened(text, font, 256)
+    assert font.getlength(shown) <= 256
+    if shown != text:
+        kept = shown.removesuffix("…")
+        assert shown != kept and text.startswith(kept) and font.getlength(f"{text[: len(kept) + 2]}…") > 256
+    else:
+        assert len(text) < 20
