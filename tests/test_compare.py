@@ -49,6 +49,12 @@ def test_ways_are_separated_by_semicolons_and_lines():
     assert list(parse_ways(" vanilla;\n shortcut 9 ;; vanilla 16\n")) == ["vanilla", "shortcut 9", "vanilla 16"]
 
 
+def test_a_way_that_is_written_again_is_measured_again():
+    ways = parse_ways("vanilla; shortcut 9; vanilla; vanilla")
+    assert list(ways) == ["vanilla", "shortcut 9", "vanilla (2)", "vanilla (3)"]
+    assert ways["vanilla"] == ways["vanilla (2)"] == ways["vanilla (3)"]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -247,6 +253,12 @@ def test_the_command_compares_all_that_the_model_can_run(small, tmp_path, capsys
 
 
 # The node
+
+
+def test_each_line_of_the_node_is_a_way_of_its_own():
+    """The first line pays for warming up: so it may stand there again."""
+    vanilla, shortcut = {"method": "vanilla"}, {"method": "shortcut", "budget": 8}
+    assert room("compare").parse("vanilla\n\nshortcut 8\n VANILLA\n") == [("vanilla", vanilla), ("shortcut 8", shortcut), ("vanilla", vanilla)]
 
 
 LONG = "ml-cache 8 interval=3 ratio=0.25 warmup=2"
