@@ -244,6 +244,9 @@ def test_the_command_compares_all_that_the_model_can_run(small, tmp_path, capsys
     assert [row["settings"]["method"] for row in json.loads(out.read_text())] == ["vanilla", "shortcut", "ml-cache"]
     assert main(["compare", PROMPT, *options, "--head", "none"]) == 0
     assert "| shortcut |" not in capsys.readouterr().out
+    assert main(["compare", PROMPT, *options, "--head", str(small.head), "--steps", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "\n| vanilla | 1 | " in printed and "\n| ml-cache | 1 | " in printed and "| shortcut |" not in printed, "which needs two steps"
     refusals = {"--rounds=0": "--rounds: '0' is no whole number from 1", "--methods=magic": "'magic' is no way", "--methods=shortcut": "needs a shortcut head"}
     for wrong, expected in refusals.items():
         assert main(["compare", PROMPT, *options, "--head", "none", wrong, "--report", str(tmp_path / "no.json")]) == 2
