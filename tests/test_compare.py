@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from maskgit_folder import published
 from nodes_without_host import room
 from PIL import Image, ImageFont
 from small_model import PROMPT, edit_json
@@ -193,6 +194,17 @@ def test_vanilla_in_the_time_of_each_other_method(painter, picture, monkeypatch)
         ("vanilla 3, in the time of ml-cache 8 warmup=0", 3, "vanilla"),
         ("vanilla 4, in the time of shortcut 3", 4, "vanilla"),
     ]
+
+
+def test_vanilla_takes_no_fewer_steps_than_its_rule_needs(tmp_path, monkeypatch):
+    # Of two steps one takes a second and the other nothing: the time of one, but MaskGIT's schedules have two.
+    monkeypatch.setattr(StepTimer, "seconds", lambda timer: [(kind, float(kind == "full")) for kind, *_ in timer._laps])
+    maskgit = Pipeline.load(published(tmp_path), dtype="fp32", device="cpu")
+    ways = parse_ways("ml-cache 2 warmup=0 interval=1000 ratio=1; ml-cache 8 warmup=0 interval=1000 ratio=1")
+    rows = compare(maskgit, ["3"], ways, rounds=1, same_time=True)
+    assert [(row.settings["method"], row.settings["steps"]) for row in rows] == [("ml-cache", 2), ("ml-cache", 8), ("vanilla", 2)]
+    counts = maskgit.settings(method="vanilla", steps=3, schedule=(12, 12, 12))
+    assert steps_of_passes(counts, 1, Canvas.empty(1, 6, 6)) == 3, "a schedule of counts has as many steps as counts"
 
 
 def test_steps_that_unmask_nothing_cost_no_pass(painter):
