@@ -1,6 +1,7 @@
 """MIGM Compare Methods: one prompt and seed by several methods, side by side."""
 
 import re
+from bisect import bisect_right
 from functools import partial
 
 import numpy as np
@@ -71,40 +72,41 @@ class CompareMethods(io.ComfyNode):
         expect(PromptText, prompt=prompt)
         blank = canvas_for(model, prompt, head, canvas)
         ways = parse(methods)
-        numbers = [numbers_of(way, model.checkpoint.settings) for way in ways.values()]
+        numbers = [numbers_of(way, model.checkpoint.settings) for _, way in ways]
         plans = [make_plan(model, head, blank, prompt, seed=seed, guidance_scale=cfg, rule={"temperature": temperature}, painted=canvas, **each) for each in numbers]
         runs = generate(model, head, prompt, blank, plans, partial(tell_step, model.name))
         finish = canvas.finish if canvas is not None else ()
         images = [pictures.canvas_image(model, run.canvas, finish=finish) for run in runs]
-        sheet = contact_sheet([image[0] for image in images], [label(name, run) for name, run in zip(ways, runs)])
-        text = "\n\n".join(f"{name}\n{report(model, head, run)}" for name, run in zip(ways, runs))
+        sheet = contact_sheet([image[0] for image in images], [label(line, run) for (line, _), run in zip(ways, runs)])
+        text = "\n\n".join(f"{line}\n{report(model, head, run)}" for (line, _), run in zip(ways, runs))
         return io.NodeOutput(pictures.placed(torch.cat(images)), pictures.placed(sheet), text)
 
 
 LINE = re.compile(r"([a-z0-9_-]+)(?: +(\d{1,6}))?(?: +of +(\d{1,6}))?((?: +[a-z_]+=[a-z0-9._-]{1,40})*)")
 
 
-def parse(methods: str) -> dict[str, dict]:
-    """Lines to what each asks for: preset, method, and steps and settings where they are given.
+def parse(methods: str) -> list[tuple[str, dict]]:
+    """Each line, in order, with what it asks for: preset, method, and steps and settings where they are given. One may stand there twice.
 
     Raises:
         ValueError: names the line.
     """
     presets = {preset.lower(): preset for preset in PRESETS}
-    ways = {}
+    ways = []
     for line in filter(None, map(str.strip, str(methods).lower().splitlines())):
         match = LINE.fullmatch(line)
         word, first, second, pairs = match.groups() if match else (line, None, None, "")
         if word in presets and not (first or second or pairs):
-            ways[line] = {"preset": presets[word], "method": DEFAULT}
+            way = {"preset": presets[word], "method": DEFAULT}
         elif word in METHODS and (not second or "budget" in METHODS[word].settings()):
             number = "budget" if "budget" in METHODS[word].settings() else "steps"
             numbers = {name: int(given) for name, given in ((number, first), ("steps", second)) if given}
-            ways[line] = {"method": word, **numbers, **_settings(line, word, pairs.split())}
+            way = {"method": word, **numbers, **_settings(line, word, pairs.split())}
         else:
             shown = line if len(line) <= 60 else f"{line[:57]}..."
             raise ValueError(f"methods: {shown!r} is not understood. Examples: {', '.join(EXAMPLES.split())}, shortcut 8, shortcut 8 of 48, vanilla 16, ml-cache interval=3.")
-        _check(line, ways[line])
+        _check(line, way)
+        ways.append((line, way))
     if not ways:
         raise ValueError(f"methods is empty. Write one way a line, for example {', '.join(EXAMPLES.split())}.")
     return ways
@@ -165,5 +167,15 @@ def contact_sheet(images: list[torch.Tensor], labels: list[list[str]]) -> torch.
         top = MARGIN + index // columns * (height + LABEL + MARGIN)
         sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (left, top))
         for line, text in enumerate(lines):
-            pen.text((left, top + height + 6 + 19 * line), text, font=font, fill=(235, 235, 235) if line == 0 else (165, 165, 170))
+            shown = shortened(text, font, width)
+            pen.text((left, top + height + 6 + 19 * line), shown, font=font, fill=(235, 235, 235) if line == 0 else (165, 165, 170))
     return torch.from_numpy(np.asarray(sheet).copy()).float()[None] / 255
+
+
+def shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """A line that is at most ``width`` pixels wide, with … in the place of what finds no room."""
+    text, whole = text[: width + 1], text  # a letter takes a pixel or more: a line of any length costs no more than that
+    if text == whole and font.getlength(text) <= width:
+        return text
+    letters = bisect_right(range(1, len(text)), width, key=lambda count: font.getlength(f"{text[:count]}…"))
+    return f"{text[:letters].rstrip()}…"

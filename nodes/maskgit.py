@@ -77,7 +77,7 @@ class MaskGITSampler(Sampler):
             [
                 *links(CLASSES.Input("classes", tooltip="From MIGM MaskGIT Class."), "MIGM Load MaskGIT"),
                 seed("The same seed gives the same image, alone or in a batch; image i of a batch has the seed plus i."),
-                steps(PUBLISHED["steps"], f"The published model and the bundled demo take {PUBLISHED['steps']}.", least=2),
+                steps(PUBLISHED["steps"], f"The published model and the bundled demo take {PUBLISHED['steps']}.", least=FAMILY.rule().least_steps),
                 choices.budget(PUBLISHED["budget"], f"Of {PUBLISHED['steps']} steps the published model takes 7 or 8, the bundled demo 7."),
                 cfg(PUBLISHED["guidance_scale"], "class"),
                 *rule.values(),

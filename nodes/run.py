@@ -270,11 +270,11 @@ def report(model: LoadedModel, head: HeadFile | None, run: Run) -> str:
         f"{settings.method}{with_head}{f' ({_named(others)})' if others else ''}, {len(kinds)} steps, {len(full)} of them full ({_listed(full)})"
         + (f"; {skipped} skipped, as they unmask nothing" if skipped else "")
     )
-    lines.append(", ".join(f"{kind} step {_time(seconds)}" for kind, seconds in run.step_seconds.items() if kind != SKIPPED) + " (median)")
+    lines.append(", ".join(f"{kind} step {as_time(seconds)}" for kind, seconds in run.step_seconds.items() if kind != SKIPPED) + " (median)")
     accelerated = "Not accelerated."
     if set(kinds) - {"full", SKIPPED}:
         accelerated = f"{run.speed_up:.2f}x as fast as the vanilla method at these times." if run.speed_up else ""
-    lines.append(f"{_time(run.seconds)} in all. {accelerated}".rstrip())
+    lines.append(f"{as_time(run.seconds)} in all. {accelerated}".rstrip())
     unknown = [f"The model does not know: {', '.join(plan.unknown_words)}."] if plan.unknown_words else []
     probed = probe_summary([each for result in run.results for each in result.probed])
     if probed:
@@ -313,5 +313,6 @@ def _listed(steps: list[int]) -> str:
     return f"steps {shown}, ... {steps[-1]}" if len(steps) > 8 else f"step{'s' if len(steps) > 1 else ''} {shown}"
 
 
-def _time(seconds: float) -> str:
+def as_time(seconds: float) -> str:
+    """Seconds as reports say them."""
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"

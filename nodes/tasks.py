@@ -123,7 +123,7 @@ def negative_prompt() -> io.Input:
 
 
 def image_cfg() -> io.Input:
-    about = "How closely to follow the pictures, beside the sampler's cfg for the words. Lumina-DiMOO takes 4 with cfg 2.5. 0 saves a third of the work."
+    about = "How closely to follow the pictures, beside the sampler's cfg for the words. Lumina-DiMOO takes 4 with cfg 2.5. 0 saves up to a fifth of the work."
     return io.Float.Input("image_cfg", default=IMAGE_SCALE, min=0.0, max=MAX_SCALE, step=0.1, tooltip=about)
 
 

@@ -21,6 +21,7 @@ from .host.pictures import picture_batch
 from .host.text import prepare_text
 from .host.text_progress import TextProgress
 from .host.weights import LoadedModel
+from .run import as_time
 from .sampler import MAX_SEED, seed
 from .sockets import advanced, expect, expect_family, optional, schema
 from .tasks import LOADER, TaskPrompt, model_link, side_by_side
@@ -162,6 +163,7 @@ def _report(model: LoadedModel, answered: Reply | Choice, options: list[str]) ->
     if isinstance(answered, Choice):
         lines += [f"{probability:.1%} {option}" for option, probability in zip(options, answered.probabilities)]
     else:
-        passes = answered.answer.passes
-        lines.append(f"{passes} passes in {answered.seconds:.2f} s, {answered.seconds / passes * 1000:.3g} ms each; {answered.settings.length / answered.settings.passes:.3g} tokens a pass")
+        settings, passes = answered.settings, answered.settings.model_passes(answered.answer.passes)
+        tokens = settings.length / settings.model_passes(settings.passes)
+        lines.append(f"{passes} pass{'es' if passes > 1 else ''} in {as_time(answered.seconds)}, {as_time(answered.seconds / passes)} each; {tokens:.3g} tokens a pass")
     return "\n".join([*lines, *answered.notes])

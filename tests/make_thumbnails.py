@@ -223,7 +223,7 @@ def compare_methods(pipeline: Pipeline) -> Image.Image:
     (prompt,), (way_of,) = (nodes("compare_methods", kind) for kind in ("MIGMPrompt", "MIGMCompareMethods"))
     compare, own = room("compare"), pipeline.checkpoint.settings
     images, labels = [], []
-    for name, way in compare.parse(way_of["methods"]).items():
+    for name, way in compare.parse(way_of["methods"]):
         chosen = compare.numbers_of(way, own)
         chosen |= chosen.pop("method_settings")
         result = pipeline.generate(prompt["text"], seed=way_of["seed"], guidance_scale=way_of["cfg"], temperature=way_of["temperature"], **chosen)

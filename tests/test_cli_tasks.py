@@ -230,6 +230,9 @@ def test_a_family_without_tasks_says_so(tmp_path, monkeypatch, capsys):
     options = ["--model", str(folder), "--device", "cpu"]
     assert main(["generate", "3", "--task", "edit", "--image", "house.png", *options]) == 2
     assert "MaskGIT has no tasks" in capsys.readouterr().err
+    for command in ("generate", "compare"):
+        assert main([command, "--task", "dense", "--image", "house.png", *options]) == 2
+        assert "MaskGIT has no tasks" in capsys.readouterr().err, "not that no class is given: the task has words of its own"
     assert main(["ask", "what", "--image", "house.png", *options]) == 2
     assert capsys.readouterr().err == "migm: MaskGIT does not answer questions.\n"
     # A class given by its number is named.

@@ -1,4 +1,4 @@
-"""`migm compare`: ways of sampling in a user's words, and what is measured of them."""
+"""`migm compare` and MIGM Compare Methods: ways of sampling in a user's words, and what is measured and shown of them."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from maskgit_folder import published
+from nodes_without_host import room
+from PIL import Image, ImageFont
 from small_model import PROMPT, edit_json
 
 from migm_core.bench.compare import compare, likeness, steps_of_passes, table
@@ -46,6 +48,12 @@ def test_a_way_in_words(text, expected):
 
 def test_ways_are_separated_by_semicolons_and_lines():
     assert list(parse_ways(" vanilla;\n shortcut 9 ;; vanilla 16\n")) == ["vanilla", "shortcut 9", "vanilla 16"]
+
+
+def test_a_way_that_is_written_again_is_measured_again():
+    ways = parse_ways("vanilla; shortcut 9; vanilla; vanilla")
+    assert list(ways) == ["vanilla", "shortcut 9", "vanilla (2)", "vanilla (3)"]
+    assert ways["vanilla"] == ways["vanilla (2)"] == ways["vanilla (3)"]
 
 
 @pytest.mark.parametrize(
@@ -188,6 +196,17 @@ def test_vanilla_in_the_time_of_each_other_method(painter, picture, monkeypatch)
     ]
 
 
+def test_vanilla_takes_no_fewer_steps_than_its_rule_needs(tmp_path, monkeypatch):
+    # Of two steps one takes a second and the other nothing: the time of one, but MaskGIT's schedules have two.
+    monkeypatch.setattr(StepTimer, "seconds", lambda timer: [(kind, float(kind == "full")) for kind, *_ in timer._laps])
+    maskgit = Pipeline.load(published(tmp_path), dtype="fp32", device="cpu")
+    ways = parse_ways("ml-cache 2 warmup=0 interval=1000 ratio=1; ml-cache 8 warmup=0 interval=1000 ratio=1")
+    rows = compare(maskgit, ["3"], ways, rounds=1, same_time=True)
+    assert [(row.settings["method"], row.settings["steps"]) for row in rows] == [("ml-cache", 2), ("ml-cache", 8), ("vanilla", 2)]
+    counts = maskgit.settings(method="vanilla", steps=3, schedule=(12, 12, 12))
+    assert steps_of_passes(counts, 1, Canvas.empty(1, 6, 6)) == 3, "a schedule of counts has as many steps as counts"
+
+
 def test_steps_that_unmask_nothing_cost_no_pass(painter):
     settings, canvas = painter.settings(steps=64, method="vanilla"), Canvas.empty(1, 4, 4)
     for passes in (1, 3, 7.4, 7.6, 12):
@@ -237,9 +256,45 @@ def test_the_command_compares_all_that_the_model_can_run(small, tmp_path, capsys
     assert [row["settings"]["method"] for row in json.loads(out.read_text())] == ["vanilla", "shortcut", "ml-cache"]
     assert main(["compare", PROMPT, *options, "--head", "none"]) == 0
     assert "| shortcut |" not in capsys.readouterr().out
+    assert main(["compare", PROMPT, *options, "--head", str(small.head), "--steps", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "\n| vanilla | 1 | " in printed and "\n| ml-cache | 1 | " in printed and "| shortcut |" not in printed, "which needs two steps"
     refusals = {"--rounds=0": "--rounds: '0' is no whole number from 1", "--methods=magic": "'magic' is no way", "--methods=shortcut": "needs a shortcut head"}
     for wrong, expected in refusals.items():
         assert main(["compare", PROMPT, *options, "--head", "none", wrong, "--report", str(tmp_path / "no.json")]) == 2
         printed = capsys.readouterr()
         assert expected in printed.err and printed.out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["rows.json"]
+
+
+# The node
+
+
+def test_each_line_of_the_node_is_a_way_of_its_own():
+    """The first line pays for warming up: so it may stand there again."""
+    vanilla, shortcut = {"method": "vanilla"}, {"method": "shortcut", "budget": 8}
+    assert room("compare").parse("vanilla\n\nshortcut 8\n VANILLA\n") == [("vanilla", vanilla), ("shortcut 8", shortcut), ("vanilla", vanilla)]
+
+
+LONG = "ml-cache 8 interval=3 ratio=0.25 warmup=2"
+
+
+def test_a_label_stays_beneath_its_own_image():
+    node = room("compare")
+    dark, columns = torch.zeros(2, 256, 256, 3), slice(node.MARGIN + 256, 2 * node.MARGIN + 256)
+    for way in (LONG, "shortcut 8 of 48"):
+        sheet = node.contact_sheet([*dark], [[way, "2 of 8 steps full", "0.50 s"]] * 2)[0]
+        between = sheet[:, columns]
+        assert (between == between[0, 0]).all(), way
+
+
+@pytest.mark.parametrize("text", [LONG, LONG * 10_000, "shortcut 8", "", "i" * 300])
+def test_a_line_without_room_is_cut_as_late_as_possible_and_says_so(text):
+    font = ImageFont.load_default(15)
+    shown = room("compare").shortened(text, font, 256)
+    assert font.getlength(shown) <= 256
+    if shown != text:
+        kept = shown.removesuffix("…")
+        assert shown != kept and text.startswith(kept) and font.getlength(f"{text[: len(kept) + 2]}…") > 256
+    else:
+        assert len(text) < 20

@@ -150,6 +150,7 @@ def test_the_head_of_a_working_folder_is_taken_where_none_is_named(small, tmp_pa
     (tmp_path / "head").mkdir()
     shutil.copy(small.head, tmp_path / "head" / "shortcut.safetensors")
     assert evaluated(small, tmp_path) == 0 and "| shortcut |" in capsys.readouterr().out
+    assert evaluated(small, tmp_path, "--steps", 1) == 0 and "| shortcut |" not in capsys.readouterr().out, "which needs two steps"
     assert evaluated(small, tmp_path, "--head", "none") == 0 and "| shortcut |" not in capsys.readouterr().out
 
 

@@ -77,6 +77,20 @@ def test_a_config_of_another_model_beside_it_says_nothing(folder):
     assert load_checkpoint(folder).base.config.n_heads == 16
 
 
+@pytest.mark.parametrize(
+    ("config", "steps"),
+    [(None, 5), ({}, 5), ({"n_heads": N_HEADS}, 5), ({"model_type": "maskgit"}, 5), ({"model_type": "llada"}, 15)],
+    ids=str,
+)
+def test_its_own_settings_need_no_config_and_are_not_another_models(folder, config, steps):
+    (folder / "config.json").unlink()
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").write_text(json.dumps({"steps": 5}))
+    for path in (folder, folder / BASE.name):
+        assert load_checkpoint(path).settings["steps"] == detect(path)[0].own_settings(path)[0]["steps"] == steps
+
+
 @pytest.mark.parametrize(("said", "message"), [({"n_heads": 7}, "not a multiple of n_heads 7"), ({"n_heads": "4"}, "n_heads is '4'"), ({"n_classes": 9}, "n_classes is 9, but .* have 10")])
 def test_a_config_that_does_not_fit_is_refused(folder, said, message):
     (folder / "config.json").write_text(json.dumps(said))

@@ -7,7 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from nodes_without_host import room
+from safetensors.torch import load_file
+
+from migm_core.checkpoints import TensorSource
 
 BUNDLED = ("bundled demo", "bundled demo (MaskGIT)")
 
@@ -132,6 +136,24 @@ def test_each_family_lists_its_models_and_all_heads_stand_in_one_list(files, fam
     assert list(files.heads()) == [*BUNDLED, "head.safetensors", "maskgit-shortcut.pth"]
     with pytest.raises(ValueError, match="'base.pth' is a model of the family MaskGIT. Load it with MIGM Load MaskGIT."):
         files.chosen("base.pth", files.models(lumina), "model")
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_an_old_file_lists_is_known_without_reading_it_whole(files, families, monkeypatch, large):
+    """Those of torch before 1.6: a base, a head, a table in a table, which is offered as a head that loading will tell of, and safetensors by another name."""
+    if large:
+        monkeypatch.setattr(files, "LARGEST_READ", 100)
+        monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a file is read whole"))
+    else:
+        monkeypatch.setattr(torch, "load", lambda path, *_, usual=torch.load, **options: usual(path, **options) if path.name == "nested.pth" else pytest.fail(path.name))
+    base = TensorSource.open(MASKGIT / "MaskGIT_ImageNet_tiny.pth")
+    head = load_file(files.root / "head.safetensors")
+    for name, contents in {"base.pth": {name: base.get(name) for name in base.shapes}, "old.pth": head, "nested.pth": {"params": head}}.items():
+        torch.save(contents, files.root / name, _use_new_zipfile_serialization=False)
+    shutil.copy(files.root / "head.safetensors", files.root / "renamed.pth")
+    lumina, maskgit = families
+    assert list(files.models(maskgit)) == [BUNDLED[1], "base.pth"] and list(files.models(lumina)) == [BUNDLED[0], "small"]
+    assert list(files.heads()) == [*BUNDLED, "head.safetensors", "nested.pth", "old.pth", "renamed.pth"]
 
 
 def test_a_maskgits_fingerprint_changes_with_the_image_tokenizer_beside_it(files):

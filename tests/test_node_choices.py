@@ -102,7 +102,7 @@ def test_the_plan_and_the_pages_legend_know_it(toy):
 
 def test_a_line_of_compare_methods_understands_it(toy):
     compare = room("compare")
-    ways = compare.parse("toy\ntoy 16\ntoy 16 every=3")
+    ways = dict(compare.parse("toy\ntoy 16\ntoy 16 every=3"))
     assert ways["toy 16 every=3"] == {"method": "toy", "steps": 16, "every": 3}
     numbers = compare.numbers_of(ways["toy 16 every=3"], {"steps": 64, "budget": 9})
     assert numbers == {"method": "toy", "steps": 16, "method_settings": {"every": 3}}

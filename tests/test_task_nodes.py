@@ -197,6 +197,19 @@ def test_options_need_memory_by_their_different_lengths_and_a_long_one_is_named(
     refused(lambda: understand.choose(model, "star", ["red", "red " * 3000], [inputs]), "The option ")
 
 
+@pytest.mark.parametrize(("settings", "seconds", "said"), [
+    ({"length": 8, "block": 4, "steps": 2}, 8.45, "2 passes in 8.45 s, 4.22 s each; 4 tokens a pass"),
+    ({"length": 8, "block": 4, "steps": 16}, 0.4, "8 passes in 400 ms, 50 ms each; 1 tokens a pass"),  # the others have nothing to unmask
+    ({"length": 8, "block": 4, "steps": 16, "stopped": 8}, 0.4, "4 passes in 400 ms, 100 ms each; 1 tokens a pass"),
+    ({"length": 8, "block": 8, "steps": 1}, 0.4, "1 pass in 400 ms, 400 ms each; 8 tokens a pass"),
+])  # fmt: skip
+def test_the_report_of_an_answer_counts_the_passes_that_ran_the_model(nodes, settings, seconds, said):
+    understand, asked = room("understand"), {name: value for name, value in settings.items() if name != "stopped"}
+    answer = SimpleNamespace(passes=settings.get("stopped", settings["steps"]))
+    reply = SimpleNamespace(answer=answer, settings=understand.TextSettings(**asked), seconds=seconds, pictures=(), notes=())
+    assert understand._report(SimpleNamespace(name="small"), reply, []).splitlines()[1] == said
+
+
 def test_an_empty_instruction_is_known_before_a_run():
     validate = room("tasks").EditImage.validate_inputs
     assert validate(" ") == "The instruction is empty: say what to change." and validate("red") is True and validate(None) is True

@@ -213,12 +213,12 @@ def _sampling_seconds(result: Result) -> float:
 
 
 def steps_of_passes(settings: Settings, passes: float, canvas: Canvas) -> int:
-    """The most steps of the vanilla method, up to those of the settings, that run the base ``passes`` times, rounded; at least one.
+    """The most steps of the vanilla method, up to those of the settings, that run the base ``passes`` times, rounded; at least those that the rule needs.
 
     With more steps than masked tokens some unmask nothing, and are skipped.
     """
     masked, tokens = int(canvas.masked.sum()), canvas.masked.numel()
-    steps = max(1, min(round(passes), settings.steps))
+    steps = max(settings.rule.least_steps, min(round(passes), settings.steps))
     while steps < settings.steps:
         keep = settings.rule.keep(masked, tokens, steps + 1)
         if sum(unmasked(keep, masked, step) > 0 for step in range(steps + 1)) > round(passes):

@@ -1,6 +1,7 @@
 """Ways of sampling in a user's words, for the commands that compare them."""
 
 import re
+from collections import Counter
 from typing import Any
 
 from ..sampling.methods import METHODS
@@ -14,12 +15,13 @@ def parse_ways(text: str) -> dict[str, dict[str, Any]]:
     """The settings of each way, by the words that ask for it.
 
     Ways are separated by semicolons or new lines. Each is a method's name, then a number, its budget where it takes one, else its steps, then
-    "of" and the steps, then settings as name=value.
+    "of" and the steps, then settings as name=value. One that is written
+    again, which shows how far chance alone moves the times, has its count behind its words.
 
     Raises:
         ValueError: naming the way that is not understood; whether settings exist and fit is for ``Pipeline.settings`` to say.
     """
-    ways = {}
+    ways, written = {}, Counter()
     for part in filter(None, map(str.strip, re.split(r"[;\n]", text))):
         match = re.fullmatch(r"([\w-]+)(?:\s+(\d{1,6}))?(?:\s+of\s+(\d{1,6}))?((?:\s+[\w-]+=\S+)*)", part)
         method = METHODS.get(match[1].lower()) if match else None
@@ -36,7 +38,8 @@ def parse_ways(text: str) -> dict[str, dict[str, Any]]:
             if name in SHARED:
                 raise ValueError(f"{part[:60]!r} sets {name}, which is the same for all ways. Give it as an option of the command.")
             way[_NAMES.get(name, name)] = _value(value)
-        ways[part] = way
+        written[part] += 1
+        ways[part if written[part] == 1 else f"{part} ({written[part]})"] = way
     if not ways:
         raise ValueError(f"There are no methods to compare. Examples: {EXAMPLES}.")
     return ways

@@ -83,7 +83,7 @@ class TensorSource:
         elif suffix in SUFFIXES["torch"]:
             if detect_format(path) == "safetensors":  # which is safe to read under any name
                 source._add(path)
-            elif file := TorchFile.open(path):
+            elif file := TorchFile.open(path, plain=not data):
                 source._open_other(file)
             else:
                 source._read_state_dict(path)

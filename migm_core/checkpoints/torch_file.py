@@ -47,8 +47,11 @@ class TorchFile:
             self._check(name, tensor)
 
     @classmethod
-    def open(cls, path: Path) -> "TorchFile | None":
+    def open(cls, path: Path, *, plain: bool = False) -> "TorchFile | None":
         """Open a training checkpoint; None for a file that is none, such as a plain state dict.
+
+        Args:
+            plain: take a plain state dict for one, too, where it is in the form of torch before 1.6, which torch.load reads whole.
 
         Raises:
             CheckpointError: it is one, but damaged, or in a form that is not supported.
@@ -56,7 +59,8 @@ class TorchFile:
         try:
             with path.open("rb") as file:  # and no other: one that takes its place meanwhile has its numbers elsewhere
                 content = np.memmap(file, np.uint8, "c")
-                contents, places = _read_zip(file, path) if zipfile.is_zipfile(file) else _read_legacy(file, path)
+                zipped = zipfile.is_zipfile(file)
+                contents, places = _read_zip(file, path) if zipped else _read_legacy(file, path)
         except CheckpointError:
             raise
         except OSError as error:
@@ -67,7 +71,8 @@ class TorchFile:
             return None
         tables = [key for key in TABLES if isinstance(contents.get(key), dict)]
         if not tables:
-            return None
+            listed = plain and not zipped and contents and all(isinstance(name, str) and isinstance(tensor, StoredTensor) for name, tensor in contents.items())
+            return cls(path, content, contents, places) if listed else None
         table = contents[tables[0]]
         odd = [name for name, tensor in table.items() if not isinstance(name, str) or not isinstance(tensor, StoredTensor)]
         if odd or not table:

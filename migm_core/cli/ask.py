@@ -83,7 +83,7 @@ def _write(pipeline, args, settings: dict) -> list[dict]:
             "question": question,
             "answer": reply.text,
             **asdict(reply.settings),
-            "passes": reply.answer.passes,
+            "passes": reply.settings.model_passes(reply.answer.passes),
             "finished": reply.answer.end is not None,
             "cache_errors": [asdict(error) for error in reply.answer.cache_errors],
             "notes": list(reply.notes),

@@ -52,7 +52,7 @@ def _compare(args) -> None:
     lines = list(prompts_for_task(args).values())
     pipeline = load_pipeline(args)
     if ways is None:
-        usable = [name for name, method in METHODS.items() if (pipeline.head or not method.needs_head) and (method.compiles or not args.compile)]
+        usable = [name for name, method in METHODS.items() if (_head_serves(pipeline, args) or not method.needs_head) and (method.compiles or not args.compile)]
         ways = {name: {"method": name} for name in usable}
     given = asked(args, pipeline.checkpoint.family)
     ways = {name: {**given, **way} for name, way in ways.items()}
@@ -68,12 +68,17 @@ def _compare(args) -> None:
         write_report(args.report, [asdict(row) for row in rows])
 
 
+def _head_serves(pipeline, args) -> bool:
+    """Whether there is a head, and a second step for it: the first runs the base."""
+    return pipeline.head is not None and (args.steps or pipeline.checkpoint.settings["steps"]) > 1
+
+
 def _fill_evaluate(parser: Parser) -> None:
     from .options import add_model, add_settings
 
     parser.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", help="a working folder of migm train-head, whose head is taken where --head names none")
     add_model(parser)
-    parser.add_argument("--methods", metavar="TEXT", help=f"{METHODS_HELP} (default: vanilla and, with a head, shortcut)")
+    parser.add_argument("--methods", metavar="TEXT", help=f"{METHODS_HELP} (default: vanilla and, with a head and two steps or more, shortcut)")
     parser.add_argument("--prompts", metavar="K", type=whole(1, 100000), default=100, help="how many (default: 100)")
     parser.add_argument("--split", choices=("train", "dev", "test"), default="test", help="default: test, scenes that training never shows")
     parser.add_argument("--seed", metavar="S", type=whole(0, 2**63 - 1), default=0, help="default: 0")
@@ -96,7 +101,7 @@ def _evaluate(args) -> None:
             raise ValueError(f"{args.head} does not exist. Run `migm train-head {args.folder}` first, or leave {args.folder} out.")
     pipeline = load_pipeline(args)
     if ways is None:
-        ways = parse_ways("vanilla" if pipeline.head is None else "vanilla; shortcut")
+        ways = parse_ways("vanilla; shortcut" if _head_serves(pipeline, args) else "vanilla")
     given = asked(args, pipeline.checkpoint.family)
     ways = {name: {**given, **way} for name, way in ways.items()}
     with named_as_options():

@@ -62,6 +62,8 @@ def _generate(args) -> None:
     lines = prompts_for_task(args, args.called)
     pipeline = load_pipeline(args)
     family = pipeline.checkpoint.family
+    if task.task is not None:
+        family.task(task.task)  # before the prompt, which some tasks do without, is taken for a list of classes
     if args.prompt_file is None and isinstance(parts := family.split(pipeline.checkpoint, lines[1]), list):
         lines = dict(enumerate(map(str, parts)))
     # Either an image or several of one prompt at once, or one of each prompt.

@@ -12,10 +12,12 @@ class Rule(Protocol):
 
     Attributes:
         code_noise: whether codes are sampled with noise; without it the likeliest are taken.
+        least_steps: that a run needs.
         one_by_one: whether each image of a batch is to be sampled by itself, as how many tokens it unmasks depends on its confidences.
     """
 
     code_noise: bool
+    least_steps: int = 1
     one_by_one: bool = False
 
     def keep(self, masked: int, tokens: int, steps: int) -> list[int]:

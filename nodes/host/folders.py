@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import re
+import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from ...migm_core import arguments
 from ...migm_core.checkpoints import CheckpointError, TensorSource, check_head
 from ...migm_core.checkpoints.files import locate
 from ...migm_core.checkpoints.names import is_or_ends
+from ...migm_core.checkpoints.recognise import detect_format
 from ...migm_core.checkpoints.source import FileStat, file_stat
+from ...migm_core.checkpoints.torch_file import TorchFile
 from ...migm_core.families import FAMILIES, Family
 from ...migm_core.loading import BUNDLED, BUNDLED_HEADS
 from ...migm_core.writing import readable
@@ -29,6 +32,7 @@ WEIGHTS = {SAFETENSORS, ".pth", ".pt", ".bin"}
 HUB_CACHE = re.compile(r"models--(.+?)--(.+)")  # a repository's folder, as the Hugging Face cache names it
 MARKS = frozenset(mark for family in FAMILIES for mark in (family.base_mark, family.whole_mark, family.head_mark))
 HEADER = 2**24  # bytes of a header that are looked at
+LARGEST_READ = 2**28  # bytes of a file that is read whole for a list
 
 
 def register_model_folder() -> None:
@@ -222,10 +226,18 @@ def _marks(path: Path) -> frozenset[str] | None:
             header = file.read(min(int.from_bytes(file.read(8), "little"), HEADER))
         return frozenset(mark for mark in MARKS if f'{mark}"'.encode() in header)
     try:
+        if _is_read_whole(path):
+            return None
         names = TensorSource.open(path, data=False).shapes
     except CheckpointError:
         return None
     return frozenset(mark for mark in MARKS if any(is_or_ends(name, mark) for name in names))
+
+
+def _is_read_whole(path: Path) -> bool:
+    """Whether only torch.load would tell a large file's names, in the form of torch before 1.6: it reads all of it, which the host's start would wait for."""
+    old = path.stat().st_size > LARGEST_READ and detect_format(path) == "torch" and not zipfile.is_zipfile(path)
+    return old and TorchFile.open(path, plain=True) is None
 
 
 def _is_file(path: Path) -> bool:

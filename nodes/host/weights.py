@@ -18,7 +18,7 @@ from ...migm_core.checkpoints.fill import copy_to_memory
 from ...migm_core.checkpoints.quantised import SCALE, plain_dtype, plainly_spelled, quantised_layers
 from ...migm_core.families import Family, detect
 from ...migm_core.pipeline import Pipeline
-from ...migm_core.sampling.backbone import BackboneConfig, Branch
+from ...migm_core.sampling.backbone import Branch
 from ...migm_core.sampling.memory import run_bytes as sampling_bytes
 from ...migm_core.settings import Settings
 from ...migm_core.tokenizers import tiled_decoding
@@ -79,12 +79,13 @@ class HeadFile:
     Attributes:
         name: as in the dropdown.
         source: its tensors.
-        fitted: the host's handles, by the base's config and dtype.
+        fitted: the host's handles, by the model. Models of one config and dtype share one, and it dies with the last of them: the host
+            may keep this much longer than a model.
     """
 
     name: str
     source: TensorSource
-    fitted: dict[tuple[BackboneConfig, torch.dtype], comfy.model_patcher.ModelPatcher] = field(default_factory=dict)
+    fitted: weakref.WeakKeyDictionary[LoadedModel, comfy.model_patcher.ModelPatcher] = field(default_factory=weakref.WeakKeyDictionary)
 
     def fit(self, model: LoadedModel) -> comfy.model_patcher.ModelPatcher:
         """The head for a base model.
@@ -92,20 +93,24 @@ class HeadFile:
         Raises:
             ValueError: it is for another base, or damaged; names both.
         """
-        key = (model.checkpoint.base.config, model.dtype)
-        if key not in self.fitted:
-            offload = model.base.offload_device
-            try:
-                head = build_head(self.source, key[0], dtype=model.dtype, device=offload, operations=operations(model.dtype, model.dtype, model.device, offload))
-            except CheckpointError as error:
-                raise ValueError(f"The head {self.name!r} does not fit the model {model.name!r}. {error}") from None
-            leave_files(head)
-            self.fitted[key] = handle_of(head, model.device, offload)
-        return self.fitted[key]
+        if model not in self.fitted:
+            config, dtype = model.checkpoint.base.config, model.dtype
+            alike = [handle for other, handle in self.fitted.items() if (other.checkpoint.base.config, other.dtype) == (config, dtype)]
+            self.fitted[model] = alike[0] if alike else self._build(model)
+        return self.fitted[model]
+
+    def _build(self, model: LoadedModel) -> comfy.model_patcher.ModelPatcher:
+        offload = model.base.offload_device
+        try:
+            head = build_head(self.source, model.checkpoint.base.config, dtype=model.dtype, device=offload, operations=operations(model.dtype, model.dtype, model.device, offload))
+        except CheckpointError as error:
+            raise ValueError(f"The head {self.name!r} does not fit the model {model.name!r}. {error}") from None
+        leave_files(head)
+        return handle_of(head, model.device, offload)
 
     def get_models(self) -> list[comfy.model_patcher.ModelPatcher]:
         """What the host counts as in use while a prompt runs that holds this."""
-        return list(self.fitted.values())
+        return list({id(handle): handle for handle in self.fitted.values()}.values())
 
     def is_dynamic(self) -> bool:
         """As of a ``LoadedModel``."""

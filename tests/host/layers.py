@@ -5,6 +5,7 @@ With --dynamic as a second argument the host's dynamic memory is on. Prints one 
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -98,6 +99,23 @@ def attention_calls() -> dict:
     return asked
 
 
+def heads(model, head) -> dict[str, list[str]]:
+    """The dtypes of a head's handles: with a model in float32, with two such, with one in bfloat16 beside it, and when that has gone."""
+    def of_handles():
+        return sorted(str(next(handle.model.parameters()).dtype) for handle in head.get_models())
+
+    head.fit(model)
+    found = {"one": of_handles()}
+    other = replace(model)
+    shared = head.fit(other) is head.fit(model)
+    found |= {"alike": of_handles() if shared else []}
+    other = replace(model, dtype=torch.bfloat16)
+    head.fit(other)
+    found["different"] = of_handles()
+    del other
+    return found | {"gone": of_handles()}
+
+
 with torch.inference_mode():
     plain = codes("small")
     bf16 = with_weights("half", lambda tensors: {key: value.to(torch.bfloat16) for key, value in tensors.items()})
@@ -108,6 +126,7 @@ with torch.inference_mode():
     seen = {
         "attention": attention_calls(),
         "patchers": [type(each) is type(handle) for each in (*model.get_models(), *head.get_models(), head.fit(model))],
+        "heads": heads(model, head),
         "bf16": codes(bf16),
         "formats": {},
     }

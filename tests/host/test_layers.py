@@ -31,6 +31,11 @@ def test_handles_are_of_the_kind_that_the_host_uses_for_its_own(seen):
     assert len(seen["patchers"]) >= 3 and all(seen["patchers"])
 
 
+def test_a_head_has_a_handle_for_each_dtype_of_the_models_that_are_there(seen):
+    one = ["torch.float32"]
+    assert seen["heads"] == {"one": one, "alike": one, "different": ["torch.bfloat16", *one], "gone": one}
+
+
 def test_attention_off_the_cpu_is_the_hosts_function(seen):
     """So that --use-sage-attention and its like act."""
     assert seen["attention"] == [["meta", 2, ["skip_output_reshape", "skip_reshape"]]]

@@ -164,13 +164,13 @@ def test_a_budget_of_all_steps_runs_them_all_and_says_so(client, engine):
 def test_methods_are_compared_on_one_sheet(client, engine):
     graph = text_to_image()
     inputs = {key: graph["sampler"]["inputs"][key] for key in ("model", "prompt", "head", "cfg", "temperature")}
-    graph["sampler"] = {"class_type": "MIGMCompareMethods", "inputs": {**inputs, "seed": 50, "methods": "vanilla\nshortcut 4\nml-cache\nvanilla 5\nfast"}}
+    graph["sampler"] = {"class_type": "MIGMCompareMethods", "inputs": {**inputs, "seed": 50, "methods": "vanilla\nshortcut 4\nml-cache\nvanilla 5\nfast\nvanilla"}}
     graph["sheet"] = {"class_type": "PreviewImage", "inputs": {"images": ["sampler", 1]}}
     outcome = client.run(graph)
     images, (sheet,) = client.images(outcome, "save"), client.images(outcome, "sheet")
-    asked = [{"method": "vanilla"}, {"budget": 4}, {"method": "ml-cache"}, {"method": "vanilla", "steps": 5}, {"budget": 2}]
+    asked = [{"method": "vanilla"}, {"budget": 4}, {"method": "ml-cache"}, {"method": "vanilla", "steps": 5}, {"budget": 2}, {"method": "vanilla"}]
     assert len(images) == len(asked)
     for image, settings in zip(images, asked):
         assert_same(image, engine.generate(PROMPT, seed=50, **settings).images[0])
     assert sheet.shape[1] > 4 * 256 and sheet.shape[0] > 2 * 256
-    assert outcome.of("progress")[-1]["value"] == 4 * 8 + 5
+    assert outcome.of("progress")[-1]["value"] == 5 * 8 + 5

@@ -57,6 +57,10 @@ class TextSettings:
     def passes(self) -> int:
         return self.steps or self.length
 
+    def model_passes(self, passes: int) -> int:
+        """Of so many passes of the schedule, in whole blocks, those that run the model: each unmasks at least one token."""
+        return passes * min(self.passes, self.length) // self.passes
+
 
 def _nearest(value: int, unit: int, limit: int) -> str:
     """The multiples of a unit around a value, in words."""

@@ -5,6 +5,7 @@ A checkpoint is a base model and, beside it or in the same file, a VQGAN:
     FOLDER/MaskGIT_ImageNet_512.pth           or FOLDER/MaskGIT/..., FOLDER/pretrained_maskgit/MaskGIT/...
     FOLDER/VQGAN/last.ckpt, model.yaml        also beside the folder MaskGIT; upper and lower case are alike
     FOLDER/config.json                        where the model is none of the published ones; see ``Located.said``
+    FOLDER/generation_config.json             its own settings of a run; may be absent
     FILE.safetensors                          all of it in one file, as ``migm convert`` writes it
 """
 
@@ -181,15 +182,16 @@ def locate(path: Path, source: TensorSource | None = None, reader: Reader | None
         raise CheckpointError(f"{path} is an image tokenizer (VQGAN), not a model that generates. Give the folder or the file of the MaskGIT base model that it belongs to.")
     base = source.renamed({name: name for name in source.shapes if not name.startswith(IMAGE_TOKENIZER_PREFIX)})
     if "config" in source.metadata:
-        said, said_name = source.metadata_json("config"), f"{path}: config"
+        said, said_name, beside = source.metadata_json("config"), f"{path}: config", False
     else:
         said, said_name = _own_config(path.parent / "config.json"), str(path.parent / "config.json")
+        said, beside = said or {}, said is not None  # the other files beside it are of the same model as its config
     generation_path = path.parent / "generation_config.json"
     generation_name = str(generation_path)
     if "generation_config" in source.metadata:
         generation, generation_name = source.metadata_json("generation_config"), f"{path}: generation_config in its metadata"
     else:
-        generation = read_json(generation_path) if said and "config" not in source.metadata and os.path.lexists(generation_path) else {}
+        generation = read_json(generation_path) if beside and os.path.lexists(generation_path) else {}
     inside = source.prefixed(IMAGE_TOKENIZER_PREFIX)
     image_tokenizer, params, params_name = None, {}, ""
     if inside.shapes:
@@ -371,10 +373,10 @@ def _filled(model: nn.Module, layout: Layout, source: TensorSource, what: str, d
     return fill(model, layout.stored, lambda own: source.get(layout.stored[own].name, layout.stored[own].rows), device, source.path)
 
 
-def _own_config(path: Path) -> dict[str, Any]:
-    """A config.json of ours; empty where there is none, or one of another kind of model."""
+def _own_config(path: Path) -> dict[str, Any] | None:
+    """A config.json of ours; empty where there is none, None for one of another kind of model."""
     values = read_json(path) if path.exists() else {}
-    return values if values.get("model_type", "maskgit") == "maskgit" else {}
+    return values if values.get("model_type", "maskgit") == "maskgit" else None
 
 
 def _find_folder(folder: Path, place: str) -> Path | None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...sampling.rule import MAX_SCALE, Rule
 from ...sampling.setting import check_settings, choice, setting
-from .schedules import SCHEDULES, check_steps, keep_masked, unmask_counts
+from .schedules import LEAST_STEPS, SCHEDULES, check_steps, keep_masked, unmask_counts
 
 RANDOMIZE = ("linear", "random", "warm_up", "no")
 WARM_UP = 2  # steps
@@ -45,6 +45,10 @@ class MaskGitRule(Rule):
         elif not isinstance(self.schedule, str) or self.schedule not in SCHEDULES:
             raise ValueError(f"schedule is {self.schedule!r}, expected {', '.join(SCHEDULES)}, or the tokens that each step unmasks.")
         check_settings(self, besides=("schedule",))
+
+    @property
+    def least_steps(self) -> int:
+        return LEAST_STEPS if isinstance(self.schedule, str) else len(self.schedule)
 
     def counts(self, tokens: int, steps: int) -> list[int]:
         """How many tokens each step would unmask of a canvas of which all ``tokens`` are masked.

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+LEAST_STEPS = 2
+
 
 def _linear(r: Tensor) -> Tensor:
     return 1 - r
@@ -49,9 +51,9 @@ def unmask_counts(mode: str, steps: int, tokens: int) -> list[int]:
 
 
 def check_steps(steps: int) -> None:
-    """Raise a ValueError for fewer than 2 steps, which neither the schedules nor the ramps are defined for."""
-    if steps < 2:
-        raise ValueError(f"steps is {steps}, but MaskGIT's schedules need at least 2.")
+    """Raise a ValueError for fewer steps than the schedules and the ramps are defined for."""
+    if steps < LEAST_STEPS:
+        raise ValueError(f"steps is {steps}, but MaskGIT's schedules need at least {LEAST_STEPS}.")
 
 
 def keep_masked(counts: list[int], masked: int) -> list[int]:
