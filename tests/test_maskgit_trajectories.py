@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import tarfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -208,6 +209,42 @@ def test_a_stop_keeps_whole_records_and_a_failing_disk_no_half_ones(tmp_path):
             raise error
     assert list(TarShard(tmp_path / "stopped" / "000000.tar").members) == ["a"]
     assert not (tmp_path / "full").exists()
+
+
+@contextmanager
+def interrupted(error: BaseException, from_bytes: int = 0):
+    """Members of so many bytes and more end half-way with an error."""
+    copy = tarfile.copyfileobj
+
+    def copy_half(source, target, length, **options):
+        if length < from_bytes:
+            return copy(source, target, length, **options)
+        target.write(source.read(length // 2))
+        raise error
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(type(error)):
+        patched.setattr(tarfile, "copyfileobj", copy_half)
+        yield
+
+
+def test_a_stop_within_a_record_keeps_those_before_it(tmp_path):
+    short, long = torch.randn(3000), torch.randn(5000)
+    with interrupted(KeyboardInterrupt(), len(saved(long))), TarWriter(tmp_path / "later") as writer:
+        writer.add("a", {"x": short, "y": short})
+        writer.add("b", {"x": short, "y": long})
+    shard = TarShard(tmp_path / "later" / "000000.tar")
+    assert list(shard.members) == ["a"] and torch.equal(shard.tensor("a", "y"), short)
+    with interrupted(KeyboardInterrupt()), TarWriter(tmp_path / "first") as writer:
+        writer.add("a", {"x": short})
+    assert not (tmp_path / "first").exists(), "a shard without records is none"
+
+
+def test_a_record_that_fails_is_not_in_the_way_of_the_next(tmp_path):
+    with TarWriter(tmp_path) as writer:
+        with interrupted(MemoryError()):
+            writer.add("a", {"x": torch.ones(3)})
+        writer.add("b", {"x": torch.ones(3)})
+    assert list(TarShard(tmp_path / "000000.tar").members) == ["b"]
 
 
 class Opened:
