@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import tarfile
+import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -277,6 +278,21 @@ def test_a_damaged_member_is_named_with_its_file(tmp_path, name, content, expect
         t.prompts, t.codes, t.features(0, 1)
     message = str(error.value)
     assert message.startswith(str(path)) and f"{key}.{name}.pth" in message and "\n" not in message
+
+
+def test_a_member_whose_tensors_unpack_to_more_than_it_takes_is_refused(tmp_path):
+    """No record by itself is larger than the member; all together are."""
+    content, packed = saved([torch.zeros(50_000) for _ in range(20)]), io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as made:
+        for name in archive.namelist():
+            made.writestr(name, archive.read(name))
+        made.writestr(zipfile.ZipInfo("archive/data/999"), bytes(200_000))
+    reference = Reference(DIRECTORIES[0])
+    key = reference.training["keys"][0]
+    shard = TarShard(with_member(reference.shard, tmp_path / "packed.tar", f"{key}.{FEATURES}.pth", packed.getvalue()))
+    for read in (shard.tensor, shard.shape, lambda *of: shard.row(*of, 0)):
+        with pytest.raises(CheckpointError, match=rf"packed\.tar: the member {key}\.feat\.pth unpacks to .* of tensors, but a file like it has at most"):
+            read(key, FEATURES)
 
 
 def test_a_damaged_or_foreign_shard_is_named(reference, tmp_path):
