@@ -95,7 +95,7 @@ class LuminaDiMOO(family.Family):
     def own_settings(self, path: Path) -> tuple[dict[str, Any], Trained]:
         said, name = files.generation_config(path, None if files.folder_of(path) else TensorSource.open(path, data=False))
         _, downscale_factor = self.sizes(path)
-        return run_settings(self, said, name, downscale_factor), trained_for(said, name)
+        return run_settings(self, said, name, downscale_factor), trained_for(said, name, downscale_factor)
 
     def files(self, path: Path) -> list[Path]:
         folder = files.folder_of(path)

@@ -51,8 +51,6 @@ class Prepared:
 def prepare(picture: Any, sizes: Sequence[Size] | Callable[[Size], Sequence[Size]], name: str = "The picture") -> Prepared:
     """Scale a picture and crop it around its middle to that of the sizes that is nearest in aspect ratio.
 
-    A picture past 4:1 is cropped to the ratio before it is scaled: the published order would make 512x256000 of 2x1000.
-
     Args:
         picture: as ``read`` takes it.
         sizes: or what says them for the picture's own size.
@@ -62,14 +60,26 @@ def prepare(picture: Any, sizes: Sequence[Size] | Callable[[Size], Sequence[Size
         ValueError: as ``read``.
     """
     was = Read.of(picture, name)
+    return prepare_read(was, size_for(was.picture.size, sizes))
+
+
+def size_for(picture: Size, sizes: Sequence[Size] | Callable[[Size], Sequence[Size]]) -> Size:
+    """The size that a picture is scaled and cropped to; ``sizes`` as for ``prepare``."""
+    return nearest(picture, tuple(sizes(picture) if callable(sizes) else sizes))
+
+
+def prepare_read(was: "Read", size: Size) -> Prepared:
+    """Scale a picture that is read, and crop it around its middle to a size.
+
+    A picture past 4:1 is cropped to the ratio before it is scaled: the published order would make 512x256000 of 2x1000.
+    """
     picture = was.picture
-    size = nearest(picture.size, tuple(sizes(picture.size) if callable(sizes) else sizes))
     whole, note = picture.size, ""
     if max(whole) > WIDEST * min(whole):
         picture = _middle(picture, size)
         share = picture.width * picture.height / (whole[0] * whole[1])
         if share < 0.9:
-            note = f"{name} has {whole[0]}x{whole[1]} pixels, but the model takes pictures up to {WIDEST}:1: only its middle, {share:.0%}, is used."
+            note = f"{was.name} has {whole[0]}x{whole[1]} pixels, but the model takes pictures up to {WIDEST}:1: only its middle, {share:.0%}, is used."
     return Prepared(fit(picture, Fit.of(picture.size, size)), note, was.losses)
 
 
