@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from ...arguments import shown
 from ...checkpoints.checkpoint import Checkpoint
 from ...checkpoints.errors import CheckpointError
 from ...checkpoints.files import read_json
@@ -106,7 +107,7 @@ class LuminaDiMOO(family.Family):
 
     def branches(self, checkpoint: Checkpoint, condition: str | list[str], negative: str, guidance_scale: float, batch: int) -> list[Branch]:
         if not isinstance(condition, str):
-            raise ValueError(f"prompt is {condition!r:.80}, expected text.")
+            raise ValueError(f"prompt is {shown(condition)}, expected text.")
         return tasks.text_to_image(checkpoint.prompts, condition, negative, guidance_scale)
 
     def task_settings(self, trained: Trained, task: str) -> Mapping[str, Any]:
