@@ -12,7 +12,6 @@ transfer, so its environment variables count (HF_HOME, HF_ENDPOINT, HF_HUB_OFFLI
 import os
 from pathlib import Path
 
-from ..arguments import shown
 from .errors import HubError
 from .fetching import fetch
 from .folders import fetched, own, target
@@ -42,7 +41,7 @@ def resolve(name: str | Path, *, revision: str | None = None, folder: str | Path
     """
     if not is_repository(name):
         if revision is not None:
-            raise HubError(f"revision is {shown(revision)}, but {name} is no repository of Hugging Face. Leave it out.")
+            raise HubError(f"revision is {revision!r}, but {name} is no repository of Hugging Face. Leave it out.")
         return Path(name)
     wanted = parse(name, revision)
     folder = target(wanted, folder)
