@@ -2,6 +2,8 @@
 
 import torch
 
+from .arguments import shown
+
 SMALL = 100 * 10**6  # weights; fewer make layers so narrow that half precision saves no time
 DTYPES = {
     "bf16": torch.bfloat16,
@@ -25,8 +27,8 @@ def resolve_device(name: str | None) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
         torch.Generator(device)  # meta, for one, has none
-    except (RuntimeError, AssertionError, ImportError, TypeError):
-        raise ValueError(f"Device {name!r:.80} is not known, or this machine or its PyTorch lacks it. Try cpu.") from None
+    except (RuntimeError, AssertionError, ImportError, TypeError, ValueError):
+        raise ValueError(f"Device {shown(name)} is not known, or this machine or its PyTorch lacks it. Try cpu.") from None
     return device
 
 
@@ -46,7 +48,7 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device | str, weights: 
     if isinstance(name, str) and name in DTYPES:
         return DTYPES[name]
     if not isinstance(name, str) or name != "auto":
-        wrong = f"Models do not run in {name}" if isinstance(name, torch.dtype) else f"Unknown dtype {name!r:.80}"
+        wrong = f"Models do not run in {name}" if isinstance(name, torch.dtype) else f"Unknown dtype {shown(name)}"
         raise ValueError(f"{wrong}. Expected auto, {', '.join(DTYPES)}.")
     if weights is not None and weights < SMALL:
         return torch.float32

@@ -50,7 +50,7 @@ class Request:
         if not prompts:
             raise ValueError("The list of prompts is empty, expected at least one.")
         if several and batch not in (1, len(prompts)):
-            raise ValueError(f"batch is {batch!r}, but there are {len(prompts)} prompts, one for each image. Leave batch out.")
+            raise ValueError(f"batch is {arguments.shown(batch)}, but there are {len(prompts)} prompts, one for each image. Leave batch out.")
         arguments.text("negative", negative)
         if seeds is not None:
             seeds = _check_seeds(seeds, prompts if several else None)
@@ -97,7 +97,7 @@ class Request:
         own = canvas.shape[2] * factor, canvas.shape[1] * factor
         for name, asked, size in zip(("width", "height"), (width, height), own):
             if asked not in (None, size):
-                raise ValueError(f"{name} is {asked!r}, but the canvas has {size} pixels there. Leave {name} out.")
+                raise ValueError(f"{name} is {arguments.shown(asked)}, but the canvas has {size} pixels there. Leave {name} out.")
         return own
 
     def branches(self, settings: Settings) -> list[Branch] | list[list[Branch]]:
@@ -147,5 +147,5 @@ def _check_seeds(seeds: Sequence[int], prompts: list | None) -> list[int]:
         raise ValueError(f"There are {len(seeds)} seeds for {count}. Give a list of prompts, and one seed for each.")
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**64:
-            raise ValueError(f"seeds holds {seed!r}, but each must be a whole number from 0 to 2**64 - 1.")
+            raise ValueError(f"seeds holds {arguments.shown(seed)}, but each must be a whole number from 0 to 2**64 - 1.")
     return [int(seed) for seed in seeds]

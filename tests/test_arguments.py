@@ -11,9 +11,18 @@ from small_model import PROMPT
 from migm_core import Pipeline, Settings
 from migm_core.arguments import read_text
 from migm_core.canvas import Canvas
+from migm_core.devices import resolve_device, resolve_dtype
+from migm_core.families.lumina_dimoo.config import LuminaConfig
 from migm_core.families.lumina_dimoo.rule import LuminaRule
 from migm_core.families.lumina_dimoo.tasks import text_guidance
+from migm_core.families.lumina_dimoo.text_settings import TextSettings
+from migm_core.families.maskgit.classes import ClassNames
+from migm_core.families.maskgit.config import MaskGitConfig
+from migm_core.families.maskgit.rule import MaskGitRule
+from migm_core.families.maskgit.schedules import unmask_counts
 from migm_core.sampling.methods import METHODS, Shortcut, Vanilla
+from migm_core.tokenizers.amused_vq import ImageTokenizerConfig
+from migm_core.tokenizers.tiled_decoding import check_tile
 
 
 @pytest.mark.parametrize(
@@ -23,7 +32,7 @@ from migm_core.sampling.methods import METHODS, Shortcut, Vanilla
         ({"prompt": 3}, "prompt is 3, expected text"),
         ({"prompt": ["a", None]}, "prompt is None, expected text"),
         ({"prompt": []}, "list of prompts is empty"),
-        ({"prompt": {"text": "a"}}, "prompt is {'text': 'a'}, expected text"),
+        ({"prompt": {"text": "a"}}, "prompt is a dict, expected text"),
         ({"negative": None}, "negative is None, but must be text"),
         ({"width": "32"}, "width is '32', but must be a whole number"),
         ({"height": 32.0}, "height is 32.0, but must be a whole number"),
@@ -181,3 +190,37 @@ def test_a_list_has_an_end(tmp_path, monkeypatch):
     monkeypatch.setattr("migm_core.arguments.LARGEST_TEXT", 10)
     with pytest.raises(ValueError, match="prompts.txt has more than 10 bytes"):
         read_text(path, "a prompt a line")
+
+
+HUGE = 10**5000  # more digits than Python makes text of
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda pipeline: pipeline.generate(HUGE),
+        lambda pipeline: pipeline.generate(["a", "b"], batch=HUGE),
+        lambda pipeline: pipeline.generate(["a", "b"], seeds=[1, HUGE]),
+        lambda pipeline: pipeline.generate(PROMPT, canvas=Canvas.empty(1, 4, 4), width=HUGE),
+        lambda pipeline: pipeline.generate(PROMPT, task="paint", images=IMAGE, extend=(HUGE, 0, 0, 0)),
+        lambda pipeline: pipeline.generate(PROMPT, task="edit", images=IMAGE, kind=HUGE),
+        lambda _: TextSettings(seed=HUGE),
+        lambda _: LuminaConfig(d_model=-HUGE),
+        lambda _: LuminaConfig(rms_norm_eps=HUGE),
+        lambda _: MaskGitConfig(d_model=HUGE),
+        lambda _: MaskGitRule(schedule=HUGE),
+        lambda _: MaskGitRule(schedule=(1, -HUGE)),
+        lambda _: ClassNames.of(5).number(HUGE),
+        lambda _: ClassNames.of(5).number(-HUGE),
+        lambda _: unmask_counts(HUGE, 4, 16),
+        lambda _: ImageTokenizerConfig.from_json({"act_fn": HUGE}, "config.json"),
+        lambda _: ImageTokenizerConfig.from_json({"latent_channels": HUGE}, "config.json"),
+        lambda _: ImageTokenizerConfig.from_json({"block_out_channels": [HUGE]}, "config.json"),
+        lambda _: check_tile(-HUGE),
+        lambda _: resolve_device(HUGE),
+        lambda _: resolve_dtype(HUGE, "cpu"),
+    ],
+)
+def test_a_number_of_any_length_is_refused_in_words(pipeline, ask):
+    with pytest.raises(ValueError, match="a number of too many digits"):
+        ask(pipeline)

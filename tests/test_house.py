@@ -18,7 +18,7 @@ MAY = {
     "arguments": (),
     "command": ("writing",),
     "canvas": ("arguments",),
-    "devices": (),
+    "devices": ("arguments",),
     "images": (),
     "trained": (),
     "writing": (),

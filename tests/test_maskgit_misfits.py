@@ -11,7 +11,7 @@ import yaml
 from maskgit_folder import BASE, DATA, HEAD, N_HEADS, published
 from safetensors.torch import load_file, save_file
 
-from migm_core.checkpoints import CheckpointError, load_checkpoint, load_head, save_head
+from migm_core.checkpoints import CheckpointError, describe, load_checkpoint, load_head, save_head
 from migm_core.families.maskgit.head import MaskGitHead, MaskGitHeadConfig
 
 
@@ -93,6 +93,14 @@ def test_lists_that_repeat_each_other_are_not_written_out(folder, change):
             load_checkpoint(folder)
     finally:
         signal.alarm(0)
+
+
+def test_an_unknown_key_of_a_model_yaml_may_be_a_number(folder):
+    change_yaml(folder, lambda model: model["params"]["ddconfig"].update({12345: 1, True: 1, "new": 1}))
+    path = folder / "VQGAN" / "model.yaml"
+    path.write_text(path.read_text().replace("12345:", f"0x{'f' * 900}:"))
+    (line,) = (line for line in describe(folder / "VQGAN").splitlines() if line.startswith("  ignored"))
+    assert {*line.partition("known here: ")[2].split(", ")} == {"a number of too many digits", "True", "new"}
 
 
 @pytest.mark.parametrize("text", ["model: [", "- 1", "", "model: !!python/object/apply:os.system ['touch ran']", "\x00"])

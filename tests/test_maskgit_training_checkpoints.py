@@ -93,6 +93,26 @@ def test_code_in_the_place_of_a_tensor_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+HUGE = 10**5000  # more digits than Python makes text of
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        ({"state_dict": {HUGE: torch.ones(2)}}, "an entry a number of too many digits that is no named tensor under 'state_dict'"),
+        ({HUGE: torch.ones(2)}, "no plain PyTorch state dict"),
+        ({10**500: {"a": torch.ones(2)}}, "It holds tables under a number of too many digits: save the model's alone"),
+    ],
+    ids=["table", "tensor", "tables"],
+)
+def test_a_number_of_any_length_as_a_key_is_refused_in_words(tmp_path, contents, said, zipped):
+    torch.save(contents, tmp_path / "last.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError) as caught:
+        TensorSource.open(tmp_path / "last.pth")
+    assert str(tmp_path / "last.pth") in str(caught.value) and said in str(caught.value)
+
+
 @pytest.mark.parametrize("opcode", [b"\x82\x01", b"\x83\x01\x00", b"P0\n", b"\x97"], ids=["EXT1", "EXT2", "PERSID", "NEXT_BUFFER"])
 def test_other_instructions_are_refused(tmp_path, opcode):
     path = tmp_path / "last.ckpt"

@@ -9,6 +9,8 @@ import itertools
 import json
 import os
 import tarfile
+import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -210,6 +212,42 @@ def test_a_stop_keeps_whole_records_and_a_failing_disk_no_half_ones(tmp_path):
     assert not (tmp_path / "full").exists()
 
 
+@contextmanager
+def interrupted(error: BaseException, from_bytes: int = 0):
+    """Members of so many bytes and more end half-way with an error."""
+    copy = tarfile.copyfileobj
+
+    def copy_half(source, target, length, **options):
+        if length < from_bytes:
+            return copy(source, target, length, **options)
+        target.write(source.read(length // 2))
+        raise error
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(type(error)):
+        patched.setattr(tarfile, "copyfileobj", copy_half)
+        yield
+
+
+def test_a_stop_within_a_record_keeps_those_before_it(tmp_path):
+    short, long = torch.randn(3000), torch.randn(5000)
+    with interrupted(KeyboardInterrupt(), len(saved(long))), TarWriter(tmp_path / "later") as writer:
+        writer.add("a", {"x": short, "y": short})
+        writer.add("b", {"x": short, "y": long})
+    shard = TarShard(tmp_path / "later" / "000000.tar")
+    assert list(shard.members) == ["a"] and torch.equal(shard.tensor("a", "y"), short)
+    with interrupted(KeyboardInterrupt()), TarWriter(tmp_path / "first") as writer:
+        writer.add("a", {"x": short})
+    assert not (tmp_path / "first").exists(), "a shard without records is none"
+
+
+def test_a_record_that_fails_is_not_in_the_way_of_the_next(tmp_path):
+    with TarWriter(tmp_path) as writer:
+        with interrupted(MemoryError()):
+            writer.add("a", {"x": torch.ones(3)})
+        writer.add("b", {"x": torch.ones(3)})
+    assert list(TarShard(tmp_path / "000000.tar").members) == ["b"]
+
+
 class Opened:
     """Something that no shard may bring along."""
 
@@ -240,6 +278,21 @@ def test_a_damaged_member_is_named_with_its_file(tmp_path, name, content, expect
         t.prompts, t.codes, t.features(0, 1)
     message = str(error.value)
     assert message.startswith(str(path)) and f"{key}.{name}.pth" in message and "\n" not in message
+
+
+def test_a_member_whose_tensors_unpack_to_more_than_it_takes_is_refused(tmp_path):
+    """No record by itself is larger than the member; all together are."""
+    content, packed = saved([torch.zeros(50_000) for _ in range(20)]), io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as made:
+        for name in archive.namelist():
+            made.writestr(name, archive.read(name))
+        made.writestr(zipfile.ZipInfo("archive/data/999"), bytes(200_000))
+    reference = Reference(DIRECTORIES[0])
+    key = reference.training["keys"][0]
+    shard = TarShard(with_member(reference.shard, tmp_path / "packed.tar", f"{key}.{FEATURES}.pth", packed.getvalue()))
+    for read in (shard.tensor, shard.shape, lambda *of: shard.row(*of, 0)):
+        with pytest.raises(CheckpointError, match=rf"packed\.tar: the member {key}\.feat\.pth unpacks to .* of tensors, but a file like it has at most"):
+            read(key, FEATURES)
 
 
 def test_a_damaged_or_foreign_shard_is_named(reference, tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 from small_model import PROMPT, make_small_model
 
 import migm_core
-from migm_core import Pipeline, Result, Settings
+from migm_core import Pipeline, Result, Settings, diagnosis
 from migm_core.canvas import Canvas
 from migm_core.checkpoints import CheckpointError
 from migm_core.families.lumina_dimoo.backbone import Lumina
@@ -196,6 +196,28 @@ def test_numbers_of_a_method_of_ones_own_that_are_not_finite_are_no_heads_fault(
     headless = Pipeline(pipeline.checkpoint, None)
     with pytest.raises(CheckpointError, match="base model gives values that are not finite, computed in float32. Its weights are finite"):
         headless.generate(PROMPT, method=EveryOther(), steps=4)
+
+
+@pytest.mark.parametrize(("first", "kind"), [(1, "kept"), (4, "full"), (5, "kept"), (7, "kept")])
+def test_numbers_that_stop_being_finite_on_the_way_end_the_run(pipeline, monkeypatch, first, kind):
+    right = EveryOtherRun.features
+    monkeypatch.setattr(EveryOtherRun, "features", lambda self, step: [each * (float("nan") if step.index >= first else 1) for each in right(self, step)])
+    monkeypatch.setattr(diagnosis, "find_culprit", lambda kind, *of_run: f"A {kind} step is to blame.")
+    with pytest.raises(CheckpointError, match=f"A {kind} step is to blame. Nothing was generated"):
+        pipeline.generate(PROMPT, method=EveryOther(), steps=8)
+
+
+def test_a_single_step_that_is_not_finite_is_no_result_in_any_group(pipeline, monkeypatch):
+    right, runs = EveryOtherRun.features, []
+
+    def features(self, step):
+        runs.append(self) if self not in runs else None
+        return [each * (float("nan") if step.index == 6 and len(runs) == 2 else 1) for each in right(self, step)]
+
+    monkeypatch.setattr(EveryOtherRun, "features", features)
+    with pytest.raises(CheckpointError, match="not finite"):
+        pipeline.generate([PROMPT, "a red house"], method=EveryOther(), steps=8)
+    assert len(runs) == 2
 
 
 def test_a_damaged_head_of_a_method_is_named_whichever_head_the_pipeline_has(pipeline):

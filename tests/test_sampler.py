@@ -14,6 +14,7 @@ from migm_core.families.lumina_dimoo.tasks import text_guidance
 from migm_core.sampling import loop
 from migm_core.sampling.loop import least_confident, sample
 from migm_core.sampling.methods import MLCache, Shortcut, Vanilla
+from migm_core.sampling.methods.shortcut import ShortcutRun
 from migm_core.sampling.noise import SeededNoise
 from migm_core.sampling.schedules import full_steps, step_kinds
 from migm_core.sampling.timing import speed_up
@@ -195,6 +196,22 @@ def test_a_skipped_step_runs_no_model(pipeline, monkeypatch, method):
     assert sum(report.unmasked > 0 for report in reports) == result.vanilla_passes == 4
     if method == "vanilla":
         assert kinds.count("full") == 4
+
+
+@pytest.mark.parametrize("canvas", [Canvas.empty(1, 2, 2), Canvas.empty(2, 1, 4)], ids=["single", "batch"])
+def test_the_first_step_after_skipped_ones_reads_the_tokens_from_before_them(pipeline, monkeypatch, canvas):
+    right, seen, reports = ShortcutRun._predict, {}, []
+    monkeypatch.setattr(ShortcutRun, "_predict", lambda self, branch, step: seen.update({step.index: step.new}) or right(self, branch, step))
+    run(pipeline, Shortcut(pipeline.head, 4, probe=True), canvas=canvas, steps=16, callback=reports.append)
+    kinds = [report.kind for report in reports]
+    probed = [step for step, kind in enumerate(kinds) if kind == "full" and kinds[step - 1] == "skipped"]
+    assert probed and all(reports[step].measured for step in probed)
+    for step in probed:
+        ran = max(earlier for earlier in range(step) if kinds[earlier] != "skipped")
+        before = reports[ran - 1].canvas.masked if ran else canvas.masked
+        unmasked = (before & ~reports[ran].canvas.masked).flatten(1).nonzero()[:, 1].view(len(before), -1)
+        assert unmasked.shape[1] == reports[ran].unmasked and torch.equal(seen[step], unmasked)
+        assert [report.unmasked for report in reports[ran + 1 : step]] == [0] * (step - ran - 1)
 
 
 def test_which_steps_are_skipped():

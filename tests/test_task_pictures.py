@@ -11,6 +11,7 @@ from PIL import Image
 from refusal import refused_request as refused
 from task_pictures import SIZES, half, noisy
 
+from migm_core.canvas import read_as_white
 from migm_core.families.lumina_dimoo import pictures
 from migm_core.families.lumina_dimoo.buckets import buckets
 from migm_core.families.lumina_dimoo.inputs import MASKS_ITSELF, for_reading
@@ -79,13 +80,43 @@ def test_what_is_lost_of_a_picture_is_said(painter, tmp_path):
 
 def save_deep_colours(path, values: np.ndarray) -> None:
     """Write a PNG of 16 bits a channel, which Pillow cannot."""
+    write_png(path, values.shape[1], 16, 2, [row.astype(">u2").tobytes() for row in values])
+
+
+def write_png(path, width: int, depth: int, colours: int, rows: list[bytes], transparent: bytes | None = None) -> None:
+    """Write a PNG of any depth, grey (0) or in colours (2), with a transparent colour where one is given."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, colours, 0, 0, 0)
+    seen = b"" if transparent is None else chunk(b"tRNS", transparent)
+    pixels = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + seen + pixels + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize(("depth", "channels"), [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 3), (16, 3)])
+def test_a_transparent_colour_is_seen_at_every_depth(tmp_path, depth, channels):
+    path, most = tmp_path / "picture.png", 2**depth - 1
+    values = np.full((32, 32 * channels), most // 3, ">u2")
+    values[16:] = most
+    bits = np.unpackbits(values.view(np.uint8).reshape(32, -1, 2), axis=2)[..., 16 - depth :]
+    rows = [np.packbits(row).tobytes() for row in bits.reshape(32, -1)]
+    for colour, share in ((most, [0.0, 1.0]), (most // 3, [1.0, 0.0]), (most * 2 // 3, None if depth > 1 else [1.0, 0.0])):
+        write_png(path, 32, depth, 0 if channels == 1 else 2, rows, struct.pack(">H", colour) * channels)
+        for given in (path, Image.open(path)):
+            read = pictures.Read.of(given)
+            assert read.deep == (depth == 16) and read.picture.getpixel((9, 31)) == (255, 255, 255)
+            assert share is None if read.transparent is None else [read.transparent[row].unique().tolist() for row in (0, 31)] == [[each] for each in share]
+            assert read.picture.getpixel((9, 0)) == ((255,) * 3 if share == [1.0, 0.0] else (255 * (most // 3) // most,) * 3)
+
+
+def test_a_transparent_grey_of_16_bits_is_that_value_alone(tmp_path):
+    path, values = tmp_path / "picture.png", np.arange(32 * 32, dtype=">u2").reshape(32, 32)
+    write_png(path, 32, 16, 0, [row.tobytes() for row in values], struct.pack(">H", 300))
+    for given in (path, Image.open(path), Image.open(path).copy()):
+        assert torch.equal(pictures.Read.of(given).transparent, torch.from_numpy(values == 300).float())
+        assert pictures.Read.of(given).losses == (read_as_white("The picture"), "The picture has more than 8 bits a channel: it is read with 8.")
 
 
 def test_pictures_of_other_modes_are_read(tmp_path):

@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from refusal import refused
 from small_model import PROMPT, edit_json
 
 from migm_core.checkpoints import CheckpointError, convert, load_checkpoint
 from migm_core.cli import main
+from migm_core.families import detect
 from migm_core.pipeline import Pipeline
 from migm_core.trained import Trained, cautions
 
@@ -59,6 +61,19 @@ def test_a_senseless_description_is_named(copy, value):
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(copy.folder)
     assert str(copy.folder) in str(caught.value) and repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [[20000, 20000], [4097, 8], [2056, 2048], [8, 10**12], [10**60, 10**60]], ids=lambda size: f"{size[0]:.0e}x{size[1]:.0e}")
+def test_a_size_that_no_run_may_have_is_refused_before_a_picture_is_scaled_to_it(copy, size):
+    edit_json(copy.folder / "generation_config.json", trained={"sizes": [[32, 32], size]})
+    name, shown = str(copy.folder / "generation_config.json"), "x".join(str(side) if side < 10**15 else "a number of too many digits" for side in size)
+    refused(lambda: load_checkpoint(copy.folder), name, f"{shown} pixels", "4,194,304 in all, 4,096 a side")
+    refused(lambda: detect(copy.folder)[0].own_settings(copy.folder), name, f"{shown} pixels")
+
+
+def test_the_largest_sizes_of_a_run_are_those_that_a_model_may_be_trained_for(copy):
+    edit_json(copy.folder / "generation_config.json", trained={"sizes": [[2048, 2048], [4096, 1024]]})
+    assert load_checkpoint(copy.folder).trained.sizes == ((2048, 2048), (4096, 1024))
 
 
 def test_the_command_line_says_it_and_reports_it(tmp_path, capsys):

@@ -9,6 +9,7 @@ from refusal import refused_request as refused
 from small_model import edit_tensors, make_small_model, small_config
 
 from migm_core.checkpoints import QUANTISED, CheckpointError, convert, load_checkpoint
+from migm_core.families.lumina_dimoo import pictures
 from migm_core.families.lumina_dimoo.config import LuminaConfig, TokenLayout
 from migm_core.families.lumina_dimoo.inputs import for_reading
 from migm_core.families.lumina_dimoo.pictures import to_pixels
@@ -355,6 +356,11 @@ def test_more_pictures_than_a_pass_can_hold_are_refused_before_they_are_encoded(
     refused(lambda: for_reading(shown, lambda pixels: pytest.fail("encoded"), 16), "65 pictures", "66,560 image tokens", "limit is 65,536")
     assert len(for_reading(shown[:64], lambda pixels: torch.zeros(1, 32, 32), 16).pictures) == 64
     refused(lambda: for_reading(shown[:17], lambda pixels: pytest.fail("encoded"), 8), "17 pictures", "69,632 image tokens")
+
+
+def test_a_picture_is_not_scaled_to_more_than_a_pass_can_hold(monkeypatch):
+    monkeypatch.setattr(pictures, "fit", lambda *_: pytest.fail("scaled"))
+    refused(lambda: for_reading(Image.new("RGB", (32, 32)), lambda pixels: pytest.fail("encoded"), 16, [(20000, 20000)]), "1,562,500 image tokens", "limit is 65,536")
 
 
 def test_weights_that_are_no_numbers_are_named(copy):

@@ -55,7 +55,7 @@ def convert(source_path: str | Path, target: str | Path, *, dtype: torch.dtype |
 
     source_path, target = locate(source_path), arguments.path("target", target)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in STORED):
-        raise ValueError(f"dtype is {dtype!r:.80}, expected {', '.join(map(str, STORED))} or None.")
+        raise ValueError(f"dtype is {arguments.shown(dtype)}, expected {', '.join(map(str, STORED))} or None.")
     if target.suffix.lower() != ".safetensors":
         raise ValueError(f"{target}: expected a path that ends in .safetensors to write to.")
     source = TensorSource.open(source_path) if source_path.is_file() else None

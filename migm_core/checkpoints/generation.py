@@ -6,12 +6,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..settings import Settings
+from ..arguments import shown
+from ..settings import MAX_TOKENS, Settings
 from ..trained import Trained
 from .errors import CheckpointError
 
 if TYPE_CHECKING:
     from ..families.family import Family
+
+LONGEST_SIDE = 512  # tokens of a size that a model was trained for: that of MAX_TOKENS at 4:1
 
 
 def run_settings(family: Family, values: dict, name: str | Path, downscale_factor: int) -> dict:
@@ -55,13 +58,19 @@ def run_settings(family: Family, values: dict, name: str | Path, downscale_facto
     return settings
 
 
-def trained_for(values: dict, name: str | Path) -> Trained:
-    """Read what a checkpoint was trained for from its generation_config; ``name`` as for ``run_settings``.
+def trained_for(values: dict, name: str | Path, downscale_factor: int) -> Trained:
+    """Read what a checkpoint was trained for from its generation_config; arguments as for ``run_settings``.
 
     Raises:
-        CheckpointError: it is of another form.
+        CheckpointError: it is of another form, or names a size that no run may have: input pictures would be scaled to it.
     """
     try:
-        return Trained.from_json(values.get("trained"), str(name))
+        trained = Trained.from_json(values.get("trained"), str(name))
     except ValueError as error:
         raise CheckpointError(str(error)) from None
+    for size in trained.sizes:
+        if max(size) > LONGEST_SIDE * downscale_factor or size[0] * size[1] > MAX_TOKENS * downscale_factor**2:
+            width, height = map(shown, size)
+            limits = f"{MAX_TOKENS * downscale_factor**2:,} in all, {LONGEST_SIDE * downscale_factor:,} a side"
+            raise CheckpointError(f"{name}: trained.sizes names {width}x{height} pixels; the limits are {limits}. Correct it, or download the file again.")
+    return trained

@@ -14,6 +14,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from ..arguments import shown
 from .errors import CheckpointError
 
 PLAIN = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -92,7 +93,7 @@ class GgufFile:
         self._names = next((names for names in known if names.architecture == architecture), None)
         if self._names is None and any(names.published(tensor.name) for names in known for tensor in reader.tensors):
             expected, sources = (" or ".join(values) for values in zip(*((repr(names.architecture), names.made_from) for names in known)))
-            raise CheckpointError(f"{path} is of the architecture {architecture!r}, expected {expected}. Use a GGUF file made from a checkpoint of {sources}.")
+            raise CheckpointError(f"{path} is of the architecture {shown(architecture)}, expected {expected}. Use a GGUF file made from a checkpoint of {sources}.")
         blocks = [gguf.GGML_QUANT_SIZES[tensor.tensor_type] for tensor in reader.tensors if tensor.tensor_type.name not in PLAIN]  # numbers, bytes
         self.bits = min((8 * size // count for count, size in blocks), default=16)
         self._tensors = {self._published(tensor.name): tensor for tensor in reader.tensors}
@@ -117,7 +118,7 @@ class GgufFile:
             if key := self._heads_key(name):
                 heads, rows = self._heads(key), self.shapes[name][0] if self.shapes[name] else 0
                 if not isinstance(heads, int) or heads < 1 or rows % (2 * heads):
-                    raise CheckpointError(f"{self.path}: {key} is {heads!r}, which does not divide the {rows} rows of {tensor.name}. Convert or download it again.")
+                    raise CheckpointError(f"{self.path}: {key} is {shown(heads)}, which does not divide the {rows} rows of {tensor.name}. Convert or download it again.")
 
     def _heads_key(self, name: str) -> str | None:
         """The field that says how many heads a tensor's rows are of, where llama.cpp has reordered them."""

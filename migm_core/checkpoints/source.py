@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .. import arguments
 from . import torch_load
 from .errors import CheckpointError
 from .files import find_file, locate, read_json
@@ -231,7 +232,7 @@ class TensorSource:
         torch_load.check_version(path)
         state = torch_load.load(path)
         if not isinstance(state, dict) or not state or not all(_is_named_tensor(*item) for item in state.items()):
-            nested = [f"{key!r}" for key, value in state.items() if isinstance(value, dict)] if isinstance(state, dict) else []
+            nested = [arguments.shown(key) for key, value in state.items() if isinstance(value, dict)] if isinstance(state, dict) else []
             hint = f" It holds tables under {', '.join(nested[:5])}: save the model's alone." if nested else ""
             raise CheckpointError(f"{path} is not a plain state dict: expected a table of names to tensors.{hint}")
         for name, tensor in state.items():

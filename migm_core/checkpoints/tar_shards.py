@@ -207,10 +207,19 @@ class TarWriter:
             path = next(path for path in map(self._path, self._numbers) if not path.exists())
             self._open.enter_context(folder_for(self.folder))
             self._archive = self._open.enter_context(tarfile.open(fileobj=self._open.enter_context(replacing(path)), mode="w"))
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            self._archive.addfile(info, io.BytesIO(content))
+        whole = self._archive.offset
+        try:
+            for name, content in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                self._archive.addfile(info, io.BytesIO(content))
+        except OSError:
+            raise  # the disk fails: the shard is given up
+        except BaseException:  # such as a second Ctrl-C: half a member would make all of the shard unreadable
+            self._archive.fileobj.seek(whole)
+            self._archive.fileobj.truncate()
+            self._archive.offset = whole
+            raise
         self._records, self._bytes = self._records + 1, self._bytes + size
 
     def finish(self) -> None:
@@ -225,8 +234,8 @@ class TarWriter:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        if isinstance(error, OSError):
-            self._open.__exit__(kind, error, trace)  # half a record may lie in the shard
+        if isinstance(error, OSError) or error is not None and not self._records:
+            self._open.__exit__(kind, error, trace)  # half a record may lie in the shard, or none at all
         else:
             self.finish()
 

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arguments import shown
 from .errors import CheckpointError
-from .torch_pickle import Damaged, PickleReader, StoredTensor
+from .torch_pickle import Damaged, Foreign, PickleReader, StoredTensor
 
 # Under which key training programs keep the model, beside the optimizer's state and the like.
 TABLES = ("model_state_dict", "state_dict")
@@ -76,7 +77,7 @@ class TorchFile:
         table = contents[tables[0]]
         odd = [name for name, tensor in table.items() if not isinstance(name, str) or not isinstance(tensor, StoredTensor)]
         if odd or not table:
-            what = f"an entry {odd[0]!r:.80} that is no named tensor" if odd else "no tensors"
+            what = f"an entry {shown(odd[0].name if isinstance(odd[0], Foreign) else odd[0])} that is no named tensor" if odd else "no tensors"
             raise CheckpointError(f"{path} holds {what} under {tables[0]!r}. Expected a model's state dict there: save it again, or use a .safetensors file.")
         return cls(path, content, table, places)
 

@@ -54,7 +54,7 @@ def sample_groups(
 
     Raises:
         ValueError: there are no branches, or branches or seeds of another number of images.
-        NotFinite: the first step of a kind gave values that are not finite.
+        NotFinite: a step gave values that are not finite. The first step of each kind is looked at when it ends, all others when the last has.
     """
     of_images = _of_images(branches, canvas.shape[0])
     if len(seeds) != canvas.shape[0]:
@@ -75,6 +75,7 @@ def sample_groups(
             callback=observer,
             record=record,
         )
+        observer.check_finite()
         codes[rows], likelihood[rows] = finished.codes.to(codes.device), observer.likelihood.cpu()
         observed.append(observer)
     return Sampled(
@@ -96,7 +97,8 @@ class _Observer:
         self.recorded: list[Recorded] = []
         self.timer = StepTimer(device)
         self._measured = []
-        self._seen = {SKIPPED}  # kinds of step; what is wrong with a model shows the first time that it runs
+        self._seen = {SKIPPED}  # kinds of step; what is wrong with a model mostly shows the first time that it runs
+        self._finite: list[tuple[str, Tensor]] = []  # kind and answer of each step; all but a kind's first stay on the device
         self.timer.start()
 
     def __call__(self, report: StepReport) -> None:
@@ -106,6 +108,7 @@ class _Observer:
         if report.kind not in self._seen and not report.finite:
             raise NotFinite(report.kind)
         self._seen.add(report.kind)
+        self._finite.append((report.kind, report.finite))
         if report.recorded is not None:
             self.recorded.append(report.recorded)
         if report.measured:
@@ -113,6 +116,13 @@ class _Observer:
         if self.callback is not None:
             self.callback(report)
         self.timer.start()
+
+    def check_finite(self) -> None:
+        """Raise a NotFinite of the first step that gave values that are not finite: one question to the device for all of them."""
+        finite = torch.stack([answer for _, answer in self._finite]).tolist() if self._finite else []
+        for (kind, _), good in zip(self._finite, finite):
+            if not good:
+                raise NotFinite(kind)
 
     def probed(self) -> list[Probed]:
         return [Probed(step, **{name: float(value) for name, value in values.items()}) for step, values in self._measured]

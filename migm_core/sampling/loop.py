@@ -116,7 +116,8 @@ def sample(
         recorded = None
         if kinds[index] == SKIPPED:
             noise.skip(index, masked, noisy_codes)
-            new, confidence, of_new = masked[:, :0], torch.zeros(0, device=codes.device), torch.zeros(batch, 0, device=codes.device)
+            # What is new stays so: no step has read it yet.
+            confidence, of_new = torch.zeros(0, device=codes.device), torch.zeros(batch, 0, device=codes.device)
         else:
             ramp = rule.ramp(index, steps)
             counting, of_step = sequences if ramp else sequences[:1], branch_weights(weights, ramp)
@@ -137,7 +138,7 @@ def sample(
             still = torch.zeros_like(codes, dtype=torch.bool).scatter_(1, masked, True)
             so_far = Canvas(codes.clone().view(canvas.shape), still.view(canvas.shape))
             measured = {} if kinds[index] == SKIPPED else getattr(run, "measured", {})
-            callback(StepReport(index, steps, kinds[index], new.shape[1], so_far, confidence.isfinite().all(), of_new, recorded, measured))
+            callback(StepReport(index, steps, kinds[index], of_new.shape[1], so_far, confidence.isfinite().all(), of_new, recorded, measured))
     return Canvas(codes.view(canvas.shape), torch.zeros_like(canvas.masked))
 
 

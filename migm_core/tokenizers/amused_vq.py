@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..arguments import shown
 from .tiled_decoding import decode_tiled
 from .vector_quantised import LARGEST, Quantizer, VectorQuantised, is_size
 
@@ -70,25 +71,25 @@ class ImageTokenizerConfig:
             if values.get(key) is not None and values[key] not in allowed:
                 expected = " or ".join(map(repr, allowed))
                 raise ValueError(
-                    f"{source}: {key} is {values[key]!r:.80}, but only {expected} is supported. "
+                    f"{source}: {key} is {shown(values[key])}, but only {expected} is supported. "
                     "Use an image tokenizer of the aMUSEd / Lumina-DiMOO kind."
                 )
         known = {name: values[name] for name in cls.__dataclass_fields__ if values.get(name) is not None and name not in _ONLY}
         channels = known.get("block_out_channels", cls.block_out_channels)
         if not isinstance(channels, (list, tuple)) or not 1 <= len(channels) <= MOST_STAGES or not all(is_size(channel) for channel in channels):
-            raise ValueError(f"{source}: block_out_channels is {channels!r:.80}, expected a list of 1 to {MOST_STAGES} integers from 1 to {LARGEST}.")
+            raise ValueError(f"{source}: block_out_channels is {shown(channels)}, expected a list of 1 to {MOST_STAGES} integers from 1 to {LARGEST}.")
         known["block_out_channels"] = tuple(channels)
         config = cls(**known)
         for name in ("latent_channels", "num_vq_embeddings", "layers_per_block", "norm_num_groups", "vq_embed_dim"):
             value = getattr(config, name)
             if not is_size(value) and (name, value) != ("vq_embed_dim", None):
-                raise ValueError(f"{source}: {name} is {value!r:.80}, expected an integer from 1 to {LARGEST}.")
+                raise ValueError(f"{source}: {name} is {shown(value)}, expected an integer from 1 to {LARGEST}.")
         if wrong := [channel for channel in channels if channel % config.norm_num_groups]:
             raise ValueError(f"{source}: block_out_channels holds {wrong[0]}, which norm_num_groups {config.norm_num_groups} does not divide.")
         for key, block in _BLOCK_TYPES.items():
             blocks = values.get(key)
             if blocks is not None and blocks != [block] * len(channels):
-                raise ValueError(f"{source}: {key} is {blocks!r:.80}, but only {block} is supported, once for each of the {len(channels)} block_out_channels.")
+                raise ValueError(f"{source}: {key} is {shown(blocks)}, but only {block} is supported, once for each of the {len(channels)} block_out_channels.")
         return config
 
     def to_json(self) -> dict:

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..arguments import shown
+
 SMALLEST_TILE = 64
 TILE = 256  # pixels a side, where a whole image has no room
 # Pixels around a tile, of the map that it is cut from: the reach of a block's two 3x3 convolutions, and of a third after doubling.
@@ -112,7 +114,7 @@ def decode_in_room(
 def check_tile(tile: int) -> None:
     """Raise a ValueError unless a tile is 0, for whole decoding, or large enough."""
     if tile and tile < SMALLEST_TILE:
-        raise ValueError(f"tile is {tile}, but must be 0, to decode an image whole, or at least {SMALLEST_TILE} pixels.")
+        raise ValueError(f"tile is {shown(tile)}, but must be 0, to decode an image whole, or at least {SMALLEST_TILE} pixels.")
 
 
 def decode_tiled(decoder, x: Tensor, tile: int) -> Tensor:

@@ -99,7 +99,8 @@ class VqganConfig:
 def unknown_keys(params: dict[str, Any]) -> list[str]:
     """Keys of ddconfig that are not known here and set to something: what they ask for is ignored."""
     known = {*_ONLY, *VqganConfig.__dataclass_fields__, "dropout"}
-    return [key for key, value in params.get("ddconfig", {}).items() if key not in known and value not in (None, False, "", 0, [], {})]
+    keys = [key for key, value in params.get("ddconfig", {}).items() if key not in known and value not in (None, False, "", 0, [], {})]
+    return [key if isinstance(key, str) else arguments.shown(key) for key in keys]  # YAML has numbers as keys, too
 
 
 class AttentionBlock(nn.Module):

@@ -19,6 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .. import arguments
 from ..checkpoints import torch_load
 from ..writing import append_line, locked, replacing
 from .distributed import World
@@ -241,7 +242,7 @@ def read_checkpoint(path: Path) -> dict:
     try:
         state = torch_load.load(path)
         if state["format"] != FORMAT:
-            raise ValueError(f"its format is {state['format']!r}, expected {FORMAT}")
+            raise ValueError(f"its format is {arguments.shown(state['format'])}, expected {FORMAT}")
         return state
     except Exception as error:  # what is no table, or lacks an entry, too
         raise not_ours(path, error) from None

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 import torch
 
+from ...arguments import shown
+
 # What the base model computes: keys of config.json that change its mathematics, with the values that it has. A config that asks for
 # anything else is refused, never silently misread. Absent keys and null are fine.
 _ARCHITECTURE = {
@@ -130,11 +132,11 @@ class LuminaConfig:
         for name in ("d_model", "n_heads", "n_kv_heads", "n_layers", "mlp_hidden_size", "vocab_size", "max_sequence_length"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} is {value!r:.80}, expected a positive integer")
+                raise ValueError(f"{name} is {shown(value)}, expected a positive integer")
         for name in ("rms_norm_eps", "rope_theta"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 1e-30 < value < 1e30:  # past float32 nothing is finite
-                raise ValueError(f"{name} is {value!r:.80}, expected a number above 1e-30 and below 1e30")
+                raise ValueError(f"{name} is {shown(value)}, expected a number above 1e-30 and below 1e30")
         if self.d_model % self.n_heads or (self.d_model // self.n_heads) % 2:
             raise ValueError(f"d_model {self.d_model} does not divide into heads of an even size where n_heads is {self.n_heads}")
         if self.n_heads % self.n_kv_heads:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from ...arguments import shown
 from ...checkpoints.checkpoint import Checkpoint
 from ...checkpoints.errors import CheckpointError
 from ...checkpoints.files import read_json
@@ -95,7 +96,7 @@ class LuminaDiMOO(family.Family):
     def own_settings(self, path: Path) -> tuple[dict[str, Any], Trained]:
         said, name = files.generation_config(path, None if files.folder_of(path) else TensorSource.open(path, data=False))
         _, downscale_factor = self.sizes(path)
-        return run_settings(self, said, name, downscale_factor), trained_for(said, name)
+        return run_settings(self, said, name, downscale_factor), trained_for(said, name, downscale_factor)
 
     def files(self, path: Path) -> list[Path]:
         folder = files.folder_of(path)
@@ -106,7 +107,7 @@ class LuminaDiMOO(family.Family):
 
     def branches(self, checkpoint: Checkpoint, condition: str | list[str], negative: str, guidance_scale: float, batch: int) -> list[Branch]:
         if not isinstance(condition, str):
-            raise ValueError(f"prompt is {condition!r:.80}, expected text.")
+            raise ValueError(f"prompt is {shown(condition)}, expected text.")
         return tasks.text_to_image(checkpoint.prompts, condition, negative, guidance_scale)
 
     def task_settings(self, trained: Trained, task: str) -> Mapping[str, Any]:

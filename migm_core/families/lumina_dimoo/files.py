@@ -83,8 +83,8 @@ def load(
     prompts = PromptEncoder.read(text_tokenizer, base.config.tokens, text_path)
     check_token_ids(prompts.trusted, base.config, str(text_path), config[1])
     generation, generation_name = generation_config(path, source)
-    settings = run_settings(family, generation, generation_name, image_tokenizer.config.downscale_factor)
-    return Checkpoint(path, family, base, image_tokenizer, prompts, settings, trained_for(generation, generation_name), file_stats=source.file_stats)
+    own = generation, generation_name, image_tokenizer.config.downscale_factor
+    return Checkpoint(path, family, base, image_tokenizer, prompts, run_settings(family, *own), trained_for(*own), file_stats=source.file_stats)
 
 
 def generation_config(path: Path, source: TensorSource | None) -> tuple[dict[str, Any], str]:

@@ -16,7 +16,7 @@ from ...canvas import Canvas
 from ..request import Encode, TaskRequest, TaskSizes
 from .buckets import INPUTS, Size, buckets, nearest, sizes_for_reading
 from .painting import MAX_TOKENS, Painting, PaintingArea, paint_in
-from .pictures import Read, of_array, prepare, to_pixels
+from .pictures import Read, of_array, prepare, prepare_read, size_for, to_pixels
 from .sequence import image_length
 from .tasks import Task
 
@@ -106,10 +106,14 @@ def for_reading(pictures: Any, encode: Encode, downscale_factor: int, trained: S
     """
     given = as_list(pictures)
     sizes = trained or partial(sizes_for_reading, several=len(given) > 1)
-    prepared = [prepare(picture, sizes, _name(index, len(given))) for index, picture in enumerate(given)]
-    tokens = sum(math.prod(each.picture.size) for each in prepared) // downscale_factor**2
-    if tokens > MAX_TOKENS:
-        raise ValueError(f"The {len(given)} pictures have {tokens:,} image tokens together; the limit is {MAX_TOKENS:,}. Ask about fewer at a time.")
+    prepared, pixels = [], 0
+    for index, picture in enumerate(given):
+        was = Read.of(picture, _name(index, len(given)))
+        size = size_for(was.picture.size, sizes)
+        pixels += math.prod(size)
+        if (tokens := pixels // downscale_factor**2) > MAX_TOKENS:  # before the picture is scaled to that
+            raise ValueError(f"The {len(given)} pictures have at least {tokens:,} image tokens together; the limit is {MAX_TOKENS:,}. Ask about fewer at a time.")
+        prepared.append(prepare_read(was, size))
     return Inputs(
         pictures=tuple(each.picture for each in prepared),
         codes=tuple(encode(each.pixels)[0] for each in prepared),

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ...arguments import shown
 from ...canvas import scaled_mask, touched_tokens
 from ...sampling.setting import check_settings, choice, setting
 from ...settings import MAX_TOKENS
@@ -86,7 +87,7 @@ class Painting:
         if isinstance(self.extend, list):
             object.__setattr__(self, "extend", tuple(self.extend))
         if not isinstance(self.extend, tuple) or len(self.extend) != 4 or not all(type(side) is int and 0 <= side <= MAX_REACH for side in self.extend):
-            raise ValueError(f"extend is {self.extend!r:.80}, expected four whole numbers of pixels from 0 to {MAX_REACH}: left, top, right, bottom.")
+            raise ValueError(f"extend is {shown(self.extend)}, expected four whole numbers of pixels from 0 to {MAX_REACH}: left, top, right, bottom.")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ SMALLEST = 16  # pixels a side, those of one image token
 MAX_PIXELS = 2**26  # of an input picture: up to 1 GB while it is read, which makes copies
 _DEPTH = 257  # values of 16 bits to one of 8
 _BY_PROGRAMS = ("EPS", "WMF")
+_GREYS = {"L;2": 85, "L;4": 17}  # raw modes of fewer bits, and how many values of 8 bits one of them stands for
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow's greys of 16 bits, the last of 32, which it gives older files of 16
 
 
@@ -51,8 +52,6 @@ class Prepared:
 def prepare(picture: Any, sizes: Sequence[Size] | Callable[[Size], Sequence[Size]], name: str = "The picture") -> Prepared:
     """Scale a picture and crop it around its middle to that of the sizes that is nearest in aspect ratio.
 
-    A picture past 4:1 is cropped to the ratio before it is scaled: the published order would make 512x256000 of 2x1000.
-
     Args:
         picture: as ``read`` takes it.
         sizes: or what says them for the picture's own size.
@@ -62,14 +61,26 @@ def prepare(picture: Any, sizes: Sequence[Size] | Callable[[Size], Sequence[Size
         ValueError: as ``read``.
     """
     was = Read.of(picture, name)
+    return prepare_read(was, size_for(was.picture.size, sizes))
+
+
+def size_for(picture: Size, sizes: Sequence[Size] | Callable[[Size], Sequence[Size]]) -> Size:
+    """The size that a picture is scaled and cropped to; ``sizes`` as for ``prepare``."""
+    return nearest(picture, tuple(sizes(picture) if callable(sizes) else sizes))
+
+
+def prepare_read(was: "Read", size: Size) -> Prepared:
+    """Scale a picture that is read, and crop it around its middle to a size.
+
+    A picture past 4:1 is cropped to the ratio before it is scaled: the published order would make 512x256000 of 2x1000.
+    """
     picture = was.picture
-    size = nearest(picture.size, tuple(sizes(picture.size) if callable(sizes) else sizes))
     whole, note = picture.size, ""
     if max(whole) > WIDEST * min(whole):
         picture = _middle(picture, size)
         share = picture.width * picture.height / (whole[0] * whole[1])
         if share < 0.9:
-            note = f"{name} has {whole[0]}x{whole[1]} pixels, but the model takes pictures up to {WIDEST}:1: only its middle, {share:.0%}, is used."
+            note = f"{was.name} has {whole[0]}x{whole[1]} pixels, but the model takes pictures up to {WIDEST}:1: only its middle, {share:.0%}, is used."
     return Prepared(fit(picture, Fit.of(picture.size, size)), note, was.losses)
 
 
@@ -111,9 +122,11 @@ class Read:
         """Arguments and errors as ``read``."""
         image, deep = _opened(picture, name, smallest)
         _check_size(image.size, name, smallest)
+        deep = deep or image.mode in (*_DEEP, "F")
+        image = _of_8_bits(image, name)
         transparent = _transparency(image)
         seen = None if transparent is None or not transparent.any() else transparent
-        return cls(_opaque(image, name), seen, deep or image.mode in (*_DEEP, "F"), name)
+        return cls(_opaque(image), seen, deep, name)
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -138,12 +151,21 @@ def read(picture: Any, name: str = "The picture", smallest: int = SMALLEST) -> I
     return Read.of(picture, name, smallest).picture
 
 
-def _opaque(image: Image.Image, name: str) -> Image.Image:
-    if image.mode in _DEEP:
-        grey = np.asarray(image, dtype=np.float64) / _DEPTH
-        image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+def _of_8_bits(image: Image.Image, name: str) -> Image.Image:
+    """A grey of more bits with 8, and with an alpha channel where one of its values is said to be transparent; others as they are."""
     if image.mode == "F":
-        image = _of_numbers(torch.tensor(np.array(image)), name)
+        return _of_numbers(torch.tensor(np.array(image)), name)
+    if image.mode not in _DEEP:
+        return image
+    values = np.asarray(image)
+    grey = Image.fromarray((values / _DEPTH).round().clip(0, 255).astype(np.uint8))
+    if not isinstance(colour := image.info.get("transparency"), int):
+        return grey
+    opaque = np.where(values == colour, 0, 255).astype(np.uint8)
+    return Image.merge("LA", (grey, Image.fromarray(opaque)))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
     if _has_alpha(image):
         image = _with_alpha(image)
         white = Image.new("RGBA", image.size, "white")
@@ -187,7 +209,7 @@ def _opened(picture: Any, name: str, smallest: int = 1) -> tuple[Image.Image, bo
     if isinstance(picture, Image.Image):
         _check_size(picture.size, name, smallest)
         try:
-            return ImageOps.exif_transpose(picture), False
+            return _upright(picture)
         except Exception as error:  # one that is not loaded yet may be damaged, or closed
             raise ValueError(one_line(f"{name} cannot be read: {str(error).rstrip('.')}.")) from None
     deep = False
@@ -206,14 +228,26 @@ def _of_file(path: Path, name: str, smallest: int) -> tuple[Image.Image, bool]:
             raise ValueError(one_line(f"{name}, {path}, is a folder, a device or a pipe. Give the path of a picture."))
         with Image.open(path, formats=_formats()) as picture:
             _check_size(picture.size, one_line(f"{name}, {path},"), smallest)
-            # Pillow has no colours of 16 bits: it reads them with 8. What the file holds is in the reader's raw mode, such as RGB;16B.
-            deep = any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
-            return ImageOps.exif_transpose(picture), deep
+            return _upright(picture)
     except Exception as error:  # what Pillow's readers raise of a damaged file is of many kinds
         if isinstance(error, ValueError) and str(error).startswith(name):
             raise
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
         raise ValueError(one_line(f"{name}, {path}, cannot be read as a picture: {said.rstrip('.')}.")) from None
+
+
+def _upright(picture: Image.Image) -> tuple[Image.Image, bool]:
+    """A picture as its camera held it; and whether its file has more bits than its mode."""
+    # What a file holds is in the reader's raw mode, such as RGB;16B. Pillow has no colours of 16 bits: it reads them with 8.
+    raw = " ".join(str(tile[3]) for tile in getattr(picture, "tile", ()))
+    upright = ImageOps.exif_transpose(picture)
+    # A PNG names its transparent colour in the file's own bits, and Pillow hands that on beside pixels of 8.
+    colour = upright.info.get("transparency")
+    if raw in _GREYS and isinstance(colour, int):
+        upright.info["transparency"] = colour * _GREYS[raw]
+    elif upright.mode == "RGB" and isinstance(colour, tuple) and (";16" in raw or max(colour) > 255):
+        upright.info["transparency"] = tuple(value >> 8 for value in colour)
+    return upright, ";16" in raw
 
 
 @cache

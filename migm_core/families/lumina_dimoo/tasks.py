@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from ...arguments import shown
 from ...sampling.backbone import Branch
 from ..request import TaskRequest
 from .painting import Painting
@@ -62,7 +63,7 @@ class Task:
         """
         for name in ("prompt", "negative", "kind"):
             if not isinstance(getattr(request, name), str):
-                raise ValueError(f"{name} is {getattr(request, name)!r:.80}, expected text.")
+                raise ValueError(f"{name} is {shown(getattr(request, name))}, expected text.")
         wanted = len(self.pictures)
         if pictures != wanted:
             takes = f"takes {wanted} picture{'s' if wanted > 1 else ''}: {' and '.join(self.pictures)}" if wanted else "takes no picture"
@@ -75,7 +76,7 @@ class Task:
         if self.kinds is None and request.kind:
             raise ValueError(f"The task {self.name} has no kinds; kind is {request.kind!r}. Leave it out.")
         if self.settings is None and request.options:
-            raise ValueError(f"The task {self.name} has no setting {next(iter(request.options))!r}. Leave it out, or choose the task paint.")
+            raise ValueError(f"The task {self.name} has no setting {shown(next(iter(request.options)))}. Leave it out, or choose the task paint.")
         if not self.paints and request.mask is not None:
             raise ValueError(f"The task {self.name} takes no mask. Leave it out, or choose the task paint.")
         if self.takes_text and self.guides_by_pictures and not request.prompt.strip():

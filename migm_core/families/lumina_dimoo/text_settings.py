@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ...arguments import shown
 from ...sampling.rule import MAX_SCALE
 from ...sampling.setting import check_settings, choice, setting
 
@@ -40,7 +41,7 @@ class TextSettings:
         """Raise a ValueError that names the first setting out of its range."""
         check_settings(self)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
-            raise ValueError(f"seed is {self.seed!r}, but must be a whole number from 0 to 2**64 - 1.")
+            raise ValueError(f"seed is {shown(self.seed)}, but must be a whole number from 0 to 2**64 - 1.")
         if self.length % self.block:
             raise ValueError(f"length is {self.length}, which does not divide into blocks of {self.block} tokens. Take {_nearest(self.length, self.block, MAX_LENGTH)}.")
         if self.passes % self.blocks:

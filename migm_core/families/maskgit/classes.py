@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from ...arguments import shown
+
 IMAGENET = Path(__file__).with_name("imagenet_classes.txt")
 
 
@@ -55,8 +57,10 @@ class ClassNames:
             ValueError: there is no such class, or more than one; the nearest names are offered.
         """
         if isinstance(said, bool) or not isinstance(said, (int, str)):
-            raise ValueError(f"The class {said!r} is {type(said).__name__}, expected a number or a name.")
-        text = str(said).strip()
+            raise ValueError(f"The class {shown(said)} is {type(said).__name__}, expected a number or a name.")
+        if isinstance(said, int):
+            return self._checked(said, shown(said))
+        text = said.strip()
         if re.fullmatch(r"[+-]?[0-9]+", text):
             return self._checked(int(text[:20]), text)
         named = re.fullmatch(r"(.*\S)\s*\(([0-9]{1,9})\)", text, re.DOTALL)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ...arguments import shown
 from ...tokenizers.vector_quantised import LARGEST, is_size
 
 PUBLISHED_HEADS = 16  # of every published size; no tensor's shape tells it
@@ -37,7 +38,7 @@ class MaskGitConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             if not is_size(value):
-                raise ValueError(f"{field.name} is {value!r}, expected a whole number from 1 to {LARGEST}")
+                raise ValueError(f"{field.name} is {shown(value)}, expected a whole number from 1 to {LARGEST}")
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
 

@@ -162,7 +162,7 @@ def own_settings(family: Family, found: Located) -> tuple[dict[str, Any], Traine
     downscale_factor = found.vqgan_config().downscale_factor
     side = found.config().grid * downscale_factor
     settings = run_settings(family, found.generation, found.generation_name, downscale_factor) | {"width": side, "height": side}
-    trained = trained_for(found.generation, found.generation_name)
+    trained = trained_for(found.generation, found.generation_name, downscale_factor)
     return settings, replace(trained, doubts=tuple(filter(None, [found.doubt()])))
 
 

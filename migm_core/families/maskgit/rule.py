@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ...arguments import shown
 from ...sampling.rule import MAX_SCALE, Rule
 from ...sampling.setting import check_settings, choice, setting
 from .schedules import LEAST_STEPS, SCHEDULES, check_steps, keep_masked, unmask_counts
@@ -41,9 +42,9 @@ class MaskGitRule(Rule):
             object.__setattr__(self, "schedule", tuple(self.schedule))
         if isinstance(self.schedule, tuple):
             if not self.schedule or not all(isinstance(count, int) and not isinstance(count, bool) and count > 0 for count in self.schedule):
-                raise ValueError(f"schedule is {list(self.schedule)}, expected the tokens that each step unmasks: whole numbers above 0.")
+                raise ValueError(f"schedule is {shown(list(self.schedule))}, expected the tokens that each step unmasks: whole numbers above 0.")
         elif not isinstance(self.schedule, str) or self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule is {self.schedule!r}, expected {', '.join(SCHEDULES)}, or the tokens that each step unmasks.")
+            raise ValueError(f"schedule is {shown(self.schedule)}, expected {', '.join(SCHEDULES)}, or the tokens that each step unmasks.")
         check_settings(self, besides=("schedule",))
 
     @property

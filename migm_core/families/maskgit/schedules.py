@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from ...arguments import shown
+
 LEAST_STEPS = 2
 
 
@@ -42,7 +44,7 @@ def unmask_counts(mode: str, steps: int, tokens: int) -> list[int]:
         ValueError: an unknown mode, or fewer than 2 steps.
     """
     if mode not in SCHEDULES:
-        raise ValueError(f"Unknown schedule {mode!r}. Expected {', '.join(SCHEDULES)}, or a list of counts.")
+        raise ValueError(f"Unknown schedule {shown(mode)}. Expected {', '.join(SCHEDULES)}, or a list of counts.")
     check_steps(steps)
     weights = SCHEDULES[mode](torch.linspace(1, 0, steps, dtype=torch.float32))
     counts = (weights / weights.sum() * tokens).round().clamp(min=1).int().tolist()

@@ -21,7 +21,7 @@ class Step:
     Attributes:
         index: 0..steps-1.
         masked: tokens that are masked, indices in reading order, int64 (B, m), ascending.
-        new: tokens that the previous step unmasked, int64 (B, n), ascending; n = 0 before the first.
+        new: tokens that the last step that ran unmasked, int64 (B, n), ascending; n = 0 before the first. Skipped steps do not run.
         branches: how many branches, from the first, count at this step; None for all.
         weights: of the branches' logits at this step; None for their own.
     """
