@@ -156,9 +156,13 @@ def test_what_an_old_file_lists_is_known_without_reading_it_whole(files, familie
     assert list(files.heads()) == [*BUNDLED, "head.safetensors", "nested.pth", "old.pth", "renamed.pth"]
 
 
-def test_a_maskgits_fingerprint_changes_with_the_image_tokenizer_beside_it(files):
+def test_a_maskgits_fingerprint_changes_with_the_files_beside_it(files):
     shutil.copytree(MASKGIT / "vqgan", files.root / "VQGAN")
     base = Path(shutil.copy(MASKGIT / "MaskGIT_ImageNet_tiny.pth", files.root / "base.pth"))
     before = files.fingerprint(base)
     os.utime(files.root / "VQGAN/model.yaml", ns=(1, 1))
     assert files.fingerprint(base) != before
+    for name in ("config.json", "generation_config.json"):
+        before = files.fingerprint(base)
+        (files.root / name).write_text("{}")
+        assert files.fingerprint(base) != before

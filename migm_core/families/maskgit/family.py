@@ -103,8 +103,10 @@ class MaskGIT(family.Family):
         return files.locate(path, source, data=False).base
 
     def companions(self, path: Path) -> list[Path]:
-        folder = files.find_vqgan_folder(path if path.is_dir() else path.parent)
-        return [file for file in folder.iterdir() if file.is_file()] if folder else []
+        here = path if path.is_dir() else path.parent
+        folder = files.find_vqgan_folder(here)
+        beside = [] if path.is_dir() else [find_file(here, name) for name in ("config.json", "generation_config.json")]
+        return [file for file in (*beside, *(folder.iterdir() if folder else ())) if file.is_file()]
 
     def files(self, path: Path) -> list[Path]:
         base = path.is_dir() and files.find_base(path) or path  # a folder may hold a VQGAN alone
