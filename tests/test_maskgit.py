@@ -209,7 +209,7 @@ def test_a_schedule_may_be_a_list_of_counts(model):
         ({"schedule": "sine"}, "schedule is 'sine', expected arccos, cosine"),
         ({"schedule": [3, 0]}, "schedule is \\[3, 0\\]"),
         ({"schedule": []}, "schedule is \\[\\]"),
-        ({"schedule": {}}, "schedule is {}"),
+        ({"schedule": {}}, "schedule is a dict"),
         ({"randomize": "maybe"}, "randomize is 'maybe', expected linear"),
         ({"softmax_temperature": -1}, "softmax_temperature is -1"),
         ({"choice_temperature": float("nan")}, "choice_temperature is nan"),

@@ -80,7 +80,8 @@ def test_the_timeline_lights_up_and_a_stopped_run_leaves_the_plan(demo):
     demo.run(
         """const canvas = LiteGraph.createNode('MIGMEmptyCanvas'), sampler = node('MIGMShortcutSampler');
         app.canvas.graph.add(canvas);
-        canvas.widgets.find((w) => w.name === 'batch').value = 2; // long enough to be looked at
+        // Long enough to be looked at, and of a size that was not sampled before: then there is a preview, however much it costs.
+        for (const [name, value] of [['width', 192], ['batch', 2]]) canvas.widgets.find((w) => w.name === name).value = value;
         node('MIGMLoadLumina').connect(0, canvas, canvas.inputs.findIndex((input) => input.name === 'model'));
         canvas.connect(0, sampler, sampler.inputs.findIndex((input) => input.name === 'canvas'))"""
     )
@@ -90,8 +91,8 @@ def test_the_timeline_lights_up_and_a_stopped_run_leaves_the_plan(demo):
     demo.press_run()
     demo.wait("window.lit.length > 10 && window.previews > 0", seconds=RUN_SECONDS)
     if demo.renderer == "vue":  # whose label can be read: it is the image's size, not the enlarged preview's
-        demo.wait("/\\b256 [x×] 256\\b/.test(timeline().closest('[data-node-id]').innerText.replace(words(), ''))", what="the preview has the image's size")
-    assert "256 × 256" in demo.words()
+        demo.wait("/\\b192 [x×] 256\\b/.test(timeline().closest('[data-node-id]').innerText.replace(words(), ''))", what="the preview has the image's size")
+    assert "192 × 256" in demo.words()
     demo.screenshot("running")
     demo.client.post("/interrupt")
     demo.wait("!document.querySelector('.migm-running')", what="the run is over")
