@@ -9,7 +9,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt, malloc.h
 def keep_freed_memory() -> bool:
     """Have this process keep the memory that tensors free, for those that come next. Returns whether the C library can: glibc alone is asked.
 
-    Otherwise each large tensor is memory that the kernel has to give anew and to clear: in bfloat16, half of a training step.
+    Otherwise each large tensor is memory that the system has to give anew and to clear: a third of a training step of the image tokenizer in bfloat16.
     """
     if not sys.platform.startswith("linux"):
         return False
